@@ -1,0 +1,3 @@
+//! `nnc-run`: runs an artifact on a machine without nnc.
+
+fn main() {}

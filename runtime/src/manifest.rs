@@ -1,0 +1,189 @@
+//! The artifact's table of contents: what can be run, with which inputs, by which launches, in how much memory.
+//!
+//! The compiler fills it in, the runtime executes it. All sizes are formulas in the dims (see [`crate::size`]).
+
+use crate::dtype::{DType, Scalar};
+use crate::size::Size;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// Bumped whenever the meaning of any field changes; other versions are refused.
+pub const VERSION: u32 = 1;
+
+/// Everything about a compiled program but its machine code and its weights.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// See [`VERSION`].
+    pub version: u32,
+    /// nnc's own version.
+    pub compiler: String,
+    /// The program's file name, for messages.
+    pub source: String,
+    /// Free dims.
+    pub dims: Vec<DimDecl>,
+    /// Stored tensors: parameters, states of layers, states of optimizers.
+    pub tensors: Vec<TensorDecl>,
+    /// Symbols of kernels; launches count into this table. A code level `L` exports `<symbol>.<L>`.
+    pub kernels: Vec<String>,
+    /// What can be run.
+    pub entries: Vec<Entry>,
+    /// Data sections.
+    pub data: Vec<crate::recipe::Data>,
+    /// Training recipes.
+    pub recipes: Vec<crate::recipe::Recipe>,
+}
+
+/// A free dim and its bounds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DimDecl {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Smallest size.
+    pub min: i64,
+    /// Largest size, where bounded.
+    pub max: Option<i64>,
+}
+
+/// A stored tensor.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TensorDecl {
+    /// `Digits.fc1.weight`; an optimizer's state is `fit/m/Digits.fc1.weight`.
+    pub path: Arc<str>,
+    /// Of the elements.
+    pub dtype: DType,
+    /// Constant shape.
+    pub shape: Vec<i64>,
+    /// What it is.
+    pub role: Role,
+}
+
+/// What a stored tensor is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Trained.
+    Parameter,
+    /// A layer's own, such as running statistics: saved with the parameters.
+    State,
+    /// An optimizer's: saved in checkpoints only.
+    Optimizer,
+}
+
+/// Where an entry's input comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// A stored tensor, by path.
+    Tensor(Arc<str>),
+    /// A named input: a column of the data section, or an inference input.
+    Data(Arc<str>),
+    /// A run-time f64 scalar of the recipe, such as `optimizer.lr`, evaluated by the recipe's schedule or set by the user.
+    Scalar(Arc<str>),
+    /// i64: optimizer steps done so far, plus 1.
+    Step,
+    /// i64: the key of all randomness of this step, from the seed and the step.
+    Key,
+}
+
+/// Where an entry's result goes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Sink {
+    /// The new value of a stored tensor.
+    Tensor(Arc<str>),
+    /// Returned to the caller under this name.
+    Result(Arc<str>),
+    /// Added up over batches under this name (`loss.sum`, `accuracy.hits`), in f64.
+    Accumulate(Arc<str>),
+}
+
+/// A runnable: its interface and its plan.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Entry {
+    /// `init`, `train:fit`, `eval:fit`, `infer:Digits`, `finish:fit`
+    pub name: Arc<str>,
+    /// Inputs in order.
+    pub inputs: Vec<(Source, BufferId)>,
+    /// Results in order.
+    pub results: Vec<(Sink, BufferId)>,
+    /// The plan.
+    pub plan: Plan,
+}
+
+/// Index into [`Plan::buffers`].
+pub type BufferId = u32;
+
+/// A flat launch table over buffers in one arena.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Every buffer, inputs and results included.
+    pub buffers: Vec<Buffer>,
+    /// What is executed, in order.
+    pub steps: Vec<Step>,
+    /// The source line of each distinct span, for profiles and reports.
+    pub lines: Vec<String>,
+}
+
+/// A piece of memory: `elements * dtype.bytes()`, alive from step `first` to step `last` inclusive (positions in [`Plan::steps`]).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Buffer {
+    /// Of the elements.
+    pub dtype: DType,
+    /// The shape, row-major.
+    pub shape: Vec<Size>,
+    /// Where the memory comes from.
+    pub storage: Storage,
+    /// First step that touches it.
+    pub first: u32,
+    /// Last step that touches it.
+    pub last: u32,
+    /// For readers.
+    pub name: Arc<str>,
+}
+
+/// Where a buffer's memory comes from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Storage {
+    /// Placed in the arena by [`crate::place`].
+    Arena,
+    /// Bound by the caller before the run: an input.
+    Input,
+    /// A result: placed in the arena, alive to the end, read by the caller.
+    Result,
+    /// The same memory as another buffer.
+    Alias(BufferId),
+    /// Literal data, written when the entry is prepared and never after.
+    Constant(Vec<Scalar>),
+}
+
+/// One line of the launch table.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Step {
+    /// Runs a kernel.
+    Launch(Launch),
+    /// Runs the `body` next steps `count` times; `index` (i64 scalar) holds the position, counted down if `reversed`.
+    Loop { count: Size, body: u32, index: BufferId, reversed: bool },
+    /// Copies the whole of `from` to `to`, byte for byte (same type and shape).
+    Copy { from: BufferId, to: BufferId },
+    /// Stops the run with the message unless every element of the bool buffer is true.
+    Check { condition: BufferId, message: Arc<str>, line: u32 },
+}
+
+/// A kernel and its arguments.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Launch {
+    /// Index into [`Manifest::kernels`].
+    pub kernel: u32,
+    /// Buffers, in the kernel's parameter order.
+    pub args: Vec<BufferId>,
+    /// Values of the kernel's size parameters, in order.
+    pub sizes: Vec<Size>,
+    /// Independent tasks: the kernel is called with ranges that cover `0..tasks`.
+    pub tasks: Size,
+    /// Rough cost of one task in nanoseconds at 1 FLOP each: tells serial from parallel.
+    pub cost: Size,
+    /// Index into [`Plan::lines`].
+    pub line: u32,
+}

@@ -1,0 +1,3 @@
+//! From trees to a typed program: names, dims, shapes, meanings, parameter paths; all mistakes at once.
+
+pub mod typed;

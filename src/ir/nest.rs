@@ -1,0 +1,196 @@
+//! `nest`, the tensor comprehension: a box of output and reduction indices, guards, one scalar expression, one fold at the root.
+
+use crate::ir::index::{Affine, Guard, Index};
+use crate::ir::scalar::{DType, Expr, Scalar};
+use crate::ir::size::Size;
+
+/// For every point of `outs`: the fold, over the points of `reds` where all guards hold, of `body`.
+///
+/// Variables 0..outs.len() are the output indices, the next ones the reduction indices. Without a fold `reds` is empty and a point where a
+/// guard fails is zero. The body's type is the result's.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Nest {
+    /// The result's shape.
+    pub outs: Vec<Size>,
+    /// The reduction box; folded in lexical order, last index fastest.
+    pub reds: Vec<Size>,
+    /// Points that take part.
+    pub guards: Vec<Guard>,
+    /// How the points of `reds` become one value.
+    pub fold: Fold,
+    /// The value at a point.
+    pub body: Expr,
+}
+
+/// Folds and their numeric order, which no pass and no schedule may change. `k` is the linear position in the reduction box.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Fold {
+    /// No reduction.
+    None,
+    /// Sum over 16 lanes: lane `k mod 16` adds in increasing `k` from +0; then lanes `l` and `l+8` are added, then `l+4`, `l+2`, `l+1`.
+    Sum,
+    /// Sum of products: the body is `Mul(a, b)`; one chain `acc = fma(a, b, acc)` from +0 in increasing `k` within each leaf of 256 consecutive
+    /// `k`; leaves added in order from the first. Points that a guard leaves out keep their `k`.
+    Dot,
+    /// Product, over 16 lanes from 1, joined as `Sum`'s.
+    Prod,
+    /// Largest; NaN if any is NaN; the empty fold is -inf (the least integer, false).
+    Max,
+    /// Smallest; NaN if any is NaN; the empty fold is +inf (the greatest integer, true).
+    Min,
+    /// Two results: the largest and the `k` of its first occurrence, i64 (NaN counts as largest; the empty fold has position 0).
+    ArgMax,
+    /// Two results: the smallest and the `k` of its first occurrence, i64 (NaN counts as smallest).
+    ArgMin,
+}
+
+impl Fold {
+    /// The number of results.
+    pub fn results(self) -> usize {
+        match self {
+            Fold::ArgMax | Fold::ArgMin => 2,
+            Fold::None | Fold::Sum | Fold::Dot | Fold::Prod | Fold::Max | Fold::Min => 1,
+        }
+    }
+
+    /// The word in printed graphs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Fold::None => "map",
+            Fold::Sum => "sum",
+            Fold::Dot => "dot",
+            Fold::Prod => "prod",
+            Fold::Max => "max",
+            Fold::Min => "min",
+            Fold::ArgMax => "argmax",
+            Fold::ArgMin => "argmin",
+        }
+    }
+}
+
+impl Nest {
+    /// A map: `body` at every point of `outs`.
+    pub fn map(outs: Vec<Size>, body: Expr) -> Nest {
+        Nest { outs, reds: vec![], guards: vec![], fold: Fold::None, body }
+    }
+
+    /// A fold over `reds`.
+    pub fn fold(outs: Vec<Size>, reds: Vec<Size>, fold: Fold, body: Expr) -> Nest {
+        Nest { outs, reds, guards: vec![], fold, body }
+    }
+
+    /// The size of variable `v`.
+    pub fn range(&self, v: usize) -> &Size {
+        if v < self.outs.len() { &self.outs[v] } else { &self.reds[v - self.outs.len()] }
+    }
+
+    /// Output and reduction variables together.
+    pub fn rank(&self) -> usize {
+        self.outs.len() + self.reds.len()
+    }
+}
+
+/// A load of operand `operand` at affine indices.
+pub fn load(operand: usize, index: impl IntoIterator<Item = Affine>) -> Expr {
+    Expr::Load { operand, index: index.into_iter().map(Index::Affine).collect(), otherwise: None }
+}
+
+/// A load of operand `operand` at the variables `vars`, in order.
+pub fn load_at(operand: usize, vars: impl IntoIterator<Item = usize>) -> Expr {
+    load(operand, vars.into_iter().map(Affine::var))
+}
+
+/// A float literal of `dtype`.
+pub fn float(dtype: DType, x: f64) -> Expr {
+    Expr::Const(Scalar::float(dtype, x))
+}
+
+/// Pieces written to disjoint strided boxes over a fill or a base: concat, pad, stride phases, slice update, cache append.
+///
+/// Operands: the base, if `base` is `Base::Operand`, then one tensor a piece (of the piece's shape), then the i64 scalars that
+/// [`Start::Runtime`] counts from 0.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Place {
+    /// The result's shape.
+    pub shape: Vec<Size>,
+    /// What is there before the pieces.
+    pub base: Base,
+    /// Where each piece goes.
+    pub pieces: Vec<Piece>,
+}
+
+/// What a `place` starts from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Base {
+    /// The same value everywhere.
+    Fill(Scalar),
+    /// Operand 0, of the result's shape.
+    Operand,
+}
+
+/// Element `i` of the piece goes to `start + i * stride`, axis by axis.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Piece {
+    /// The piece's shape.
+    pub shape: Vec<Size>,
+    /// First position, an axis each.
+    pub start: Vec<Start>,
+    /// Step, an axis each, at least 1.
+    pub stride: Vec<Size>,
+}
+
+/// Where a piece starts along an axis.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Start {
+    /// A formula in the dims.
+    Size(Size),
+    /// The run-time i64 scalar number `n` behind the pieces; clamped so that the piece fits.
+    Runtime(usize),
+}
+
+/// Folds updates into a copy of the base: for every point of `points`, in lexical order (last index fastest), where the guards hold,
+/// `out[index] = fold(out[index], value)`. Operand 0 is the base, of the result's shape and type; expressions load the others, numbered as usual from 0
+/// (so a load of operand 1 is the first tensor after the base).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Scatter {
+    /// The result's shape.
+    pub shape: Vec<Size>,
+    /// The box of updates; its variables are 0..points.len().
+    pub points: Vec<Size>,
+    /// Updates that take part.
+    pub guards: Vec<Guard>,
+    /// Where each update goes; out of bounds is a run-time error.
+    pub index: Vec<Index>,
+    /// The update.
+    pub value: Expr,
+    /// How it joins what is there.
+    pub fold: ScatterFold,
+}
+
+/// How a scatter's update joins what is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ScatterFold {
+    /// The last update stays.
+    Replace,
+    /// `old + new`
+    Sum,
+    /// `old * new`
+    Prod,
+    /// `maximum(old, new)`
+    Max,
+    /// `minimum(old, new)`
+    Min,
+}
+
+impl ScatterFold {
+    /// The word in printed graphs.
+    pub fn name(self) -> &'static str {
+        match self {
+            ScatterFold::Replace => "replace",
+            ScatterFold::Sum => "sum",
+            ScatterFold::Prod => "prod",
+            ScatterFold::Max => "max",
+            ScatterFold::Min => "min",
+        }
+    }
+}

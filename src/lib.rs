@@ -1,0 +1,12 @@
+//! nnc compiles neural networks: one road from `.nn` text to native code that trains and infers.
+//!
+//! ```text
+//! .nn text -parse-> tree -check-> typed program -build-> graph -grad-> graph -passes-> graph -lower-> kernels -plan-> plan -emit-> machine code -pack-> artifact
+//! ```
+
+pub mod check;
+pub mod diagnostic;
+pub mod ir;
+pub mod kernel;
+pub mod parse;
+pub mod span;

@@ -1,0 +1,3 @@
+//! `nnc`: arguments to commands.
+
+fn main() {}
