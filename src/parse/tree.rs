@@ -161,6 +161,10 @@ pub enum StmtKind {
     Require { condition: Expr, message: Option<Arc<str>> },
     /// `gradient(dy) { ...; (x: dx, weight: dw) }`: cotangents of the results in order; bindings of the body above are the saved values
     Gradient { cotangents: Vec<Ident>, body: Vec<Stmt> },
+    /// `result hits / count`: a metric's value, from its accumulators alone
+    Result(Expr),
+    /// `scatter sum y[index[m], d] = x[m, d] into base`: `y` is `base` with every value folded into the place its indices name; `fold` is `replace`, `sum`, `prod`, `max`, `min`
+    Scatter { fold: Ident, target: Ident, indices: Vec<Subscript>, value: Expr, base: Expr },
     /// The function's value, as last statement.
     Expr(Expr),
 }
