@@ -10,3 +10,4 @@ pub mod ir;
 pub mod kernel;
 pub mod parse;
 pub mod span;
+pub mod std;
