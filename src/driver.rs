@@ -5,11 +5,11 @@
 use crate::check::typed::Program;
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::emit::{self, Level};
-use crate::ir::{DType, Module};
+use crate::ir::{DType, Function, Module, Value};
 use crate::kernel::Kernel;
-use crate::span::{FileId, Sources};
-use crate::{build, check, kernel, passes, plan};
-use nnc_runtime::manifest::{DimDecl, Entry, Manifest};
+use crate::span::{FileId, Sources, Span};
+use crate::{build, check, grad, kernel, passes, plan};
+use nnc_runtime::manifest::{DimDecl, Entry, Manifest, Sink, Source};
 
 /// The texts of one compilation and how to read them.
 pub struct Input<'a> {
@@ -112,4 +112,41 @@ pub fn manifest(program: &Program, lowered: &Lowered, sources: &Sources) -> Mani
         data: program.data.clone(),
         recipes: program.recipes.iter().map(|r| r.settings.clone()).collect(),
     }
+}
+
+/// Adds an entry `derivative:MODEL` to the graph: from the model's inputs and one cotangent `d.RESULT` a float result, the results and `grad.INPUT` of every float input
+/// and, by its path, every parameter. What `gradcheck` and the comparisons with other frameworks run.
+pub fn add_derivative(module: &mut Module, model: &str) {
+    let entry = module.entries.iter().find(|e| *e.name == *format!("infer:{model}")).expect("every model can infer").clone();
+    let callee = module.function(entry.function).clone();
+    let mut f = Function::new(&format!("derivative.{}", callee.name));
+    let mut sources = entry.inputs.clone();
+    let inputs: Vec<Value> = callee.inputs.iter().map(|i| f.input(&i.name, i.ty.clone())).collect();
+    let call = f.call(entry.function, &callee, inputs.clone(), Span::default());
+    let (mut seeds, mut sinks) = (Vec::new(), entry.results.clone());
+    for (k, sink) in entry.results.iter().enumerate() {
+        let value = Value { node: call, result: k as u32 };
+        f.results.push((None, value));
+        if let (Sink::Result(name), true) = (sink, f.ty(value).dtype.is_float()) {
+            let name: std::sync::Arc<str> = format!("d.{name}").into();
+            let cotangent = f.input(&name, f.ty(value).clone());
+            sources.push(Source::Data(name));
+            seeds.push((value, cotangent));
+        }
+    }
+    let active: Vec<(Value, String)> = std::iter::zip(&inputs, &entry.inputs)
+        .filter(|(v, _)| f.ty(**v).dtype.is_float())
+        .filter_map(|(v, source)| match source {
+            Source::Data(name) | Source::Tensor(name) => Some((*v, format!("grad.{name}"))),
+            Source::Scalar(_) | Source::Step | Source::Key => None,
+        })
+        .collect();
+    let wrt: Vec<Value> = active.iter().map(|(v, _)| *v).collect();
+    let gradients = grad::vjp(module, &mut f, &seeds, &wrt);
+    for ((_, name), gradient) in std::iter::zip(active, gradients) {
+        f.results.push((Some(name.as_str().into()), gradient));
+        sinks.push(Sink::Result(name.into()));
+    }
+    let function = module.add(f);
+    module.entries.push(crate::ir::Entry { name: format!("derivative:{model}").into(), function, inputs: sources, results: sinks });
 }
