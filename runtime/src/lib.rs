@@ -6,3 +6,4 @@ pub mod dtype;
 pub mod manifest;
 pub mod recipe;
 pub mod size;
+pub mod tensor;
