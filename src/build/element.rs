@@ -2,9 +2,10 @@
 //! depend on, and are loaded.
 
 use super::affine::{affine, conjuncts, guards, position};
+use super::expr::is_constant;
 use super::frame::{Body, Name};
 use super::walk;
-use crate::check::typed::{Element, ExprKind, FoldKind, IndexVar};
+use crate::check::typed::{Element, FoldKind, IndexVar};
 use crate::ir::{Affine, DType, Expr, Fold, Guard, Index, Nest, Scalar, ScalarOp, Size, Value, load_at};
 use crate::span::Span;
 
@@ -77,8 +78,8 @@ impl Body<'_> {
             Element::Const(c) => Expr::Const(*c),
             Element::Size(_) | Element::Index(_) => panic!("{e:?} is affine"),
             Element::Load { tensor, indices, otherwise, .. } => {
-                if let ExprKind::Const(c) = tensor.kind {
-                    return Expr::Const(c);
+                if tensor.types[0].shape.is_empty() && is_constant(tensor) {
+                    return self.chain(tensor, 0, &mut vec![]);
                 }
                 let value = self.one(tensor);
                 let index = indices.iter().map(|i| self.index(i, scope)).collect();

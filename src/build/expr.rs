@@ -88,7 +88,7 @@ impl Body<'_> {
     }
 
     /// The scalar expression of an elementwise chain at a point of a box of `rank` variables. Parts of lower rank that cost something are computed apart.
-    fn chain(&mut self, e: &Expr, rank: usize, operands: &mut Vec<Value>) -> ir::Expr {
+    pub(super) fn chain(&mut self, e: &Expr, rank: usize, operands: &mut Vec<Value>) -> ir::Expr {
         let own = e.types[0].shape.len();
         match &e.kind {
             ExprKind::Const(c) => ir::Expr::Const(*c),
@@ -217,7 +217,7 @@ impl Body<'_> {
 }
 
 /// Whether the expression is literals and sizes only.
-fn is_constant(e: &Expr) -> bool {
+pub(super) fn is_constant(e: &Expr) -> bool {
     match &e.kind {
         ExprKind::Const(_) | ExprKind::Size(_) => true,
         ExprKind::Op(_, args) => args.iter().all(is_constant),

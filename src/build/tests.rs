@@ -222,3 +222,169 @@ fn digits_has_every_entry() {
     assert!(init[1] == [0.0, 0.0] || init[0] == [0.0, 0.0]);
     assert_ne!(init[1][..4], init[3][..4], "every path has its own randomness: {init:?}");
 }
+
+#[test]
+fn folds_conditions_and_gathers_have_a_normal_form() {
+    let (x, n) = (real(&["3"]), ty(DType::I64, &["3"]));
+    // y[i] = x[i] / sum[j where j <= i and idx[j] != 1](x[j])
+    let condition = eop(
+        ScalarOp::And,
+        vec![eop(ScalarOp::Le, vec![i(1), i(0)]), eop(ScalarOp::Not, vec![eop(ScalarOp::Eq, vec![at(local(1, &n), vec![i(1)]), int(1)])])],
+    );
+    let total = fold(FoldKind::Sum, &[(1, "3")], Some(condition), at(local(0, &x), vec![i(1)]));
+    let a = comp(&x, &[0], eop(ScalarOp::Div, vec![at(local(0, &x), vec![i(0)]), total]));
+    // first maximum: its value and its place; the diagonal, by a comparison of indices
+    let largest = |k| fold(k, &[(1, "3")], None, at(local(0, &x), vec![i(1)]));
+    let b = comp(&real(&[]), &[], largest(FoldKind::Max));
+    let c = comp(&ty(DType::I64, &[]), &[], largest(FoldKind::ArgMax));
+    let d = comp(&real(&["2", "2"]), &[0, 1], Element::Cast(DType::F32, Box::new(eop(ScalarOp::Eq, vec![i(0), i(1)]))));
+    // reversed, divided, and gathered indices
+    let e = comp(&x, &[0], at(local(0, &x), vec![eop(ScalarOp::Sub, vec![int(2), i(0)])]));
+    let half = eop(ScalarOp::FloorDiv, vec![i(0), int(2)]);
+    let g = comp(&x, &[0], at(local(0, &x), vec![half]));
+    let h = comp(&x, &[0], at(local(0, &x), vec![at(local(1, &n), vec![i(0)])]));
+    let f = instance("f", 2, &[("x", &x), ("idx", &n)], vec![], vec![("a", a), ("b", b), ("c", c), ("d", d), ("e", e), ("g", g), ("h", h)]);
+    let module = build(&program(vec![f]));
+    let out = run(&module, "f", &[(&[3], &[2.0, 8.0, 8.0]), (&[3], &[0.0, 1.0, 2.0])]);
+    assert_eq!(out[0].iter().map(|x| x * 10.0).map(f64::round).collect::<Vec<_>>(), [10.0, 40.0, 8.0]);
+    assert_eq!((&out[1][..], &out[2][..]), (&[8.0][..], &[1.0][..]));
+    assert_eq!(out[3], [1.0, 0.0, 0.0, 1.0]);
+    assert_eq!((&out[4][..], &out[5][..], &out[6][..]), (&[8.0, 8.0, 2.0][..], &[2.0, 2.0, 8.0][..], &[2.0, 8.0, 8.0][..]));
+    let f = module.function(module.find("f").unwrap());
+    let gathers = f.nodes.iter().filter(|n| format!("{n:?}").contains("Gather")).count();
+    assert_eq!(gathers, 1, "only the gathered index is not affine");
+}
+
+#[test]
+fn elementwise_chains_are_one_nest_with_leading_broadcast() {
+    let (x, b) = (real(&["2", "3"]), real(&["3"]));
+    let scale = op(ScalarOp::Sqrt, vec![local(1, &b)]);
+    let y = op(ScalarOp::Add, vec![op(ScalarOp::Mul, vec![local(0, &x), scale]), num(1.0)]);
+    let module = build(&program(vec![instance("f", 2, &[("x", &x), ("b", &b)], vec![], vec![("y", y)])]));
+    let f = module.function(module.find("f").unwrap());
+    assert_eq!(f.nodes.len(), 4, "two inputs, the square root at its own rank, the chain: {f:?}");
+    let out = run(&module, "f", &[(&[2, 3], &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]), (&[3], &[1.0, 4.0, 9.0])]);
+    assert_eq!(out, [[2.0, 5.0, 10.0, 5.0, 11.0, 19.0]]);
+}
+
+#[test]
+fn updates_that_do_not_take_part_leave_the_base_alone() {
+    let (y, x, n) = (real(&["3"]), real(&["2"]), ty(DType::I64, &["2"]));
+    let scatter = |fold| {
+        let kind = ExprKind::Scatter {
+            base: Box::new(local(0, &y)),
+            vars: vec![(IndexVar(0), Size::constant(2))],
+            condition: Some(eop(ScalarOp::Le, vec![int(0), at(local(2, &n), vec![i(0)])])),
+            index: vec![at(local(2, &n), vec![i(0)])],
+            value: at(local(1, &x), vec![i(0)]),
+            fold,
+        };
+        expr(kind, &y)
+    };
+    let results = vec![("a", scatter(ScatterFold::Sum)), ("b", scatter(ScatterFold::Replace))];
+    let module = build(&program(vec![instance("f", 3, &[("y", &y), ("x", &x), ("idx", &n)], vec![], results)]));
+    let out = run(&module, "f", &[(&[3], &[1.0, 2.0, 3.0]), (&[2], &[10.0, 20.0]), (&[2], &[1.0, -1.0])]);
+    assert_eq!(out, [[1.0, 12.0, 3.0], [1.0, 10.0, 3.0]]);
+}
+
+#[test]
+fn places_and_writes_keep_the_rest() {
+    let (a, b, k) = (real(&["2"]), real(&["3"]), ty(DType::I64, &[]));
+    let joined = expr(ExprKind::Concat { parts: vec![local(0, &a), local(1, &b)], axis: 0 }, &real(&["5"]));
+    let written = ExprKind::Write { base: Box::new(local(1, &b)), piece: Box::new(local(0, &a)), start: vec![local(2, &k)] };
+    let placed = ExprKind::Place { fill: Scalar::f32(7.0), pieces: vec![(local(0, &a), vec![Size::constant(1)], vec![Size::constant(2)])] };
+    let results = vec![("c", joined), ("w", expr(written, &b)), ("p", expr(placed, &real(&["4"])))];
+    let module = build(&program(vec![instance("f", 3, &[("a", &a), ("b", &b), ("k", &k)], vec![], results)]));
+    let out = run(&module, "f", &[(&[2], &[1.0, 2.0]), (&[3], &[3.0, 4.0, 5.0]), (&[], &[1.0])]);
+    assert_eq!((&out[0][..], &out[1][..], &out[2][..]), (&[1.0, 2.0, 3.0, 4.0, 5.0][..], &[3.0, 1.0, 2.0][..], &[7.0, 1.0, 7.0, 2.0][..]));
+}
+
+/// A running mean behind a call inside a loop: `state = (state + x) / 2`, result `x - state` with the state before the update.
+#[test]
+fn states_go_through_calls_loops_and_repeats() {
+    let (z, x) = (real(&[]), real(&["T"]));
+    let next = op(ScalarOp::Mul, vec![op(ScalarOp::Add, vec![weight(0, &z), local(0, &z)]), num(0.5)]);
+    let y = op(ScalarOp::Sub, vec![local(0, &z), weight(0, &z)]);
+    let mut norm = instance("norm", 1, &[("x", &z)], vec![Stmt::Update { weight: Weight(0), value: next, span: S }], vec![("", y)]);
+    norm.weights = vec![decl("mean", Role::State, &z, zero())];
+
+    let step = call(0, vec![local(1, &z)], vec![1], vec![z.clone()]);
+    let scaled = op(ScalarOp::Mul, vec![local(3, &z), weight(0, &z)]);
+    let scan = Scan {
+        inputs: vec![(Local(1), local(0, &x), 0)],
+        length: Size::dim("T"),
+        reversed: false,
+        carries: vec![(Local(2), num(0.0), op(ScalarOp::Add, vec![local(2, &z), local(4, &z)]))],
+        body: vec![let_(3, step), let_(4, scaled)],
+        outputs: vec![(local(4, &z), 0)],
+        site: 9,
+    };
+    let types = vec![z.clone(), x.clone()];
+    let both = Stmt::Let { targets: vec![Local(5), Local(6)], value: Expr { kind: ExprKind::Scan(Box::new(scan)), types, span: S }, span: S };
+    let locals = [("x", &x), ("x_t", &z), ("h", &z), ("n", &z), ("s", &z), ("last", &z), ("ys", &x)];
+    let again = call(0, vec![local(5, &z)], vec![1], vec![z.clone()]);
+    let mut net = instance("net", 1, &locals, vec![both], vec![("ys", local(6, &x)), ("again", again)]);
+    net.weights = vec![decl("scale", Role::Parameter, &z, zero()), decl("norm.mean", Role::State, &z, zero())];
+    let module = build(&program(vec![norm, net]));
+    let out = run(&module, "net", &[(&[3], &[8.0, 2.0, 4.0]), (&[], &[2.0]), (&[], &[0.0])]);
+    // states 0, 4, 3, 3.5; results 16, -4, 2 with sum 14; then once more: 14 - 3.5, (3.5 + 14) / 2
+    assert_eq!(out, [vec![16.0, -4.0, 2.0], vec![10.5], vec![8.75]]);
+    let names: Vec<_> = module.function(module.find("net").unwrap()).results.iter().map(|(n, _)| n.clone().unwrap().to_string()).collect();
+    assert_eq!(names, ["ys", "again", "norm.mean"]);
+}
+
+#[test]
+fn randomness_depends_on_site_position_and_time() {
+    let (x, xs, z) = (real(&["2"]), real(&["T", "2"]), real(&[]));
+    let draw = |site| comp(&x, &[0], Element::Random { site, dtype: DType::F32 });
+    let mut inner = instance("inner", 0, &[], vec![], vec![("", draw(0))]);
+    inner.random = true;
+    let scan = Scan {
+        inputs: vec![],
+        length: Size::dim("T"),
+        reversed: false,
+        carries: vec![(Local(0), num(0.0), local(0, &z))],
+        body: vec![],
+        outputs: vec![(draw(3), 0)],
+        site: 4,
+    };
+    let scan = Expr { kind: ExprKind::Scan(Box::new(scan)), types: vec![z.clone(), xs.clone()], span: S };
+    let results = vec![
+        ("a", draw(1)),
+        ("b", draw(2)),
+        ("c", call(0, vec![], vec![], vec![x.clone()])),
+        ("d", expr(ExprKind::Project(Box::new(scan), 1), &xs)),
+        ("e", draw(1)),
+    ];
+    let mut outer = instance("outer", 0, &[("h", &z)], vec![], results);
+    outer.random = true;
+    let module = build(&program(vec![inner, outer]));
+    let out = run(&module, "outer", &[(&[], &[5.0])]);
+    assert_eq!(out[0], out[4], "the same site draws the same numbers");
+    let mut all: Vec<u64> = out[..4].iter().flatten().map(|x| x.to_bits()).collect();
+    let count = all.len();
+    all.sort();
+    all.dedup();
+    assert_eq!((count, all.len()), (12, 12), "everything else is independent: {out:?}");
+    assert_ne!(out, run(&module, "outer", &[(&[], &[6.0])]));
+}
+
+/// `y = exp(x)` with the derivative `dy * y` (saved) and a mask drawn again in it.
+#[test]
+fn hand_written_derivatives_take_what_they_use_as_saved_values() {
+    let x = real(&["2"]);
+    let y = op(ScalarOp::Exp, vec![local(0, &x)]);
+    let mut f = instance("f", 1, &[("x", &x), ("y", &x), ("dy", &x)], vec![let_(1, y)], vec![("", local(1, &x))]);
+    f.weights = vec![decl("w", Role::Parameter, &x, zero())];
+    let dx = op(ScalarOp::Mul, vec![local(2, &x), local(1, &x)]);
+    let dw = op(ScalarOp::Add, vec![local(2, &x), weight(0, &x)]);
+    let results = vec![(GradientOf::Weight(Weight(0)), dw), (GradientOf::Input(0), dx)];
+    f.gradient = Some(Gradient { cotangents: vec![Local(2)], body: vec![], results });
+    let module = build(&program(vec![f]));
+    let gradient = module.function(module.find("f").unwrap()).gradient.clone().unwrap();
+    assert_eq!(gradient.wrt, [1, 0]);
+    let out = run(&module, "f.forward", &[(&[2], &[0.0, 0.0]), (&[2], &[3.0, 4.0])]);
+    assert_eq!(out, [[1.0, 1.0], [3.0, 4.0], [1.0, 1.0]], "the result, then w and y as saved values");
+    let out = run(&module, "f.backward", &[(&[2], &[3.0, 4.0]), (&[2], &[5.0, 6.0]), (&[2], &[1.0, 2.0])]);
+    assert_eq!(out, [[4.0, 6.0], [5.0, 12.0]]);
+}
