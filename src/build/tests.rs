@@ -388,3 +388,45 @@ fn hand_written_derivatives_take_what_they_use_as_saved_values() {
     let out = run(&module, "f.backward", &[(&[2], &[3.0, 4.0]), (&[2], &[5.0, 6.0]), (&[2], &[1.0, 2.0])]);
     assert_eq!(out, [[4.0, 6.0], [5.0, 12.0]]);
 }
+
+#[test]
+fn a_training_step_goes_down_the_derivative() {
+    let p = digits();
+    let module = steps(build(&p), &p);
+    let entry = module.entries.iter().find(|e| &*e.name == "train:fit").unwrap();
+    let f = module.function(entry.function);
+    let x: Vec<f64> = vec![1.0, 2.0, 3.0, -1.0, 0.5, 2.0];
+    let weights: [Vec<f64>; 4] = [vec![0.5, -1.0, 1.0, 1.0, 0.5, 1.0], vec![0.25, 0.0], vec![1.0, 2.0, -1.0, 0.5], vec![0.0, 0.5]];
+    let shapes: [&[i64]; 4] = [&[2, 3], &[2], &[2, 2], &[2]];
+    let objective = |weights: &[Vec<f64>]| {
+        let mut inputs: Vec<(&[i64], &[f64])> = vec![(&[2, 3], &x), (&[2], &[0.0, 1.0])];
+        inputs.extend(shapes.iter().copied().zip(weights.iter().map(|w| &w[..])));
+        run(&module, "fit", &inputs)[0][0] / 2.0
+    };
+    let mut inputs: Vec<(&[i64], &[f64])> = vec![(&[2, 3], &x), (&[2], &[0.0, 1.0])];
+    inputs.extend(shapes.iter().copied().zip(weights.iter().map(|w| &w[..])));
+    let zeros = [0.0; 6];
+    for source in &entry.inputs[6..] {
+        inputs.push(match source {
+            Source::Scalar(name) => (&[], if &**name == "clip_norm" { &[1e6] } else { &[0.5] }),
+            Source::Tensor(path) => {
+                let k = ["fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias"].iter().position(|w| path.ends_with(w)).unwrap();
+                (shapes[k], &zeros[..weights[k].len()])
+            }
+            Source::Data(_) | Source::Step | Source::Key => panic!("{source:?}"),
+        });
+    }
+    let out = run(&module, &f.name, &inputs);
+    for (k, path) in ["Digits.fc1.weight", "Digits.fc1.bias", "Digits.fc2.weight", "Digits.fc2.bias"].iter().enumerate() {
+        let new = &out[entry.results.iter().position(|s| *s == Sink::Tensor((*path).into())).unwrap()];
+        for (n, new) in new.iter().enumerate() {
+            let shifted = |by: f64| {
+                let mut w = weights.to_vec();
+                w[k][n] += by;
+                objective(&w)
+            };
+            let slope = (shifted(0.01) - shifted(-0.01)) / 0.02;
+            assert!((weights[k][n] - 0.5 * slope - new).abs() < 1e-3, "{path} {n}: {} - 0.5 * {slope}, not {new}", weights[k][n]);
+        }
+    }
+}
