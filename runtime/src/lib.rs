@@ -3,6 +3,11 @@
 //! Bottom up: [`size`] and [`dtype`] are the vocabulary, [`manifest`] and [`recipe`] what an artifact says, the rest executes it.
 
 pub mod dtype;
+pub mod error;
+pub mod exec;
 pub mod manifest;
+pub mod memory;
+pub mod pool;
 pub mod recipe;
 pub mod size;
+pub mod tensors;
