@@ -8,5 +8,6 @@ pub mod check;
 pub mod diagnostic;
 pub mod ir;
 pub mod kernel;
+pub mod math;
 pub mod parse;
 pub mod span;

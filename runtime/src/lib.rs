@@ -10,4 +10,5 @@ pub mod memory;
 pub mod pool;
 pub mod recipe;
 pub mod size;
+pub mod tensor;
 pub mod tensors;

@@ -96,7 +96,7 @@ pub enum ScalarOp {
     Fma,
     /// A new i64 key from a key and a number: `fold_key(key, n)`
     FoldKey,
-    /// Uniform in [0, 1): `uniform(key, position)`, i64 both; f64 with 53 random bits (cast to f32 keeps it below 1 by taking the top 24)
+    /// Uniform in [0, 1): `uniform(key, position)`, i64 both; an f64 multiple of 2^-24, exact in f32 too
     Uniform,
 }
 
