@@ -169,7 +169,7 @@ mod tests {
             for tasks in [0, 1, 5, 1000] {
                 let hits: Vec<AtomicI64> = (0..tasks).map(|_| AtomicI64::new(0)).collect();
                 let code = pool.run(tasks, 7, &|lo, hi| {
-                    (lo..hi).for_each(|i| drop(hits[i as usize].fetch_add(1, SeqCst)));
+                    (lo..hi).for_each(|i| _ = hits[i as usize].fetch_add(1, SeqCst));
                     (lo..hi).find(|&i| i == 700 || i == 900).unwrap_or(0)
                 });
                 assert!(hits.iter().all(|h| h.load(SeqCst) == 1));
