@@ -4,6 +4,7 @@
 
 pub mod dtype;
 pub mod manifest;
+pub mod place;
 pub mod recipe;
 pub mod size;
 pub mod tensor;
