@@ -30,9 +30,7 @@ impl Registry {
         });
         canonical.sizes = formulas.len();
         let number = *self.numbers.entry(canonical).or_insert_with_key(|kernel| {
-            let mut kernel = kernel.clone();
-            kernel.name = format!("k{}_{}", self.kernels.len(), kernel.name).into();
-            self.kernels.push(kernel);
+            self.kernels.push(kernel.clone());
             self.kernels.len() as u32 - 1
         });
         (number, formulas)

@@ -5,23 +5,35 @@
 
 use crate::ir::{Affine, DType, Fold, Guard, IndexAtom, Relation, Scalar, ScalarOp, ScatterFold, Size};
 use crate::kernel::canonical::map_sizes;
+use crate::kernel::verify::{types, verify};
 use crate::kernel::{Index, Instr, Kernel, Stage, Target};
 use crate::math;
+use nnc_runtime::exec::Kernels;
 use nnc_runtime::size::Dims;
 
 /// Runs kernels by number.
 #[derive(Clone, Debug, Default)]
 pub struct Interpreter {
-    /// The kernels that launches count into.
-    pub kernels: Vec<Kernel>,
+    kernels: Vec<Kernel>,
 }
 
 impl Interpreter {
-    /// Runs the outer points `lo..hi` of a kernel; 0, or a positive number where an access is out of bounds.
+    /// For the kernels that launches count into.
     ///
-    /// # Safety
-    /// Every argument points to as many elements as the kernel's parameter has for these sizes; nobody else writes to them meanwhile.
-    pub unsafe fn run(&self, kernel: u32, args: &[*mut u8], sizes: &[i64], lo: i64, hi: i64) -> i64 {
+    /// # Panics
+    /// If a kernel does not verify.
+    pub fn new(kernels: Vec<Kernel>) -> Interpreter {
+        for kernel in &kernels {
+            if let Err(errors) = verify(kernel) {
+                panic!("{}\n{}", errors.join("\n"), crate::kernel::print::kernel(kernel));
+            }
+        }
+        Interpreter { kernels }
+    }
+}
+
+impl Kernels for Interpreter {
+    unsafe fn run(&self, kernel: u32, args: &[*mut u8], sizes: &[i64], lo: i64, hi: i64) -> i64 {
         let kernel = at_sizes(&self.kernels[kernel as usize], sizes);
         let shapes = kernel.params.iter().map(|p| numbers(&p.shape)).collect();
         let outer = numbers(&kernel.outer);
@@ -120,7 +132,7 @@ impl Machine<'_> {
 
     /// The type of a stage's first value.
     fn dtype(&self, stage: &Stage) -> DType {
-        crate::kernel::verify::types(self.kernel, &stage.body).expect("a verified kernel")[stage.values[0]]
+        types(self.kernel, &stage.body).expect("a verified kernel")[stage.values[0]]
     }
 
     fn block(&self, body: &[Instr], values: &mut Vec<Scalar>) -> Option<()> {

@@ -15,7 +15,7 @@ use std::sync::Arc;
 /// Every function as steps over kernels.
 #[derive(Clone, Debug, Default)]
 pub struct Lowered {
-    /// Distinct kernels, their names distinct too.
+    /// Distinct kernels; names may repeat.
     pub kernels: Vec<Kernel>,
     /// As in the module; nothing for a function that no entry reaches.
     pub functions: Vec<Option<Lower>>,

@@ -11,21 +11,18 @@ pub use print::entry as print;
 
 use crate::ir::Module;
 use crate::kernel::{Kernel, Lowered};
-use crate::span::Span;
+use crate::span::{Sources, Span};
 use nnc_runtime::manifest::{Entry, Step};
 use std::collections::BTreeMap;
 
-/// Plans every entry; lines are named by file number and first byte.
-pub fn plan(module: &Module, lowered: &Lowered) -> (Vec<Kernel>, Vec<Entry>) {
-    plan_lines(module, lowered, &|span| format!("{}:{}", span.file.0, span.start))
-}
-
-/// Plans every entry; `line` names the place in the source for profiles and reports.
-pub fn plan_lines(module: &Module, lowered: &Lowered, line: &dyn Fn(Span) -> String) -> (Vec<Kernel>, Vec<Entry>) {
+/// Plans every entry; `sources` name the lines of launches.
+pub fn plan(module: &Module, lowered: &Lowered, sources: &Sources) -> (Vec<Kernel>, Vec<Entry>) {
+    let known = |span: Span| sources.iter().any(|(id, source)| id == span.file && span.end > 0 && span.end as usize <= source.text.len());
+    let line = |span: Span| if known(span) { sources.line(span) } else { String::new() };
     let mut kernels = Vec::new();
     let mut numbers = BTreeMap::new();
     let entries = module.entries.iter().map(|entry| {
-        let mut planned = flatten::entry(module, lowered, entry, line);
+        let mut planned = flatten::entry(module, lowered, entry, &line);
         for step in &mut planned.plan.steps {
             if let Step::Launch(launch) = step {
                 launch.kernel = *numbers.entry(launch.kernel).or_insert_with(|| {

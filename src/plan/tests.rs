@@ -3,7 +3,7 @@
 use super::{plan, print};
 use crate::ir::*;
 use crate::kernel::{Kernel, interpret::Interpreter, lower, verify};
-use crate::span::Span;
+use crate::span::{Sources, Span};
 use nnc_runtime::manifest::{Buffer, Entry as Planned, Sink, Source, Step, Storage};
 use nnc_runtime::place;
 use nnc_runtime::tensor::Tensor;
@@ -33,7 +33,7 @@ fn run(entry: &Planned, kernels: &[Kernel], inputs: &[Tensor], dims: &Dims) -> R
             unsafe { at(id as u32).copy_from_nonoverlapping(t.bytes().as_ptr(), bytes[id]) };
         }
     }
-    let interpreter = Interpreter { kernels: kernels.to_vec() };
+    let interpreter = Interpreter::new(kernels.to_vec());
     steps(&plan.steps, &interpreter, &at, &bytes, dims)?;
     let result = |(_, id): &(Sink, u32)| {
         let b = &plan.buffers[*id as usize];
@@ -109,7 +109,7 @@ fn law(mut module: Module, inputs: &[Tensor], dims: &Dims) {
         results: (0..function.results.len()).map(|n| Sink::Result(format!("{n}").into())).collect(),
     }];
     let lowered = lower(&module);
-    let (kernels, entries) = plan(&module, &lowered);
+    let (kernels, entries) = plan(&module, &lowered, &Sources::default());
     for kernel in &kernels {
         verify::verify(kernel).unwrap_or_else(|e| panic!("{e:?}\n{kernel:#?}"));
     }
