@@ -10,6 +10,7 @@ pub mod files;
 pub mod manifest;
 pub mod memory;
 pub mod npy;
+pub mod place;
 pub mod pool;
 pub mod random;
 pub mod recipe;
