@@ -6,6 +6,7 @@
 
 pub mod check;
 pub mod diagnostic;
+pub mod grad;
 pub mod ir;
 pub mod kernel;
 pub mod math;

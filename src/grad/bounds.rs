@@ -3,7 +3,8 @@
 //! In: the ranges of the box's variables and the dims' smallest sizes. Out: yes, or "not known". Every variable stands for a point that
 //! exists, so ranges count as at least 1.
 
-use crate::ir::{Affine, Atom, Dim, Guard, IndexAtom, Relation, Size};
+use crate::ir::size::Atom;
+use crate::ir::{Affine, Dim, Guard, IndexAtom, Relation, Size};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
