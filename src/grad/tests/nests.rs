@@ -105,6 +105,16 @@ fn guards_diagonals_and_divisions() {
     check_alone(&function("wrap", &[&[3]], map(&[8], load(0, [v(0).modulo(&n(3))]))), &[]);
     check_alone(&function("split", &[&[2, 3]], map(&[6], load(0, [v(0).div(&n(3)), v(0).modulo(&n(3))]))), &[]);
     check_alone(&function("merge", &[&[6]], map(&[2, 3], times(load(0, [affine(&[(3, 0), (1, 1)], 0)]), load_at(0, [1])))), &[]);
+    // Mixed radix digits: splitting heads, patches, and patches with gaps leave nothing to sum over.
+    let heads = map(&[2, 3, 2], load(0, [affine(&[(6, 0), (2, 1), (1, 2)], 0)]));
+    let patches = map(&[3, 2], load(0, [affine(&[(2, 0), (1, 1)], 0)]));
+    let gaps = map(&[2, 2], load(0, [affine(&[(-3, 0), (1, 1)], 3)]));
+    for (name, size, nest) in [("heads", 12, heads), ("patches", 7, patches), ("gaps", 5, gaps)] {
+        let f = function(name, &[&[size]], nest);
+        check_alone(&f, &[]);
+        let g = super::backward(&mut Module::default(), &f);
+        assert!(ops(&g.node(g.results[0].1.node).op).reds.is_empty(), "{name}");
+    }
     check_alone(&function("backwards", &[&[5]], map(&[2], load(0, [affine(&[(-2, 0)], 4)]))), &[]);
     check_alone(&function("windows", &[&[9]], Nest::fold(sizes(&[4]), sizes(&[3]), Fold::Sum, load(0, [affine(&[(2, 0), (1, 1)], 0)]))), &[]);
     check_alone(&function("outside", &[&[4]], map(&[6], padded(0, &[affine(&[(1, 0)], -1)]))), &[]);
@@ -123,6 +133,18 @@ fn gathers_scatter() {
     let y = f.nest(Nest::map(sizes(&[4, 2]), times(row(0, None), row(0, None))), [ids, table], Span::default());
     f.results = vec![(None, y)];
     check_alone(&f, &[Tensor::from_i64(&[4], &[2, 0, 2, 1])]);
+
+    // One element a row: the gradient is one-hot, without a scatter.
+    let mut f = Function::new("pick");
+    let ids = f.input("ids", Type::new(DType::I64, [n(2)]));
+    let x = f.input("x", real(&[2, 3]));
+    let index = vec![Index::Affine(v(0)), Index::Gather(Box::new(load_at(0, [0])))];
+    let pick = Expr::Load { operand: 1, index, otherwise: None };
+    let y = f.nest(Nest::map(sizes(&[2]), times(pick.clone(), pick)), [ids, x], Span::default());
+    f.results = vec![(None, y)];
+    check_alone(&f, &[Tensor::from_i64(&[2], &[2, 0])]);
+    let g = super::backward(&mut Module::default(), &f);
+    assert!(ops(&g.node(g.results[0].1.node).op).reds.is_empty());
 
     // Out of range where the load says so, and where the other side of a select is taken.
     let mut f = Function::new("partial");
