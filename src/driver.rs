@@ -5,11 +5,11 @@
 use crate::check::typed::Program;
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::emit::{self, Level};
-use crate::ir::{DType, Module};
+use crate::ir::{DType, Function, Module, Value};
 use crate::kernel::Kernel;
-use crate::span::{FileId, Sources};
-use crate::{build, check, kernel, passes, plan};
-use nnc_runtime::manifest::{DimDecl, Entry, Manifest};
+use crate::span::{FileId, Sources, Span};
+use crate::{build, check, grad, ir, kernel, passes, plan};
+use nnc_runtime::manifest::{DimDecl, Entry, Manifest, Sink, Source};
 
 /// The texts of one compilation and how to read them.
 pub struct Input<'a> {
@@ -76,7 +76,7 @@ pub struct Lowered {
 pub fn lower(module: Module, sources: &Sources) -> Lowered {
     let module = passes::optimise(module);
     let lowered = kernel::lower(&module);
-    let (kernels, entries) = plan::plan(&module, &lowered, sources);
+    let (kernels, entries) = plan::plan_lines(&module, &lowered, &|span| sources.line(span));
     Lowered { module, kernels, entries }
 }
 
@@ -112,4 +112,108 @@ pub fn manifest(program: &Program, lowered: &Lowered, sources: &Sources) -> Mani
         data: program.data.clone(),
         recipes: program.recipes.iter().map(|r| r.settings.clone()).collect(),
     }
+}
+
+/// What [`show`] can print.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Stage {
+    /// The text in the one layout
+    Tree,
+    /// Every call resolved, every expression typed
+    Typed,
+    /// The graph of the models and objectives, before differentiation
+    Graph,
+    /// The graph with gradients and training steps
+    Grad,
+    /// The same, as formulas on paper
+    Formulas,
+    /// The graph after all passes
+    Passes,
+    /// Which nests become one kernel, and why others do not
+    Fused,
+    /// Loop programs
+    Kernels,
+    /// Launch tables
+    Plan,
+    /// LLVM's intermediate representation
+    Llvm,
+    /// Machine code
+    Asm,
+}
+
+/// A stage as text; with `only`, just the functions, kernels or entries with that word in their name.
+///
+/// # Errors
+/// There is no machine code to show, because LLVM cannot be used: a sentence.
+pub fn show(checked: &Checked, stage: Stage, only: Option<&str>) -> Result<String, String> {
+    let program = checked.program.as_ref().expect("only a correct program has stages");
+    let wanted = |name: &str| only.is_none_or(|word| name.contains(word));
+    let some = |mut module: Module| {
+        module.functions.retain(|f| wanted(&f.name));
+        module
+    };
+    let lowered = || lower(graph(program), &checked.sources);
+    let kernels = |print: &dyn Fn(&Kernel) -> Result<String, String>| -> Result<String, String> {
+        let texts: Result<Vec<String>, String> = lowered().kernels.iter().filter(|k| wanted(&k.name)).map(print).collect();
+        Ok(texts?.join("\n"))
+    };
+    Ok(match stage {
+        Stage::Tree => crate::parse::format(&checked.sources.get(FileId(0)).text).expect("it has parsed"),
+        Stage::Typed => check::print::program(program),
+        Stage::Graph => ir::print::module(&some(build::build(program))),
+        Stage::Grad => ir::print::module(&some(graph(program))),
+        Stage::Formulas => {
+            let module = graph(program);
+            module.functions.iter().filter(|f| wanted(&f.name)).map(|f| ir::print::formulas(&module, f)).collect::<Vec<_>>().join("\n")
+        }
+        Stage::Passes => ir::print::module(&some(passes::optimise(graph(program)))),
+        Stage::Fused => {
+            let module = passes::optimise(graph(program));
+            module.functions.iter().filter(|f| wanted(&f.name)).map(kernel::fuse::describe).collect::<Vec<_>>().join("\n")
+        }
+        Stage::Kernels => kernels(&|k| Ok(kernel::print::kernel(k)))?,
+        Stage::Plan => {
+            let lowered = lowered();
+            lowered.entries.iter().filter(|e| wanted(&e.name)).map(|e| plan::print::entry(e, &lowered.kernels)).collect::<Vec<_>>().join("\n")
+        }
+        Stage::Llvm => kernels(&|k| emit::text(k, Level::V3, emit::What::Ir))?,
+        Stage::Asm => kernels(&|k| emit::text(k, Level::V3, emit::What::Assembly))?,
+    })
+}
+
+/// Adds an entry `derivative:MODEL` to the graph: from the model's inputs and one cotangent `d.RESULT` a float result, the results and `grad.INPUT` of every float input
+/// and, by its path, every parameter. What `gradcheck` and the comparisons with other frameworks run.
+pub fn add_derivative(module: &mut Module, model: &str) {
+    let entry = module.entries.iter().find(|e| *e.name == *format!("infer:{model}")).expect("every model can infer").clone();
+    let callee = module.function(entry.function).clone();
+    let mut f = Function::new(&format!("derivative.{}", callee.name));
+    let mut sources = entry.inputs.clone();
+    let inputs: Vec<Value> = callee.inputs.iter().map(|i| f.input(&i.name, i.ty.clone())).collect();
+    let call = f.call(entry.function, &callee, inputs.clone(), Span::default());
+    let (mut seeds, mut sinks) = (Vec::new(), entry.results.clone());
+    for (k, sink) in entry.results.iter().enumerate() {
+        let value = Value { node: call, result: k as u32 };
+        f.results.push((None, value));
+        if let (Sink::Result(name), true) = (sink, f.ty(value).dtype.is_float()) {
+            let name: std::sync::Arc<str> = format!("d.{name}").into();
+            let cotangent = f.input(&name, f.ty(value).clone());
+            sources.push(Source::Data(name));
+            seeds.push((value, cotangent));
+        }
+    }
+    let active: Vec<(Value, String)> = std::iter::zip(&inputs, &entry.inputs)
+        .filter(|(v, _)| f.ty(**v).dtype.is_float())
+        .filter_map(|(v, source)| match source {
+            Source::Data(name) | Source::Tensor(name) => Some((*v, format!("grad.{name}"))),
+            Source::Scalar(_) | Source::Step | Source::Key => None,
+        })
+        .collect();
+    let wrt: Vec<Value> = active.iter().map(|(v, _)| *v).collect();
+    let gradients = grad::vjp(module, &mut f, &seeds, &wrt);
+    for ((_, name), gradient) in std::iter::zip(active, gradients) {
+        f.results.push((Some(name.as_str().into()), gradient));
+        sinks.push(Sink::Result(name.into()));
+    }
+    let function = module.add(f);
+    module.entries.push(crate::ir::Entry { name: format!("derivative:{model}").into(), function, inputs: sources, results: sinks });
 }

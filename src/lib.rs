@@ -4,6 +4,7 @@
 //! .nn text -parse-> tree -check-> typed program -build-> graph -grad-> graph -passes-> graph -lower-> kernels -plan-> plan -emit-> machine code -pack-> artifact
 //! ```
 
+pub mod build;
 pub mod check;
 pub mod diagnostic;
 pub mod grad;
