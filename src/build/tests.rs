@@ -90,6 +90,7 @@ fn call(instance: u32, args: Vec<Expr>, weights: Vec<u32>, types: Vec<Type>) -> 
 
 /// The results of the function called `name`, as f64; every float input is given in f64.
 fn run(module: &Module, name: &str, inputs: &[(&[i64], &[f64])]) -> Vec<Vec<f64>> {
+    ir::verify::verify(module).unwrap_or_else(|e| panic!("{}", e.join("\n")));
     let id = module.find(name).unwrap_or_else(|| panic!("no {name}"));
     let tensors: Vec<Tensor> = module
         .function(id)
@@ -200,6 +201,7 @@ fn digits_has_every_entry() {
         let f = module.function(e.function);
         assert_eq!((f.inputs.len(), f.results.len()), (e.inputs.len(), e.results.len()), "{}", e.name);
     }
+    if std::env::var("SHOW").is_ok() { println!("{}", ir::print::module(&module)); }
     let train = &module.entries[5];
     assert!(train.inputs.contains(&Source::Tensor("fit/m/Digits.fc1.weight".into())) && train.inputs.contains(&Source::Scalar("clip_norm".into())));
     assert!(train.results.contains(&Sink::Accumulate("loss.sum".into())) && train.results.contains(&Sink::Tensor("Digits.fc2.bias".into())));
