@@ -31,18 +31,12 @@ pub fn place(dims: &[Dim], f: &mut Function, id: NodeId, active: &[bool], dy: Va
         found.push((node.operands[0], f.push(Op::Place(place.clone()), operands, ty.clone(), span)));
     }
     for (k, piece) in place.pieces.iter().enumerate().filter(|(k, _)| active[first + k]) {
-        let mut points = Points {
-            dims,
-            ranges: piece.shape.clone(),
-            outs: piece.shape.len(),
-            guards: vec![],
-            operands: vec![],
-            active: vec![],
-            dot: false,
-            span,
-        };
+        let mut points =
+            Points { dims, ranges: piece.shape.clone(), outs: piece.shape.len(), guards: vec![], operands: vec![], active: vec![], dot: false, span };
         let body = match cotangent(f, &mut points, dy, []) {
-            Expr::Load { operand, .. } => Expr::Load { operand, index: piece_index(place, piece, &node.operands[starts..], &mut points), otherwise: None },
+            Expr::Load { operand, .. } => {
+                Expr::Load { operand, index: piece_index(place, piece, &node.operands[starts..], &mut points), otherwise: None }
+            }
             constant => constant,
         };
         let part = crate::grad::points::sum(f, Nest::map(piece.shape.clone(), body), &points.operands, false, span);
@@ -164,11 +158,7 @@ pub fn scatter(dims: &[Dim], f: &mut Function, id: NodeId, active: &[bool], dy: 
             let operands = [&node.operands[1..], &[dy, y]].concat();
             let tie_operands = if let Expr::Load { .. } = dy_at { operands } else { [&node.operands[1..], &[y]].concat() };
             let count = push_scatter(f, count, start, &tie_operands, dtype, span);
-            dbase = if active[0] {
-                own(f, select(tie_here, div(here, load_at(3, 0..rank)), zero(dtype)), &[dy, base, y, count])
-            } else {
-                dy
-            };
+            dbase = if active[0] { own(f, select(tie_here, div(here, load_at(3, 0..rank)), zero(dtype)), &[dy, base, y, count]) } else { dy };
             let count = at(add(count));
             adj = select(tie, div(dy_at, count), zero(dtype));
         }

@@ -150,9 +150,7 @@ pub fn rewrite(e: &Expr, var: &dyn Fn(Var) -> Affine, operand: &dyn Fn(usize) ->
             Expr::Load { operand: operand(*k), index, otherwise: *otherwise }
         }
         Expr::Index(a) => Expr::Index(tidy(a.substitute(var))),
-        Expr::Holds(guards) => {
-            Expr::Holds(guards.iter().map(|g| Guard { expr: tidy(g.expr.substitute(var)), relation: g.relation }).collect())
-        }
+        Expr::Holds(guards) => Expr::Holds(guards.iter().map(|g| Guard { expr: tidy(g.expr.substitute(var)), relation: g.relation }).collect()),
         Expr::Op(op, args) => Expr::Op(*op, args.iter().map(again).collect()),
         Expr::Cast(to, a) => Expr::Cast(*to, Box::new(again(a))),
     }

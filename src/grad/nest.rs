@@ -82,7 +82,6 @@ fn others(f: &mut Function, nest: &Nest, operands: &[Value], span: crate::span::
 pub fn add(f: &mut Function, parts: &[Value], span: crate::span::Span) -> Value {
     let ty = f.ty(parts[0]).clone();
     let rank = ty.shape.len();
-    let body = (1..parts.len())
-        .fold(load_at(0, 0..rank), |sum, k| crate::grad::expr::add(DType::F64, sum, load_at(k, 0..rank)));
+    let body = (1..parts.len()).fold(load_at(0, 0..rank), |sum, k| crate::grad::expr::add(DType::F64, sum, load_at(k, 0..rank)));
     push_nest(f, Nest::map(ty.shape, body), parts, span)
 }

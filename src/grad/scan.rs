@@ -29,14 +29,7 @@ enum Source {
 
 impl Grad {
     /// The contributions of a scan.
-    pub(super) fn scan(
-        &mut self,
-        module: &mut Module,
-        f: &mut Function,
-        id: NodeId,
-        active: &[bool],
-        dys: &[Option<Value>],
-    ) -> Vec<(Value, Value)> {
+    pub(super) fn scan(&mut self, module: &mut Module, f: &mut Function, id: NodeId, active: &[bool], dys: &[Option<Value>]) -> Vec<(Value, Value)> {
         let node = f.node(id).clone();
         let Op::Scan(scan) = &node.op else { panic!("not a scan: {node:?}") };
         let (carries, slices, span) = (scan.carries, scan.inputs.len(), node.span);
@@ -74,14 +67,10 @@ impl Grad {
         let backward = module.function(pair.backward).clone();
         let mut step = Function::new(&format!("{}.step", backward.name));
         let position = step.input("i", Type::scalar(DType::I64));
-        let carry_in: Vec<Value> = flowing
-            .iter()
-            .map(|k| step.input(&format!("d{}", body.inputs[1 + k].name), body.inputs[1 + k].ty.clone()))
-            .collect();
-        let sum_in: Vec<Value> = constants
-            .iter()
-            .map(|k| step.input(&format!("d{}", body.inputs[1 + k].name), body.inputs[1 + k].ty.clone()))
-            .collect();
+        let carry_in: Vec<Value> =
+            flowing.iter().map(|k| step.input(&format!("d{}", body.inputs[1 + k].name), body.inputs[1 + k].ty.clone())).collect();
+        let sum_in: Vec<Value> =
+            constants.iter().map(|k| step.input(&format!("d{}", body.inputs[1 + k].name), body.inputs[1 + k].ty.clone())).collect();
         let mut sequence_operands = vec![];
         let mut axes = vec![];
         let mut arguments: Vec<Option<Value>> = vec![];

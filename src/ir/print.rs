@@ -64,7 +64,8 @@ pub fn function(module: &Module, f: &Function) -> String {
     let mut text = format!("fn @{}({}) {{\n", word(&f.name), inputs.join(", "));
     let names = names(f);
     // Inputs that stand first, in order and under their own names, need no line.
-    let leading = f.nodes.iter().zip(&f.inputs).enumerate().take_while(|(n, (node, i))| node.op == Op::Input(*n) && node.name.as_ref() == Some(&i.name));
+    let leading =
+        f.nodes.iter().zip(&f.inputs).enumerate().take_while(|(n, (node, i))| node.op == Op::Input(*n) && node.name.as_ref() == Some(&i.name));
     for (id, _) in f.iter().skip(leading.count()) {
         writeln!(text, "  {}", line(module, f, id, &names)).unwrap();
     }
@@ -272,8 +273,8 @@ pub fn precedence(op: ScalarOp) -> u8 {
         Mul | Div => 5,
         Neg => 6,
         Pow => 7,
-        Abs | Sign | Sqrt | Exp | Expm1 | Log | Log1p | Sin | Cos | Atan | Tanh | Sigmoid | Erf | Floor | Ceil | Round | Not | Max | Min | FloorDiv
-        | Mod | Select | Fma | FoldKey | Uniform => 9,
+        Abs | Sign | Sqrt | Exp | Expm1 | Log | Log1p | Sin | Cos | Atan | Tanh | Sigmoid | Erf | Floor | Ceil | Round | Not | Max | Min
+        | FloorDiv | Mod | Select | Fma | FoldKey | Uniform => 9,
     }
 }
 
