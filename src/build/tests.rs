@@ -201,7 +201,6 @@ fn digits_has_every_entry() {
         let f = module.function(e.function);
         assert_eq!((f.inputs.len(), f.results.len()), (e.inputs.len(), e.results.len()), "{}", e.name);
     }
-    if std::env::var("SHOW").is_ok() { println!("{}", ir::print::module(&module)); }
     let train = &module.entries[5];
     assert!(train.inputs.contains(&Source::Tensor("fit/m/Digits.fc1.weight".into())) && train.inputs.contains(&Source::Scalar("clip_norm".into())));
     assert!(train.results.contains(&Sink::Accumulate("loss.sum".into())) && train.results.contains(&Sink::Tensor("Digits.fc2.bias".into())));
