@@ -140,7 +140,7 @@ pub fn run(program: &Program, command: &Command) -> Result<()> {
     let mut machine = Machine { kernels: program.kernels, pool: Pool::new(threads), store: Tensors::new(&program.manifest.tensors)? };
     let report = Report::new(command.style);
     match &command.what {
-        What::Train(name) => train::train(program, name.as_deref(), options, &mut machine, &report, &interruption()?).map(drop),
+        What::Train(name) => train::train(program, name.as_deref(), options, &mut machine, &report, &*interruption()?).map(drop),
         What::Eval(name) => {
             let mut recipe = program.recipe(name.as_deref())?.clone();
             settings::apply(&mut recipe, &options.set)?;
