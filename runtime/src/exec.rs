@@ -53,12 +53,32 @@ enum At {
 
 /// The launch table with everything resolved. Ranges index `args`, `sizes` and `ops`.
 enum Op {
-    Launch { kernel: u32, args: Range<usize>, sizes: Range<usize>, tasks: i64, parts: usize, line: u32 },
-    Loop { count: i64, body: usize, index: *mut i64, reversed: bool },
+    Launch {
+        kernel: u32,
+        args: Range<usize>,
+        sizes: Range<usize>,
+        tasks: i64,
+        parts: usize,
+        line: u32,
+    },
+    Loop {
+        count: i64,
+        body: usize,
+        index: *mut i64,
+        reversed: bool,
+    },
     /// Arguments `at` and `at + 1`: from, to.
-    Copy { at: usize, bytes: usize },
+    Copy {
+        at: usize,
+        bytes: usize,
+    },
     /// Argument `at`.
-    Check { at: usize, count: usize, message: Arc<str>, line: u32 },
+    Check {
+        at: usize,
+        count: usize,
+        message: Arc<str>,
+        line: u32,
+    },
 }
 
 /// An entry at given dims, ready to run many times.
@@ -123,7 +143,9 @@ impl Prepared {
         for buffer in &plan.buffers {
             let what = || format!("{} in {}", buffer.name, entry.name);
             let shape = buffer.shape.iter().map(|s| eval(s, dims, &what)).collect::<Result<Vec<i64>>>()?;
-            bytes.push(elements(&shape)?.checked_mul(buffer.dtype.bytes()).ok_or_else(|| RunError::World(format!("{} does not fit in memory", what())))?);
+            bytes.push(
+                elements(&shape)?.checked_mul(buffer.dtype.bytes()).ok_or_else(|| RunError::World(format!("{} does not fit in memory", what())))?,
+            );
             shapes.push(shape);
         }
         let layout = layout(entry, &bytes)?;

@@ -73,7 +73,9 @@ pub(crate) fn parse(bytes: &[u8]) -> std::result::Result<Tensor, String> {
     let (dtype, convert) = conversion(kind.get(..1).unwrap_or(""), width).ok_or_else(|| format!("elements of type {descr} are not supported"))?;
     let data = &rest[start + len..];
     let count = elements(&shape).and_then(|n| usize::try_from(n).ok()).filter(|n| n.checked_mul(width).is_some_and(|b| b == data.len()));
-    let Some(count) = count else { return Err(format!("it has {} bytes of elements, which is not what shape {shape:?} of {descr} takes", data.len())) };
+    let Some(count) = count else {
+        return Err(format!("it has {} bytes of elements, which is not what shape {shape:?} of {descr} takes", data.len()));
+    };
     let mut tensor = Tensor::zeros(dtype, &shape);
     let mut element = [0u8; 8];
     let place = fortran_positions(&shape, fortran && shape.len() > 1);

@@ -74,7 +74,8 @@ pub fn load(store: &mut Tensors, path: &Path) -> Result<()> {
     let from = path.display().to_string();
     if path.extension().is_some_and(|e| e == "npz") {
         let arrays = crate::npy::read_npz(path)?;
-        let found = arrays.iter().map(|(name, t)| (name.clone(), Found { dtype: t.dtype.to_string(), shape: t.shape.clone(), bytes: t.bytes().into() }));
+        let found =
+            arrays.iter().map(|(name, t)| (name.clone(), Found { dtype: t.dtype.to_string(), shape: t.shape.clone(), bytes: t.bytes().into() }));
         return fill(store, MODEL, found.collect(), &from);
     }
     from_bytes(store, MODEL, &crate::files::read(path)?, &from).map(drop)
@@ -100,9 +101,15 @@ fn fill(store: &mut Tensors, roles: &[Role], found: BTreeMap<String, Found>, fro
         let decl = store.decl(i);
         match found.remove(&*decl.path) {
             None => problems.push(format!("missing: {} {}{:?}", decl.path, decl.dtype, decl.shape)),
-            Some(t) if t.shape != decl.shape => problems.push(format!("shape: {} is {:?} in the file, {:?} in the program", decl.path, t.shape, decl.shape)),
-            Some(t) if t.dtype != decl.dtype.to_string() => problems.push(format!("dtype: {} is {} in the file, {} in the program", decl.path, t.dtype, decl.dtype)),
-            Some(t) if decl.dtype == DType::Bool && t.bytes.iter().any(|&b| b > 1) => problems.push(format!("value: {} has bools that are neither 0 nor 1", decl.path)),
+            Some(t) if t.shape != decl.shape => {
+                problems.push(format!("shape: {} is {:?} in the file, {:?} in the program", decl.path, t.shape, decl.shape))
+            }
+            Some(t) if t.dtype != decl.dtype.to_string() => {
+                problems.push(format!("dtype: {} is {} in the file, {} in the program", decl.path, t.dtype, decl.dtype))
+            }
+            Some(t) if decl.dtype == DType::Bool && t.bytes.iter().any(|&b| b > 1) => {
+                problems.push(format!("value: {} has bools that are neither 0 nor 1", decl.path))
+            }
             Some(t) => copies.push((i, t.bytes)),
         }
     }
@@ -128,7 +135,8 @@ mod tests {
 
     #[test]
     fn weights_round_trip_and_every_difference_is_listed() {
-        let mut store = Tensors::new(&[decl("M.w", &[2], Role::Parameter), decl("M.b", &[1], Role::State), decl("fit/m/M.w", &[2], Role::Optimizer)]).unwrap();
+        let mut store =
+            Tensors::new(&[decl("M.w", &[2], Role::Parameter), decl("M.b", &[1], Role::State), decl("fit/m/M.w", &[2], Role::Optimizer)]).unwrap();
         store.bytes_mut(0).copy_from_slice(&[1, 2, 3, 4, 5, 6, 7, 8]);
         let bytes = to_bytes(&store, MODEL, Some("note")).unwrap();
         let mut other = Tensors::new(&[decl("M.w", &[2], Role::Parameter), decl("M.b", &[1], Role::State)]).unwrap();
