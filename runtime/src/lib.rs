@@ -15,6 +15,7 @@ pub mod infer;
 pub mod manifest;
 pub mod memory;
 pub mod npy;
+pub mod place;
 pub mod pool;
 pub mod program;
 pub mod random;
