@@ -19,6 +19,7 @@ mod objective;
 mod optimizers;
 mod overrides;
 mod pieces;
+pub mod print;
 mod report;
 mod scan;
 mod scope;

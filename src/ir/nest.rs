@@ -34,9 +34,10 @@ pub enum Fold {
     Dot,
     /// Product, over 16 lanes from 1, joined as `Sum`'s.
     Prod,
-    /// Largest; NaN if any is NaN; the empty fold is -inf (the least integer, false).
+    /// Largest; NaN if any is NaN; the empty fold is -inf (the least integer, false). Over 16 lanes from that value, joined as `Sum`'s
+    /// (which shows in the sign of a zero only: of equals the later stays).
     Max,
-    /// Smallest; NaN if any is NaN; the empty fold is +inf (the greatest integer, true).
+    /// Smallest; NaN if any is NaN; the empty fold is +inf (the greatest integer, true). In lanes as `Max`.
     Min,
     /// Two results: the largest and the `k` of its first occurrence, i64 (NaN counts as largest; the empty fold has position 0).
     ArgMax,
