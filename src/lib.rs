@@ -10,4 +10,5 @@ pub mod ir;
 pub mod kernel;
 pub mod math;
 pub mod parse;
+pub mod passes;
 pub mod span;
