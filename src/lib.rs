@@ -13,4 +13,5 @@ pub mod kernel;
 pub mod math;
 pub mod parse;
 pub mod plan;
+pub mod passes;
 pub mod span;
