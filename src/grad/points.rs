@@ -225,28 +225,27 @@ pub fn push_scatter(f: &mut Function, s: Scatter, base: Value, operands: &[Value
     f.push(Op::Scatter(Scatter { index, value, ..s }), all, ty, span)
 }
 
-/// Operands in use in order of their first number, and every operand's new number.
+/// Operands in use in the order in which they appear, and every operand's new number.
 fn compact(exprs: &[&Expr], index: &[Index], operands: &[Value]) -> (Vec<Value>, Vec<usize>) {
-    let mut seen = vec![false; operands.len()];
+    let mut used: Vec<Value> = vec![];
+    let mut number = vec![0; operands.len()];
     let mut see = |e: &Expr| match e {
-        Expr::Load { operand, .. } => seen[*operand] = true,
+        Expr::Load { operand, .. } => {
+            let value = operands[*operand];
+            number[*operand] = used.iter().position(|u| *u == value).unwrap_or_else(|| {
+                used.push(value);
+                used.len() - 1
+            });
+        }
         Expr::Const(_) | Expr::Index(_) | Expr::Holds(_) | Expr::Op(..) | Expr::Cast(..) => {}
     };
-    exprs.iter().for_each(|e| e.visit(&mut see));
     for i in index {
         match i {
             Index::Affine(_) => {}
             Index::Gather(e) => e.visit(&mut see),
         }
     }
-    let mut used: Vec<Value> = vec![];
-    let mut number = vec![0; operands.len()];
-    for (k, value) in operands.iter().enumerate().filter(|(k, _)| seen[*k]) {
-        number[k] = used.iter().position(|u| u == value).unwrap_or_else(|| {
-            used.push(*value);
-            used.len() - 1
-        });
-    }
+    exprs.iter().for_each(|e| e.visit(&mut see));
     (used, number)
 }
 
