@@ -61,7 +61,8 @@ impl Points<'_> {
         e.dtype(&|k| f.ty(self.operands[k]).dtype).unwrap_or_else(|| panic!("ill-typed expression {e:?}"))
     }
 
-    fn depends(&self, e: &Expr) -> bool {
+    /// Whether the expression loads an active operand where that matters.
+    pub fn depends(&self, e: &Expr) -> bool {
         match e {
             Expr::Load { operand, .. } => self.active[*operand],
             Expr::Op(_, args) => args.iter().any(|a| self.depends(a)),
@@ -315,19 +316,21 @@ pub fn sum(f: &mut Function, nest: Nest, operands: &[Value], dot: bool, span: Sp
     let mut inner = Product::default();
     let mut outer = Product::default();
     let mut literals = vec![];
+    // Guards may leave no point at all: then the sum is zero, whatever the factors are, and they stay inside.
+    let kept = !nest.guards.is_empty();
     for e in all.over {
         if literal(&e).is_some() {
             literals.push(e);
-        } else if depends_from(&e, rank) {
+        } else if kept || depends_from(&e, rank) {
             inner.over.push(e);
         } else {
             outer.over.push(e);
         }
     }
     for e in all.under {
-        if depends_from(&e, rank) { inner.under.push(e) } else { outer.under.push(e) }
+        if kept || depends_from(&e, rank) { inner.under.push(e) } else { outer.under.push(e) }
     }
-    if inner.over.is_empty() && inner.under.is_empty() {
+    if !inner.over.iter().chain(&inner.under).any(|e| depends_from(e, rank)) {
         // Nothing varies: the sum counts points, and stays one nest.
         return push_nest(f, Nest { fold: Fold::Sum, ..nest }, operands, span);
     }
