@@ -12,4 +12,5 @@ pub mod ir;
 pub mod kernel;
 pub mod math;
 pub mod parse;
+pub mod plan;
 pub mod span;
