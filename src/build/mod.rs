@@ -186,7 +186,7 @@ impl Body<'_> {
     /// Names the node of a value that was made since `before`.
     fn name(&mut self, value: Value, before: usize, name: &std::sync::Arc<str>) {
         let node = &mut self.f().nodes[value.node.0 as usize];
-        if value.node.0 as usize >= before && node.name.is_none() {
+        if value.node.0 as usize >= before && node.name.is_none() && &**name != "_" {
             node.name = Some(name.clone());
         }
     }
