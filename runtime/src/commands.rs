@@ -74,8 +74,7 @@ pub struct Command {
 pub fn parse(args: &[String]) -> Result<Command> {
     let usage = |text: String| Err(RunError::Usage(text));
     let options = train::Options { runs: "runs".into(), ..Default::default() };
-    let mut command =
-        Command { what: What::Train(None), options, threads: 0, style: Style::Text, data: None, inputs: vec![], output: ".".into() };
+    let mut command = Command { what: What::Train(None), options, threads: 0, style: Style::Text, data: None, inputs: vec![], output: ".".into() };
     let (mut chosen, mut rest) = (false, args.iter());
     while let Some(arg) = rest.next() {
         let (flag, inline) = match arg.split_once('=') {

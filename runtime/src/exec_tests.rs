@@ -114,7 +114,15 @@ fn loops_copies_and_checks() {
         let count = |n: i64| Step::Loop { count: n.into(), body: 1, index: 0, reversed: true };
         let outer = Step::Loop { count: 2.into(), body: 2, index: 0, reversed: false };
         let check = Step::Check { condition: 3, message: "must hold".into(), line: 0 };
-        let steps = vec![outer, count(3), launch(2, &[0, 1], &[], 1.into()), count(0), launch(1, &[1], &[0.into()], 1.into()), Step::Copy { from: 1, to: 2 }, check];
+        let steps = vec![
+            outer,
+            count(3),
+            launch(2, &[0, 1], &[], 1.into()),
+            count(0),
+            launch(1, &[1], &[0.into()], 1.into()),
+            Step::Copy { from: 1, to: 2 },
+            check,
+        ];
         let manifest = program(vec![], vec![(Sink::Result("y".into()), 2)], buffers, steps);
         let (mut run, mut pool, mut store) = prepared(&manifest, 5, 1).unwrap();
         run.run(&Fake, &mut pool, &mut store).map(|()| run.result(0, &store).to_vec())

@@ -134,7 +134,9 @@ fn word(text: &str, words: &[String], place: &dyn Fn() -> String) -> Result<f64>
 fn arrays(arrays: BTreeMap<String, Tensor>, file: &str, wanted: &[Wanted]) -> Result<Rows> {
     let mut rows = Rows::default();
     for (field, words) in wanted {
-        let Some(array) = arrays.get(*field) else { return wrong!("{file} has no array {field}; it has {}", list(arrays.keys().map(String::as_str))) };
+        let Some(array) = arrays.get(*field) else {
+            return wrong!("{file} has no array {field}; it has {}", list(arrays.keys().map(String::as_str)));
+        };
         let Some(&count) = array.shape.first() else { return wrong!("{file}: the array {field} is a single number, not rows") };
         if !words.is_empty() {
             return wrong!("{file}: the array {field} holds numbers, not words");

@@ -106,7 +106,9 @@ pub fn train(program: &Program, name: Option<&str>, options: &Options, machine: 
     }
     let order = match order {
         Order::Given(at, per_epoch) => {
-            let row = |&i: &u32| rows.get(i as usize).copied().map_or_else(|| wrong!("the given batches name sample {i}, but train has {}", rows.len()), Ok);
+            let row = |&i: &u32| {
+                rows.get(i as usize).copied().map_or_else(|| wrong!("the given batches name sample {i}, but train has {}", rows.len()), Ok)
+            };
             Order::Given(at.iter().map(row).collect::<Result<_>>()?, per_epoch)
         }
         Order::Drawn => Order::Drawn,
@@ -133,7 +135,19 @@ pub fn train(program: &Program, name: Option<&str>, options: &Options, machine: 
             folder
         }
     };
-    let mut run = Run { setting: &setting, recipe: &recipe, rows, order, length, position, folder, evaluator, report, batches: vec![], scalars: scalars_of(&recipe) };
+    let mut run = Run {
+        setting: &setting,
+        recipe: &recipe,
+        rows,
+        order,
+        length,
+        position,
+        folder,
+        evaluator,
+        report,
+        batches: vec![],
+        scalars: scalars_of(&recipe),
+    };
     run.set_scalar("steps", length.steps as f64);
     run.set_scalar("steps_per_epoch", length.per_epoch as f64);
     run.all(options.log_steps, machine, stop)
@@ -307,7 +321,12 @@ impl Run<'_> {
         line.insert("seconds".into(), json!(seconds));
         let line = Value::Object(line);
         self.folder.log(&line)?;
-        let words = format!("epoch {:>3}  {}  {seconds:.2} s{}", self.position.epoch, self.metrics_words(&parts), if better && self.recipe.early_stop.is_some() { "  best" } else { "" });
+        let words = format!(
+            "epoch {:>3}  {}  {seconds:.2} s{}",
+            self.position.epoch,
+            self.metrics_words(&parts),
+            if better && self.recipe.early_stop.is_some() { "  best" } else { "" }
+        );
         self.report.line(&words, &line);
         Ok(())
     }
@@ -364,7 +383,9 @@ impl Run<'_> {
     }
 
     fn metrics_words(&self, parts: &[(Arc<str>, Vec<f64>)]) -> String {
-        let of = |(part, values): &(Arc<str>, Vec<f64>)| self.recipe.metrics.iter().zip(values).map(|(m, v)| format!("{part}.{} {v:.4}", m.name)).collect::<Vec<_>>();
+        let of = |(part, values): &(Arc<str>, Vec<f64>)| {
+            self.recipe.metrics.iter().zip(values).map(|(m, v)| format!("{part}.{} {v:.4}", m.name)).collect::<Vec<_>>()
+        };
         parts.iter().flat_map(of).collect::<Vec<_>>().join("  ")
     }
 }
@@ -373,3 +394,7 @@ impl Run<'_> {
 pub fn number(x: f64) -> Value {
     if x.is_finite() { json!(x) } else { json!(x.to_string()) }
 }
+
+#[cfg(test)]
+#[path = "train_tests.rs"]
+mod tests;
