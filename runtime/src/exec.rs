@@ -4,7 +4,7 @@
 //! arrays and allocates nothing. No result depends on the number of threads: tasks of a launch are independent, and a launch ends before the next starts.
 
 use crate::dtype::{DType, Scalar};
-use crate::error::{Result, RunError, wrong};
+use crate::error::{Result, RunError, refuse, wrong};
 use crate::manifest::{BufferId, Entry, Manifest, Sink, Source, Step, Storage};
 use crate::memory::{ALIGN, Aligned};
 use crate::pool::Pool;
@@ -371,7 +371,7 @@ impl Resolve<'_> {
                     self.arg(made, *id)?;
                 }
                 for size in &launch.sizes {
-                    made.sizes.push(size.eval(self.dims).or_else(|e| wrong!("{}: {e}", what()))?);
+                    made.sizes.push(size.eval(self.dims).map_err(|e| refuse!("{}: {e}", what()))?);
                 }
                 let tasks = eval(&launch.tasks, self.dims, &what)?;
                 let cost = launch.cost.eval(self.dims).unwrap_or(i64::MAX).max(1).saturating_mul(tasks);

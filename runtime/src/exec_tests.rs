@@ -77,8 +77,8 @@ fn tensors_are_read_and_updated_without_allocating_on_any_number_of_threads() {
     let b = Size::dim("B");
     let buffers = vec![
         buffer(DType::F32, &[], Storage::Input),
-        buffer(DType::F32, &[b.clone()], Storage::Input),
-        buffer(DType::F32, &[b.clone()], Storage::Result),
+        buffer(DType::F32, std::slice::from_ref(&b), Storage::Input),
+        buffer(DType::F32, std::slice::from_ref(&b), Storage::Result),
         buffer(DType::F32, &[], Storage::Result),
         buffer(DType::F32, &[], Storage::Constant(vec![Scalar::f32(0.5)])),
     ];

@@ -6,7 +6,7 @@
 
 use crate::checkpoint::{Folder, Position};
 use crate::data::{self, Dataset};
-use crate::error::{Result, RunError, wrong};
+use crate::error::{Result, RunError, refuse, wrong};
 use crate::evaluate::{Evaluator, columns_used, scalars_of, sums_of};
 use crate::program::{Batch, Machine, Program, Setting, StepValues, weights_path};
 use crate::random::{Generator, Stream, key};
@@ -102,7 +102,7 @@ pub fn train(program: &Program, name: Option<&str>, options: &Options, machine: 
     let rows = data.part("train")?;
     let length = plan_length(&recipe, rows.len(), &order)?;
     if let Some(stop) = &recipe.early_stop {
-        data.part(&stop.part).or_else(|e| wrong!("early stopping watches {}: {e}", stop.part))?;
+        data.part(&stop.part).map_err(|e| refuse!("early stopping watches {}: {e}", stop.part))?;
     }
     let order = match order {
         Order::Given(at, per_epoch) => {
@@ -195,7 +195,7 @@ fn given_batches(path: &Path, recipe: &mut Recipe) -> Result<Order> {
         return wrong!("{name} holds {}{:?}, not whole numbers [steps, batch]", array.dtype, array.shape);
     }
     recipe.batch = array.shape.last().copied().unwrap_or(1);
-    let row = |&i: &i64| u32::try_from(i).or_else(|_| wrong!("{name} names sample {i}"));
+    let row = |&i: &i64| u32::try_from(i).map_err(|_| refuse!("{name} names sample {i}"));
     let per_epoch = array.shape.len().checked_sub(3).map(|_| array.shape[array.shape.len() - 2] as u64);
     Ok(Order::Given(array.as_i64().iter().map(row).collect::<Result<_>>()?, per_epoch))
 }

@@ -74,7 +74,8 @@ fn manifest() -> Manifest {
     let (x, y) = (Source::Data("x".into()), Source::Data("y".into()));
     let f = DType::F64;
     let sums: [(Sink, &[Size]); 2] = [(Sink::Accumulate("loss.sum".into()), &[]), (Sink::Accumulate("loss.weight".into()), &[])];
-    let (new_w, new_m): ((Sink, &[Size]), (Sink, &[Size])) = ((Sink::Tensor("Line.w".into()), &[]), (Sink::Tensor("fit/m/Line.w".into()), &[]));
+    let stored = |path: &str| -> (Sink, &[Size]) { (Sink::Tensor(path.into()), &[]) };
+    let (new_w, new_m) = (stored("Line.w"), stored("fit/m/Line.w"));
     let lr = Source::Scalar("optimizer.lr".into());
     let inputs: [(Source, DType, &[Size]); 7] = [
         (w.clone(), f, &[]),
