@@ -4,6 +4,10 @@ mod support;
 
 #[path = "conformance/grad.rs"]
 mod grad;
+#[path = "conformance/optim.rs"]
+mod optim;
+#[path = "conformance/train.rs"]
+mod train;
 
 use std::path::PathBuf;
 
@@ -15,7 +19,17 @@ fn main() {
         return;
     };
     let only = value("--only");
-    let failed = grad::run(&cases.join("grad"), only.as_deref());
+    let what = value("--what").unwrap_or_else(|| "grad,optim,train".into());
+    let mut failed = false;
+    for kind in what.split(',') {
+        let folder = cases.join(kind);
+        failed |= match kind {
+            "grad" => grad::run(&folder, only.as_deref()),
+            "optim" => optim::run(&folder, only.as_deref()),
+            "train" => train::run(&folder, only.as_deref()),
+            other => panic!("--what takes grad, optim, train, not {other}"),
+        };
+    }
     if failed {
         std::process::exit(1);
     }

@@ -152,6 +152,16 @@ impl Affine {
     }
 }
 
+impl Index {
+    /// The index with every part of a gathered expression replaced by `f` of it.
+    pub fn map(&self, f: &mut dyn FnMut(Expr) -> Expr) -> Index {
+        match self {
+            Index::Affine(a) => Index::Affine(a.clone()),
+            Index::Gather(e) => Index::Gather(Box::new(e.map(f))),
+        }
+    }
+}
+
 impl Guard {
     /// `a <= b`.
     pub fn le(a: &Affine, b: &Affine) -> Guard {

@@ -3,8 +3,10 @@
 //! Stages from `build` to `lower` speak only this language. `text` prints and parses it, `verify` states and checks its invariants.
 
 pub mod eval;
+pub mod generate;
 pub mod graph;
 pub mod index;
+pub mod lex;
 pub mod nest;
 pub mod parse;
 pub mod print;

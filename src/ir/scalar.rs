@@ -1,6 +1,6 @@
 //! Scalar arithmetic inside nests: constants, loads, index values and a closed set of operations, typed by their operands.
 
-use crate::ir::index::{Affine, Guard, Index};
+use crate::ir::index::{Affine, Guard, Index, Var};
 pub use nnc_runtime::dtype::{DType, Scalar};
 
 /// A scalar expression of a nest. Evaluated for one point of the nest's box.
@@ -227,5 +227,42 @@ impl Expr {
             Expr::Op(_, args) => args.iter().for_each(|a| a.visit(see)),
             Expr::Cast(_, a) => a.visit(see),
         }
+    }
+
+    /// The expression with every part replaced by `f` of it, innermost first; gathered indices included.
+    pub fn map(&self, f: &mut dyn FnMut(Expr) -> Expr) -> Expr {
+        let whole = match self {
+            Expr::Const(_) | Expr::Index(_) | Expr::Holds(_) => self.clone(),
+            Expr::Load { operand, index, otherwise } => {
+                Expr::Load { operand: *operand, index: index.iter().map(|i| i.map(f)).collect(), otherwise: *otherwise }
+            }
+            Expr::Op(op, args) => Expr::Op(*op, args.iter().map(|a| a.map(f)).collect()),
+            Expr::Cast(to, from) => Expr::Cast(*to, Box::new(from.map(f))),
+        };
+        f(whole)
+    }
+
+    /// Every index variable replaced by `of(variable)`.
+    pub fn substitute(&self, of: &dyn Fn(Var) -> Affine) -> Expr {
+        self.map(&mut |e| match e {
+            Expr::Index(a) => Expr::Index(a.substitute(of)),
+            Expr::Holds(guards) => Expr::Holds(guards.iter().map(|g| g.substitute(of)).collect()),
+            Expr::Load { operand, index, otherwise } => {
+                let index = index.into_iter().map(|i| match i {
+                    Index::Affine(a) => Index::Affine(a.substitute(of)),
+                    Index::Gather(e) => Index::Gather(e),
+                });
+                Expr::Load { operand, index: index.collect(), otherwise }
+            }
+            Expr::Const(_) | Expr::Op(..) | Expr::Cast(..) => e,
+        })
+    }
+
+    /// Every operand's number replaced by `of(number)`.
+    pub fn renumber(&self, of: &dyn Fn(usize) -> usize) -> Expr {
+        self.map(&mut |e| match e {
+            Expr::Load { operand, index, otherwise } => Expr::Load { operand: of(operand), index, otherwise },
+            Expr::Const(_) | Expr::Index(_) | Expr::Holds(_) | Expr::Op(..) | Expr::Cast(..) => e,
+        })
     }
 }
