@@ -236,7 +236,7 @@ impl Run<'_> {
             Generator::new(key(self.recipe.seed, Stream::Order, epoch)).shuffle(&mut order);
         }
         self.rows = plain;
-        self.set_scalar("epoch", epoch as f64);
+        self.set_scalar("epoch", epoch as f64 + 1.0);
         self.report.begin(&format!("epoch {}", epoch + 1), self.position.in_epoch, steps);
         while self.position.in_epoch < steps {
             self.step(&order, sums, log_steps, machine)?;
@@ -250,7 +250,8 @@ impl Run<'_> {
     }
 
     fn step(&mut self, order: &[u32], sums: &mut [f64], log_steps: bool, machine: &mut Machine) -> Result<()> {
-        let batch = self.recipe.batch as usize;
+        let (step, batch) = (self.position.step + 1, self.recipe.batch as usize);
+        self.set_scalar("step", step as f64);
         let (from, at) = match &self.order {
             Order::Given(rows, _) => (rows.as_slice(), self.position.step as usize * batch),
             Order::Drawn => (order, self.position.in_epoch as usize * batch),
@@ -264,7 +265,6 @@ impl Run<'_> {
                 self.batches.len() - 1
             }
         };
-        let step = self.position.step + 1;
         let values = StepValues { rows, scalars: &self.scalars, step, key: key(self.recipe.seed, Stream::Step, step) };
         if log_steps {
             let mut own = vec![0.0; sums.len()];
