@@ -7,6 +7,7 @@
 pub mod build;
 pub mod check;
 pub mod diagnostic;
+pub mod emit;
 pub mod grad;
 pub mod ir;
 pub mod kernel;
