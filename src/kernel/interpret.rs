@@ -165,12 +165,12 @@ impl Machine<'_> {
 
     /// The linear position; nothing where an index is out of bounds.
     fn position(&self, param: usize, index: &[Index], values: &[Scalar]) -> Option<usize> {
-        index.iter().zip(&self.shapes[param]).try_fold(0, |linear, (index, size)| {
+        index.iter().zip(&self.shapes[param]).try_fold(0, |linear: usize, (index, size)| {
             let i = match index {
                 Index::Affine(a) => affine(a, &self.point),
                 Index::Value(v) => values[*v].to_i64(),
             };
-            (0..*size).contains(&i).then_some(linear * *size as usize + i as usize)
+            (0..*size).contains(&i).then(|| linear * *size as usize + i as usize)
         })
     }
 

@@ -198,10 +198,10 @@ impl State<'_> {
         buffer
     }
 
-    /// The value as a literal, where it is the same everywhere.
+    /// The value as a literal, where it is a scalar (an index of a larger one may be out of bounds).
     pub fn constant(&self, value: Value) -> Option<Scalar> {
         match &self.f.node(value.node).op {
-            Op::Constant(data) if data.len() == 1 => Some(data[0]),
+            Op::Constant(data) if self.f.ty(value).shape.is_empty() => data.first().copied(),
             _ => None,
         }
     }
