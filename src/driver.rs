@@ -8,7 +8,7 @@ use crate::emit::{self, Level};
 use crate::ir::{DType, Function, Module, Value};
 use crate::kernel::Kernel;
 use crate::span::{FileId, Sources, Span};
-use crate::{build, check, grad, kernel, passes, plan};
+use crate::{build, check, grad, ir, kernel, passes, plan};
 use nnc_runtime::manifest::{DimDecl, Entry, Manifest, Sink, Source};
 
 /// The texts of one compilation and how to read them.
@@ -112,6 +112,73 @@ pub fn manifest(program: &Program, lowered: &Lowered, sources: &Sources) -> Mani
         data: program.data.clone(),
         recipes: program.recipes.iter().map(|r| r.settings.clone()).collect(),
     }
+}
+
+/// What [`show`] can print.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Stage {
+    /// The text in the one layout
+    Tree,
+    /// Every call resolved, every expression typed
+    Typed,
+    /// The graph of the models and objectives, before differentiation
+    Graph,
+    /// The graph with gradients and training steps
+    Grad,
+    /// The same, as formulas on paper
+    Formulas,
+    /// The graph after all passes
+    Passes,
+    /// Which nests become one kernel, and why others do not
+    Fused,
+    /// Loop programs
+    Kernels,
+    /// Launch tables
+    Plan,
+    /// LLVM's intermediate representation
+    Llvm,
+    /// Machine code
+    Asm,
+}
+
+/// A stage as text; with `only`, just the functions, kernels or entries with that word in their name.
+///
+/// # Errors
+/// There is no machine code to show, because LLVM cannot be used: a sentence.
+pub fn show(checked: &Checked, stage: Stage, only: Option<&str>) -> Result<String, String> {
+    let program = checked.program.as_ref().expect("only a correct program has stages");
+    let wanted = |name: &str| only.is_none_or(|word| name.contains(word));
+    let some = |mut module: Module| {
+        module.functions.retain(|f| wanted(&f.name));
+        module
+    };
+    let lowered = || lower(graph(program), &checked.sources);
+    let kernels = |print: &dyn Fn(&Kernel) -> Result<String, String>| -> Result<String, String> {
+        let texts: Result<Vec<String>, String> = lowered().kernels.iter().filter(|k| wanted(&k.name)).map(print).collect();
+        Ok(texts?.join("\n"))
+    };
+    Ok(match stage {
+        Stage::Tree => crate::parse::format(&checked.sources.get(FileId(0)).text).expect("it has parsed"),
+        Stage::Typed => check::print::program(program),
+        Stage::Graph => ir::print::module(&some(build::build(program))),
+        Stage::Grad => ir::print::module(&some(graph(program))),
+        Stage::Formulas => {
+            let module = graph(program);
+            module.functions.iter().filter(|f| wanted(&f.name)).map(|f| ir::print::formulas(&module, f)).collect::<Vec<_>>().join("\n")
+        }
+        Stage::Passes => ir::print::module(&some(passes::optimise(graph(program)))),
+        Stage::Fused => {
+            let module = passes::optimise(graph(program));
+            module.functions.iter().filter(|f| wanted(&f.name)).map(kernel::fuse::describe).collect::<Vec<_>>().join("\n")
+        }
+        Stage::Kernels => kernels(&|k| Ok(kernel::print::kernel(k)))?,
+        Stage::Plan => {
+            let lowered = lowered();
+            lowered.entries.iter().filter(|e| wanted(&e.name)).map(|e| plan::print::entry(e, &lowered.kernels)).collect::<Vec<_>>().join("\n")
+        }
+        Stage::Llvm => kernels(&|k| emit::text(k, Level::V3, emit::What::Ir))?,
+        Stage::Asm => kernels(&|k| emit::text(k, Level::V3, emit::What::Assembly))?,
+    })
 }
 
 /// Adds an entry `derivative:MODEL` to the graph: from the model's inputs and one cotangent `d.RESULT` a float result, the results and `grad.INPUT` of every float input

@@ -31,7 +31,7 @@ pub fn read_npz(path: &Path) -> Result<BTreeMap<String, Tensor>> {
 }
 
 /// The arrays of a `.npz` archive in memory.
-fn parse_npz(bytes: &[u8]) -> std::result::Result<BTreeMap<String, Tensor>, String> {
+pub(crate) fn parse_npz(bytes: &[u8]) -> std::result::Result<BTreeMap<String, Tensor>, String> {
     let mut archive = zip::ZipArchive::new(Cursor::new(bytes)).map_err(|e| format!("this is no .npz archive ({e})"))?;
     let mut arrays = BTreeMap::new();
     for i in 0..archive.len() {
@@ -52,7 +52,7 @@ fn parse_npz(bytes: &[u8]) -> std::result::Result<BTreeMap<String, Tensor>, Stri
 }
 
 /// The array of a `.npy` file in memory.
-fn parse(bytes: &[u8]) -> std::result::Result<Tensor, String> {
+pub(crate) fn parse(bytes: &[u8]) -> std::result::Result<Tensor, String> {
     let Some(rest) = bytes.strip_prefix(b"\x93NUMPY") else { return Err("this is no .npy file".into()) };
     let cut = || "the file is cut short".to_string();
     let (start, len) = match rest.first().ok_or_else(cut)? {

@@ -22,7 +22,7 @@ pub use steps::steps;
 use crate::check::typed::{Gradient, GradientOf, Instance, InstanceId, Program, Stmt};
 use crate::ir::{CustomGradient, DType, Function, FunctionId, Module, Op, Type, Value};
 use expr::ty;
-use frame::{Body, Frame, Name};
+use frame::{Body, Frame, Name, inputs_first};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The graph of everything but the training steps.
@@ -150,6 +150,7 @@ impl Body<'_> {
                 *n = if *n < given { *n + saved.len() } else { *n - given };
             }
         }
+        inputs_first(&mut backward);
         (of, saved, backward)
     }
 

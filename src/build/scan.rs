@@ -1,7 +1,7 @@
 //! Loops over time: the body becomes a function of its own.
 
 use super::expr::ty;
-use super::frame::{Body, Frame, Name};
+use super::frame::{Body, Frame, Name, inputs_first};
 use super::walk;
 use crate::check::typed::{ExprKind, Scan};
 use crate::ir::{self, DType, Node, Op, Type, Value};
@@ -52,7 +52,8 @@ impl Body<'_> {
             results.push((None, self.one(output)));
         }
         self.f().results = results;
-        let (body, captures) = self.frames.pop().expect("the loop's body is under construction").finish();
+        let (mut body, captures) = self.frames.pop().expect("the loop's body is under construction").finish();
+        inputs_first(&mut body);
 
         let mut all = types[..carries].to_vec();
         for (output, axis) in &scan.outputs {

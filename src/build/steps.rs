@@ -2,7 +2,7 @@
 
 use super::entries::{accumulators, fnv64, sources, state_path};
 use super::expr::ty;
-use super::frame::fold_key;
+use super::frame::{fold_key, inputs_first};
 use super::{function_of, updated};
 use crate::check::typed::{Clip, Instance, Program, Recipe, ScalarArg};
 use crate::grad;
@@ -57,7 +57,10 @@ impl<'a> Step<'a> {
         let gradients = grad::vjp(module, &mut self.f, &[(loss, one)], &parameters);
         for (update, gradient) in self.recipe.updates.iter().zip(&gradients) {
             let path = &self.objective.weights[update.parameter.0 as usize].path;
-            self.f.nodes[gradient.node.0 as usize].name.get_or_insert_with(|| format!("d.{path}").into());
+            let node = &mut self.f.nodes[gradient.node.0 as usize];
+            if node.types.len() == 1 {
+                node.name.get_or_insert_with(|| format!("d.{path}").into());
+            }
         }
         let gradients = self.clip(gradients);
         self.schedule(module);
@@ -82,6 +85,7 @@ impl<'a> Step<'a> {
             }
         }
         self.f.results = results;
+        inputs_first(&mut self.f);
         let function = module.add(self.f);
         Entry { name: format!("train:{}", self.recipe.settings.name).into(), function, inputs: self.sources, results: sinks }
     }

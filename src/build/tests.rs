@@ -90,6 +90,7 @@ fn call(instance: u32, args: Vec<Expr>, weights: Vec<u32>, types: Vec<Type>) -> 
 
 /// The results of the function called `name`, as f64; every float input is given in f64.
 fn run(module: &Module, name: &str, inputs: &[(&[i64], &[f64])]) -> Vec<Vec<f64>> {
+    ir::verify::verify(module).unwrap_or_else(|e| panic!("{}", e.join("\n")));
     let id = module.find(name).unwrap_or_else(|| panic!("no {name}"));
     let tensors: Vec<Tensor> = module
         .function(id)

@@ -114,22 +114,38 @@ impl Points<'_> {
     /// Sum over all points that load an element, for every element of the operand.
     fn contribution(&self, f: &mut Function, load: Met) -> Value {
         let ty = f.ty(self.operands[load.operand]).clone();
-        let affine: Option<Vec<Affine>> = load
+        let axes: Vec<(usize, Affine)> = load
             .index
             .iter()
-            .map(|i| match i {
-                Index::Affine(a) => Some(a.clone()),
+            .enumerate()
+            .filter_map(|(k, i)| match i {
+                Index::Affine(a) => Some((k, a.clone())),
                 Index::Gather(_) => None,
             })
             .collect();
-        let solved = affine.and_then(|index| solve(self.dims, &self.ranges, self.outs, &self.guards, &index, &ty.shape));
-        let Some(s) = solved else {
+        let gathered = axes.len() < load.index.len();
+        let index: Vec<Affine> = axes.iter().map(|(_, a)| a.clone()).collect();
+        let shape: Vec<Size> = axes.iter().map(|(k, _)| ty.shape[*k].clone()).collect();
+        // A gathered axis becomes a comparison where the other axes leave no point to search for: one-hot; else points are scattered.
+        let Some(s) = solve(self.dims, &self.ranges, self.outs, &self.guards, &index, &shape).filter(|s| !gathered || s.reds.is_empty()) else {
             return self.scatter(f, &ty, load);
         };
+        // The solution's variables are the affine axes, then the reductions; here they are all axes, then the reductions.
+        let put = |v: usize| Affine::var(if v < axes.len() { axes[v].0 } else { v - axes.len() + ty.shape.len() });
         let ranges: Vec<Size> = ty.shape.iter().chain(&s.reds).cloned().collect();
         let bounds = Bounds::new(self.dims, &ranges);
-        let body = rewrite(&load.adj, &|v| s.old[v].clone(), &|k| k, &|a| bounds.simplify(&a));
-        let nest = Nest { outs: ty.shape, reds: s.reds, guards: s.guards, fold: Fold::Sum, body };
+        let old = |v: usize| s.old[v].substitute(&put);
+        let of = |e: &Expr| rewrite(e, &old, &|k| k, &|a| bounds.simplify(&a));
+        let hit = load.index.iter().enumerate().filter_map(|(k, i)| match i {
+            Index::Affine(_) => None,
+            Index::Gather(e) => Some(expr::binary(ScalarOp::Eq, of(e), Expr::Index(Affine::var(k)))),
+        });
+        let body = match hit.reduce(|a, b| expr::binary(ScalarOp::And, a, b)) {
+            Some(hit) => masked(&of(&load.adj), &|e| select(hit.clone(), e.clone(), zero(ty.dtype)), Scalar::float(ty.dtype, 0.0)),
+            None => of(&load.adj),
+        };
+        let guards = s.guards.iter().map(|g| g.substitute(&put)).collect();
+        let nest = Nest { outs: ty.shape, reds: s.reds, guards, fold: Fold::Sum, body };
         sum(f, nest, &self.operands, self.dot, self.span)
     }
 

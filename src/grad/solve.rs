@@ -127,6 +127,10 @@ impl System<'_> {
             return Some(false);
         }
         let equations: Vec<Affine> = self.equations.iter().map(|e| self.known(e)).collect();
+        if let Some(i) = (0..equations.len()).find(|i| self.digits(&equations[*i])) {
+            self.equations.remove(i);
+            return Some(true);
+        }
         let mut best: Option<((bool, u8, bool, i64), usize, Var, Size)> = None;
         for (i, e) in equations.iter().enumerate() {
             let mut open = vec![];
@@ -165,9 +169,45 @@ impl System<'_> {
         Some(true)
     }
 
+    /// `v + c*rest = a` with `0 <= v < range <= c` and `a` known is `v = mod(a, c)`, `rest = div(a, c)`: split heads, patches. False where `e`
+    /// is not of this form.
+    fn digits(&mut self, e: &Affine) -> bool {
+        let bounds = self.bounds();
+        let mut open = 0;
+        e.visit_vars(&mut |v| open += usize::from(self.open(v)));
+        let direct = self.direct(e);
+        if direct.len() < 2 || direct.len() < open {
+            return false;
+        }
+        for (v, unit) in &direct {
+            let (Some(range), Some(sign @ (1 | -1))) = (&self.ranges[*v], unit.as_const()) else { continue };
+            let e = e.scale(&Size::constant(sign));
+            let others: Vec<(Var, Size)> = direct.iter().filter(|(u, _)| u != v).map(|(u, c)| (*u, c * &Size::constant(sign))).collect();
+            let base = others.iter().map(|(_, c)| if bounds.size_positive(c) { c.clone() } else { c.neg() }).find(|base| {
+                let multiple = |c: &Size| c.modulo(base).is_some_and(|m| m.as_const() == Some(0));
+                bounds.size_nonnegative(&(base - range)) && others.iter().all(|(_, c)| multiple(c))
+            });
+            let Some(base) = base else { continue };
+            let sum = |terms: &[(Var, Size)]| terms.iter().fold(Affine::default(), |sum, (u, c)| sum.add(&Affine::var(*u).scale(c)));
+            let known = Affine::var(*v).add(&sum(&others)).sub(&e);
+            let quotients: Vec<(Var, Size)> = others.iter().map(|(u, c)| (*u, c.div(&base).expect("a multiple of a positive size"))).collect();
+            let digit = known.modulo(&base);
+            self.guards.push(Guard::lt(&digit, &Affine::constant(range.clone())));
+            self.equations.push(sum(&quotients).sub(&known.div(&base)));
+            self.set(*v, digit);
+            return true;
+        }
+        false
+    }
+
+    /// What is known of sizes alone, in a box that is not empty.
+    fn bounds(&self) -> Bounds {
+        Bounds::new(self.dims, &self.ranges.iter().flatten().cloned().collect::<Vec<_>>())
+    }
+
     /// Open variables that stand in `e` outside divisions only, and whose coefficient has a known sign.
     fn direct(&self, e: &Affine) -> Vec<(Var, Size)> {
-        let bounds = Bounds::new(self.dims, &[]);
+        let bounds = self.bounds();
         let mut inside = vec![];
         for (atom, _) in &e.terms {
             match atom {
@@ -200,7 +240,7 @@ impl System<'_> {
     /// `equation = c*v + rest = 0` gives `v`, with the guards that make it an existing point.
     fn eliminate(&mut self, v: Var, c: &Size, equation: &Affine) {
         let rest = equation.sub(&Affine::var(v).scale(c));
-        let positive = Bounds::new(self.dims, &[]).size_positive(c);
+        let positive = self.bounds().size_positive(c);
         let (c, a) = if positive { (c.clone(), rest.scale(&Size::constant(-1))) } else { (c.neg(), rest) };
         if c.as_const() != Some(1) {
             self.guards.push(Guard { expr: a.modulo(&c), relation: Relation::Zero });

@@ -5,7 +5,7 @@
 
 use crate::ir::{Affine, DType, Fold, Guard, IndexAtom, Relation, Scalar, ScalarOp, ScatterFold, Size};
 use crate::kernel::canonical::map_sizes;
-use crate::kernel::verify::{types, verify};
+use crate::kernel::verify::{self, types};
 use crate::kernel::{Index, Instr, Kernel, Stage, Target};
 use crate::math;
 use nnc_runtime::exec::Kernels;
@@ -23,11 +23,7 @@ impl Interpreter {
     /// # Panics
     /// If a kernel does not verify.
     pub fn new(kernels: Vec<Kernel>) -> Interpreter {
-        for kernel in &kernels {
-            if let Err(errors) = verify(kernel) {
-                panic!("{}\n{}", errors.join("\n"), crate::kernel::print::kernel(kernel));
-            }
-        }
+        kernels.iter().for_each(verify::check);
         Interpreter { kernels }
     }
 }

@@ -1,6 +1,6 @@
 //! The law of lowering, fusion and planning: the interpreter over the plan gives what the graph's evaluator gives, bit for bit.
 
-use super::{plan, print};
+use super::{plan, print::entry as print};
 use crate::ir::{self, *};
 use crate::kernel::{Kernel, interpret::Interpreter, lower};
 use crate::span::{Sources, Span};
@@ -116,6 +116,11 @@ fn law(mut module: Module, inputs: &[Tensor], dims: &Dims) {
 fn compare(module: &Module, inputs: &[Tensor], dims: &Dims) {
     let lowered = lower(module);
     let (kernels, entries) = plan(module, &lowered, &Sources::default());
+    for kernel in &kernels {
+        let text = crate::kernel::print::kernel(kernel);
+        let read = crate::kernel::parse::kernel(&text).unwrap_or_else(|e| panic!("{e}\n{text}"));
+        assert!(read == *kernel && read.name == kernel.name, "{text}\nreads back as\n{}", crate::kernel::print::kernel(&read));
+    }
     let expected = eval::function(module, module.entries[0].function, inputs, dims);
     let found = run(&entries[0], &kernels, inputs, dims);
     let text = || format!("{}\n{}", ir::print::module(module), print(&entries[0], &kernels));
@@ -203,4 +208,44 @@ fn a_classifier_is_three_kernels() {
     let text = crate::kernel::fuse::describe(&module.functions[0]);
     assert_eq!(text.matches("kernel over").count(), 3, "{text}");
     assert!(text.contains("a contraction would lose a parallel axis"), "{text}");
+    let lowered = lower(&module);
+    assert_eq!(
+        crate::kernel::print::kernel(&lowered.kernels[0]),
+        "\
+kernel dot_map_map(n0) {
+  p0: f32[n0, 300]
+  p1: f32[7, 300]
+  p2: f32[7]
+  p3: out f32[n0, 7]
+  local l0: f32
+  local l1: f32
+  outer [i0 < n0, i1 < 7]
+  stage dot [i2 < 300] {
+    %0 = load p0[i0, i2]
+    %1 = load p1[i1, i2]
+    fold %0, %1
+    l0 = result 0
+  }
+  stage map {
+    %0 = local l0
+    %1 = load p2[i1]
+    %2 = %0 + %1
+    fold %2
+    l1 = result 0
+  }
+  stage map {
+    %0 = 0.0
+    %1 = local l1
+    %2 = %0 < %1
+    %3 = select %2 {
+      yield %1
+    } else {
+      yield %0
+    }
+    fold %3
+    p3[i0, i1] = result 0
+  }
+}
+"
+    );
 }
