@@ -19,10 +19,7 @@ pub fn function(module: &Module, id: FunctionId, inputs: &[Tensor], dims: &Dims)
     for (input, tensor) in f.inputs.iter().zip(inputs) {
         let shape = sizes(&input.ty.shape, dims)?;
         if tensor.dtype != input.ty.dtype || tensor.shape != shape {
-            return Err(format!(
-                "input {} of @{} is {}{shape:?}, not {}{:?}",
-                input.name, f.name, input.ty.dtype, tensor.dtype, tensor.shape
-            ));
+            return Err(format!("input {} of @{} is {}{shape:?}, not {}{:?}", input.name, f.name, input.ty.dtype, tensor.dtype, tensor.shape));
         }
     }
     let mut values: Vec<Vec<Tensor>> = Vec::with_capacity(f.nodes.len());

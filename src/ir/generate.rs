@@ -264,11 +264,8 @@ impl Builder<'_> {
         let dtype = self.random.dtype();
         let (n, rest) = (self.random.size(), self.random.size());
         let one = Size::constant(1);
-        let piece = |shape: &[&Size], start: Vec<Start>, stride: Vec<Size>| Piece {
-            shape: shape.iter().map(|s| (*s).clone()).collect(),
-            start,
-            stride,
-        };
+        let piece =
+            |shape: &[&Size], start: Vec<Start>, stride: Vec<Size>| Piece { shape: shape.iter().map(|s| (*s).clone()).collect(), start, stride };
         let zero = || Start::Size(Size::default());
         let fill = Base::Fill(self.random.value(dtype));
         match self.random.below(4) {
@@ -307,7 +304,8 @@ impl Builder<'_> {
     }
 
     fn scatter(&mut self) {
-        let fold = *self.random.pick(&[ScatterFold::Replace, ScatterFold::Sum, ScatterFold::Sum, ScatterFold::Prod, ScatterFold::Max, ScatterFold::Min]);
+        let fold =
+            *self.random.pick(&[ScatterFold::Replace, ScatterFold::Sum, ScatterFold::Sum, ScatterFold::Prod, ScatterFold::Max, ScatterFold::Min]);
         let dtype = *self.random.pick(&[DType::F32, DType::F64, DType::I64]);
         let ty = Type { dtype, shape: (0..1 + self.random.below(2)).map(|_| self.random.size()).collect() };
         let base = self.make(&ty);
@@ -470,9 +468,8 @@ impl Builder<'_> {
             };
         }
         let depth = depth - 1;
-        let binary = |b: &mut Self, scope: &mut Scope, op: ScalarOp, dtype: DType| {
-            Expr::op(op, [b.expr(scope, dtype, depth), b.expr(scope, dtype, depth)])
-        };
+        let binary =
+            |b: &mut Self, scope: &mut Scope, op: ScalarOp, dtype: DType| Expr::op(op, [b.expr(scope, dtype, depth), b.expr(scope, dtype, depth)]);
         match dtype {
             _ if self.random.once_in(9) => {
                 let c = self.expr(scope, DType::Bool, depth);
@@ -484,8 +481,7 @@ impl Builder<'_> {
             }
             DType::F32 | DType::F64 => match self.random.below(12) {
                 0..4 => {
-                    let unary =
-                        [Neg, Neg, Abs, Sign, Sqrt, Exp, Expm1, Log, Log1p, Sin, Cos, Atan, Tanh, Sigmoid, Erf, Floor, Ceil, Round];
+                    let unary = [Neg, Neg, Abs, Sign, Sqrt, Exp, Expm1, Log, Log1p, Sin, Cos, Atan, Tanh, Sigmoid, Erf, Floor, Ceil, Round];
                     Expr::op(*self.random.pick(&unary), [self.expr(scope, dtype, depth)])
                 }
                 4 => {
@@ -527,13 +523,6 @@ mod tests {
     use crate::ir::{eval, parse, print, verify};
 
     /// Every program verifies, prints to what reads back as itself, and evaluates.
-    #[test]
-    fn show() {
-        println!("{}", print::module(&case(3).module));
-        println!("{}", print::module(&case(8).module));
-        println!("{}", (0..600).filter(|s| print::module(&case(*s).module).contains("scan")).count());
-    }
-
     #[test]
     fn programs_are_well_typed_and_their_text_is_exact() {
         for seed in 0..600 {

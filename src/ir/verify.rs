@@ -72,8 +72,7 @@ fn function(module: &Module, f: &Function, say: &mut dyn FnMut(String)) {
         return say("a result is not a value".into());
     }
     let Some(gradient) = &f.gradient else { return };
-    let (Some(forward), Some(backward)) =
-        (module.functions.get(gradient.forward.0 as usize), module.functions.get(gradient.backward.0 as usize))
+    let (Some(forward), Some(backward)) = (module.functions.get(gradient.forward.0 as usize), module.functions.get(gradient.backward.0 as usize))
     else {
         return say("its own gradient does not exist".into());
     };
