@@ -1,4 +1,4 @@
 //! One binary for all integration tests.
 
-mod std;
+mod texts;
 mod tidy;

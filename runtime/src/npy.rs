@@ -5,7 +5,7 @@
 //! Sizes are compared with the file's before anything is allocated.
 
 use crate::dtype::DType;
-use crate::error::{Result, RunError, wrong};
+use crate::error::{Result, RunError, refuse};
 use crate::tensor::{Tensor, elements};
 use std::collections::BTreeMap;
 use std::io::{Cursor, Read, Write};
@@ -19,7 +19,7 @@ const MAX_HEADER: usize = 1 << 16;
 /// # Errors
 /// Not readable; not such a file; objects inside.
 pub fn read_npy(path: &Path) -> Result<Tensor> {
-    parse(&crate::files::read(path)?).or_else(|e| wrong!("{}: {e}", path.display()))
+    parse(&crate::files::read(path)?).map_err(|e| refuse!("{}: {e}", path.display()))
 }
 
 /// The arrays in a `.npz` file, by name.
@@ -27,11 +27,11 @@ pub fn read_npy(path: &Path) -> Result<Tensor> {
 /// # Errors
 /// Not readable; not such a file; objects inside.
 pub fn read_npz(path: &Path) -> Result<BTreeMap<String, Tensor>> {
-    parse_npz(&crate::files::read(path)?).or_else(|e| wrong!("{}: {e}", path.display()))
+    parse_npz(&crate::files::read(path)?).map_err(|e| refuse!("{}: {e}", path.display()))
 }
 
 /// The arrays of a `.npz` archive in memory.
-fn parse_npz(bytes: &[u8]) -> std::result::Result<BTreeMap<String, Tensor>, String> {
+pub(crate) fn parse_npz(bytes: &[u8]) -> std::result::Result<BTreeMap<String, Tensor>, String> {
     let mut archive = zip::ZipArchive::new(Cursor::new(bytes)).map_err(|e| format!("this is no .npz archive ({e})"))?;
     let mut arrays = BTreeMap::new();
     for i in 0..archive.len() {
@@ -52,7 +52,7 @@ fn parse_npz(bytes: &[u8]) -> std::result::Result<BTreeMap<String, Tensor>, Stri
 }
 
 /// The array of a `.npy` file in memory.
-fn parse(bytes: &[u8]) -> std::result::Result<Tensor, String> {
+pub(crate) fn parse(bytes: &[u8]) -> std::result::Result<Tensor, String> {
     let Some(rest) = bytes.strip_prefix(b"\x93NUMPY") else { return Err("this is no .npy file".into()) };
     let cut = || "the file is cut short".to_string();
     let (start, len) = match rest.first().ok_or_else(cut)? {

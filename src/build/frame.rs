@@ -3,8 +3,9 @@
 //! What an inner function uses of the outer one becomes an input of it when it is first used (a capture), so that inner functions take what they need
 //! and nothing else.
 
+use super::entries::bare;
 use crate::check::typed::{Instance, Program};
-use crate::ir::{DType, Expr, Function, FunctionId, Module, Nest, Op, Scalar, ScalarOp, Type, Value, load_at};
+use crate::ir::{DType, Expr, Function, FunctionId, Module, Nest, Node, NodeId, Op, Scalar, ScalarOp, Type, Value, load_at};
 use crate::span::Span;
 use std::sync::Arc;
 
@@ -109,7 +110,7 @@ impl Body<'_> {
         let ty = self.frames[depth - 1].f.ty(outer).clone();
         let text = match name {
             Name::Local(n) => self.instance.locals[n].0.clone(),
-            Name::Weight(n) | Name::Latest(n) => self.instance.weights[n].path.clone(),
+            Name::Weight(n) | Name::Latest(n) => bare(&self.instance.weights[n].path),
             Name::Key => "key".into(),
         };
         let frame = &mut self.frames[depth];
@@ -154,6 +155,24 @@ impl Frame {
         }
         (self.f, self.captures)
     }
+}
+
+/// Moves the inputs' nodes to the front, in order, for readers.
+pub(super) fn inputs_first(f: &mut Function) {
+    let mut order: Vec<usize> = (0..f.nodes.len()).collect();
+    order.sort_by_key(|k| match f.nodes[*k].op {
+        Op::Input(n) => (0, n),
+        _ => (1, *k),
+    });
+    let mut new = vec![0; order.len()];
+    for (at, old) in order.iter().enumerate() {
+        new[*old] = at as u32;
+    }
+    let moved = |v: &mut Value| v.node = NodeId(new[v.node.0 as usize]);
+    let mut nodes: Vec<Option<Node>> = std::mem::take(&mut f.nodes).into_iter().map(Some).collect();
+    f.nodes = order.iter().filter_map(|old| nodes[*old].take()).collect();
+    f.nodes.iter_mut().flat_map(|n| &mut n.operands).for_each(&moved);
+    f.results.iter_mut().for_each(|(_, v)| moved(v));
 }
 
 /// `fold_key(key, n)` as a node of rank 0.

@@ -10,6 +10,7 @@ mod format;
 mod layout;
 mod literal;
 pub mod render;
+mod spacing;
 #[cfg(test)]
 mod tests;
 mod token;

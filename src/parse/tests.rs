@@ -186,3 +186,37 @@ train fit { data = d; batch = 1_000
     freeze(Net.fc1, Net.h.3)
 }
 "#;
+
+/// The tree without its places.
+fn meaning(text: &str) -> String {
+    let tree = format!("{:?}", parse(text, FileId(0)).0);
+    let mut out = String::new();
+    for (i, part) in tree.split("Span {").enumerate() {
+        out.push_str(if i == 0 { part } else { part.split_once(" }").map_or("", |(_, rest)| rest) });
+    }
+    out
+}
+
+fn comments(text: &str) -> Vec<&str> {
+    super::token::tokens(text).iter().filter(|t| t.kind == super::token::Kind::Comment).map(|t| t.text(text).trim_end()).collect()
+}
+
+#[test]
+fn formatting_keeps_the_meaning_and_the_comments_and_settles_at_once() {
+    for (name, text) in programs() {
+        let once = super::format(&text).unwrap_or_else(|d| panic!("{name}: {:?}", codes(&d)));
+        assert_eq!(meaning(&once), meaning(&text), "{name}\n{once}");
+        assert_eq!(comments(&once), comments(&text), "{name}");
+        assert_eq!(super::format(&once).unwrap(), once, "{name}");
+        // Windows ends of lines, tabs and a byte order mark are laid out like everything else.
+        let other = format!("\u{feff}{}", text.replace("\n    ", "\n\t").replace('\n', "\r\n"));
+        assert_eq!(super::format(&other).unwrap(), once, "{name}");
+    }
+}
+
+#[test]
+fn show() {
+    for (name, text) in programs() {
+        std::fs::write(format!("/tmp/fmt_{}", name.replace('/', "_")), super::format(&text).unwrap()).unwrap();
+    }
+}
