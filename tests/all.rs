@@ -2,3 +2,5 @@
 
 mod std;
 mod tidy;
+
+mod refused;
