@@ -28,7 +28,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
                 eprintln!("{} is not laid out as `nnc fmt` does", path.display());
                 wrong += 1;
             }
-            Ok(formatted) => files::write(path, formatted.as_bytes()).map_err(|e| Failure::world(e.to_string()))?,
+            Ok(formatted) => files::write(path, formatted.as_bytes())?,
             Err(diagnostics) => {
                 let mut sources = Sources::default();
                 sources.add(&path.to_string_lossy(), &text);

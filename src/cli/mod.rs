@@ -99,3 +99,9 @@ fn reset_sigpipe() {}
 fn colour() -> bool {
     std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none()
 }
+
+impl From<nnc_runtime::error::RunError> for Failure {
+    fn from(error: nnc_runtime::error::RunError) -> Failure {
+        Failure { code: error.exit_code(), message: error.message().to_string() }
+    }
+}

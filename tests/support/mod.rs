@@ -1,5 +1,7 @@
 //! What the tests share: a program from text to something that runs, by the interpreter and by machine code.
 
+pub mod differences;
+
 use nnc::driver::{self, Checked, Input, Lowered};
 use nnc::ir::{DType, Dims, Module};
 use nnc_runtime::exec::{Kernels, Prepared};
