@@ -13,4 +13,6 @@ pub mod kernel;
 pub mod math;
 pub mod parse;
 pub mod plan;
+pub mod passes;
 pub mod span;
+pub mod std;

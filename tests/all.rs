@@ -1,6 +1,6 @@
 //! One binary for all integration tests.
 
-mod std;
+mod texts;
 mod tidy;
 
 mod refused;
