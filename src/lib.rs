@@ -13,6 +13,6 @@ pub mod ir;
 pub mod kernel;
 pub mod math;
 pub mod parse;
-pub mod plan;
 pub mod passes;
+pub mod plan;
 pub mod span;
