@@ -7,10 +7,12 @@
 pub mod build;
 pub mod check;
 pub mod diagnostic;
+pub mod emit;
 pub mod grad;
 pub mod ir;
 pub mod kernel;
 pub mod math;
 pub mod parse;
 pub mod plan;
+pub mod passes;
 pub mod span;

@@ -4,7 +4,7 @@
 //! [`Dataset::gather`] copies samples into a batch.
 
 use crate::dtype::{DType, Scalar};
-use crate::error::{Result, RunError, wrong};
+use crate::error::{Result, RunError, refuse, wrong};
 use crate::recipe::{Column, Data, Scaling};
 use crate::split::split;
 use crate::table;
@@ -53,11 +53,11 @@ impl Dataset {
             scale(column, &mut copy, &[], &mut vec![], None)?;
             Ok(copy.values.iter().map(|&x| x as i64).collect())
         };
-        let parts = split(&data.parts, rows, &classes).or_else(|e| wrong!("data {}: {e}", data.name))?;
+        let parts = split(&data.parts, rows, &classes).map_err(|e| refuse!("data {}: {e}", data.name))?;
         let mut values = vec![];
         for (column, field) in columns.iter().zip(&mut raw) {
             values.push(
-                finish(column, field, &parts[0].1, None).or_else(|e| wrong!("{}: {e}", folder.join(&*data.tables[column.table].path).display()))?,
+                finish(column, field, &parts[0].1, None).map_err(|e| refuse!("{}: {e}", folder.join(&*data.tables[column.table].path).display()))?,
             );
         }
         Ok(Dataset { name: data.name.clone(), rows, values, parts })
@@ -75,7 +75,7 @@ impl Dataset {
         for (column, field) in columns.iter().zip(&mut raw) {
             let known = self.values.iter().find(|v| v.column.name == column.name);
             let done = finish(column, field, &[], known.map(|v| v.statistics.as_slice()));
-            values.push(done.or_else(|e| wrong!("{}: {e}", file.display()))?);
+            values.push(done.map_err(|e| refuse!("{}: {e}", file.display()))?);
         }
         Ok(Dataset { name: self.name.clone(), rows, values, parts: vec![] })
     }

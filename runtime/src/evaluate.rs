@@ -81,7 +81,7 @@ pub fn columns_used(program: &Program, recipe: &Recipe) -> Vec<Arc<str>> {
 /// Run-time scalars of an evaluation: the recipe's, and those that the loop fills in.
 pub fn scalars_of(recipe: &Recipe) -> Vec<(Arc<str>, f64)> {
     let mut scalars = recipe.scalars.clone();
-    for name in ["epoch", "steps", "steps_per_epoch"] {
+    for name in ["step", "epoch", "steps", "steps_per_epoch"] {
         if scalars.iter().all(|(n, _)| &**n != name) {
             scalars.push((name.into(), 0.0));
         }

@@ -3,7 +3,7 @@
 use crate::artifact::Artifact;
 use crate::data::Dataset;
 use crate::dtype::{DType, Scalar};
-use crate::error::{Result, RunError, wrong};
+use crate::error::{Result, RunError, refuse, wrong};
 use crate::exec::{Kernels, Port, Prepared};
 use crate::manifest::{Entry, Manifest, Sink, Source};
 use crate::pool::Pool;
@@ -205,7 +205,7 @@ pub fn solve_dims(manifest: &Manifest, entry: &Entry, known: &Dims, shapes: &dyn
     crate::exec::check_dims(manifest, &dims)?;
     for (name, buffer, shape) in &named {
         for (axis, (size, &n)) in buffer.shape.iter().zip(shape).enumerate() {
-            let wanted = size.eval(&dims).or_else(|e| wrong!("axis {axis} of {name}: {e}"))?;
+            let wanted = size.eval(&dims).map_err(|e| refuse!("axis {axis} of {name}: {e}"))?;
             if wanted != n {
                 return wrong!("{name} has the shape {shape:?}, but the program wants {}: axis {axis} would be {wanted}", axes(&buffer.shape));
             }

@@ -2,6 +2,7 @@
 //!
 //! Stages from `build` to `lower` speak only this language. `text` prints and parses it, `verify` states and checks its invariants.
 
+pub mod bounds;
 pub mod eval;
 pub mod generate;
 pub mod graph;
