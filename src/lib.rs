@@ -4,11 +4,14 @@
 //! .nn text -parse-> tree -check-> typed program -build-> graph -grad-> graph -passes-> graph -lower-> kernels -plan-> plan -emit-> machine code -pack-> artifact
 //! ```
 
+pub mod build;
 pub mod check;
 pub mod diagnostic;
+pub mod grad;
 pub mod ir;
 pub mod kernel;
 pub mod math;
 pub mod parse;
 pub mod passes;
+pub mod plan;
 pub mod span;

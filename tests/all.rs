@@ -1,1 +1,4 @@
 //! One binary for all integration tests.
+
+mod texts;
+mod tidy;

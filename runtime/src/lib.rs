@@ -2,8 +2,30 @@
 //!
 //! Bottom up: [`size`] and [`dtype`] are the vocabulary, [`manifest`] and [`recipe`] what an artifact says, the rest executes it.
 
+pub mod artifact;
+pub mod checkpoint;
+pub mod commands;
+pub mod data;
 pub mod dtype;
+pub mod error;
+pub mod evaluate;
+pub mod exec;
+pub mod files;
+pub mod infer;
 pub mod manifest;
+pub mod memory;
+pub mod npy;
+pub mod place;
+pub mod pool;
+pub mod program;
+pub mod random;
 pub mod recipe;
+pub mod report;
+pub mod settings;
 pub mod size;
+pub mod split;
+pub mod table;
 pub mod tensor;
+pub mod tensors;
+pub mod train;
+pub mod weights;

@@ -4,8 +4,8 @@
 //! fold, guard, index form, both float types, free dims, calls and scans; and inputs for them, special values included.
 
 use crate::ir::*;
-use crate::math::random::mix;
 use nnc_runtime::manifest::{Sink, Source};
+use nnc_runtime::random::mix;
 use nnc_runtime::tensor::Tensor;
 
 /// A program to run.

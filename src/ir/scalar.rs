@@ -21,7 +21,7 @@ pub enum Expr {
 }
 
 /// Operations on scalars. Every float operation rounds once, to nearest even; the transcendental ones are the fixed polynomial sequences of
-/// `kernel::math`, the same bits on every target that shares the numeric order.
+/// `crate::math`, the same bits on every target that shares the numeric order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ScalarOp {
     /// `-a`

@@ -2,6 +2,17 @@
 //!
 //! In: the graph after passes. Out: a set of distinct kernels and, per function, the launches that make it up.
 
+mod body;
+mod canonical;
+pub mod fuse;
+mod group;
+pub mod interpret;
+pub mod lower;
+mod movement;
+pub mod parse;
+pub mod print;
 pub mod program;
+pub mod verify;
 
+pub use lower::{Lowered, lower};
 pub use program::*;

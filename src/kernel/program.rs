@@ -24,6 +24,21 @@ pub struct Kernel {
     pub stages: Vec<Stage>,
 }
 
+impl PartialEq for Kernel {
+    fn eq(&self, other: &Kernel) -> bool {
+        let meaning = |k: &Kernel| (k.sizes, k.params.clone(), k.outer.clone(), k.locals.clone());
+        self.stages == other.stages && meaning(self) == meaning(other)
+    }
+}
+
+impl Eq for Kernel {}
+
+impl std::hash::Hash for Kernel {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        (self.sizes, &self.params, &self.outer, &self.locals, &self.stages).hash(state);
+    }
+}
+
 /// A buffer that a kernel touches.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Param {
@@ -31,7 +46,7 @@ pub struct Param {
     pub dtype: DType,
     /// Row-major shape.
     pub shape: Vec<Size>,
-    /// Reads only, or writes (and may read what it wrote).
+    /// Reads only, or writes (and may read what it wrote). No two parameters of a launch share memory if one of them is written.
     pub written: bool,
 }
 
@@ -56,12 +71,17 @@ pub struct Stage {
     pub stores: Vec<Store>,
 }
 
-/// An instruction.
+/// An instruction. It is numbered by its position in the stage's body, and refers to lower numbers only.
+///
+/// The blocks of a [`Instr::Select`] numbered `s` continue the numbering: their own instructions are `s`, `s + 1`, ... in both blocks, and may
+/// refer to everything before `s` too. After the select those numbers are free again: the select itself is `s`, the next instruction `s + 1`.
+/// A block may be empty, where its value was computed before.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Instr {
     /// A literal.
     Const(Scalar),
-    /// An element of a buffer. Out of bounds gives `otherwise`, where given; else it is proved or checked.
+    /// An element of a buffer. Where any index is out of bounds it is `otherwise`, where given. Else affine indices are proved, and an
+    /// [`Index::Value`] out of bounds stops the run.
     Load { param: usize, index: Vec<Index>, otherwise: Option<Scalar> },
     /// A scalar of an earlier stage.
     Local(usize),
@@ -69,7 +89,7 @@ pub enum Instr {
     Index(Affine),
     /// Whether all guards hold, as bool.
     Holds(Vec<Guard>),
-    /// An operation on earlier instructions.
+    /// An operation on earlier instructions; never [`ScalarOp::Select`].
     Op(ScalarOp, Vec<usize>),
     /// A conversion of an earlier instruction.
     Cast(DType, usize),
@@ -82,7 +102,8 @@ pub enum Instr {
 pub enum Index {
     /// From the point alone.
     Affine(Affine),
-    /// The value of an i64 instruction. Always checked against the bounds of the axis: outside, the run stops with an error.
+    /// The value of an i64 instruction. Always checked against the bounds of the axis: outside, the run stops with an error (but for loads
+    /// that say what they give instead).
     Value(usize),
 }
 
@@ -100,6 +121,7 @@ pub struct Store {
 pub enum Target {
     /// A local; the stage has no inner loops.
     Local(usize),
-    /// An element; with a fold it is joined with what is there (scatter; such kernels have no outer loops or only ones that keep updates apart).
+    /// An element; with a fold it is joined with what is there (scatter; such kernels have no outer loops or only ones that keep updates
+    /// apart). Affine indices are proved in bounds.
     Param { param: usize, index: Vec<Index>, fold: Option<crate::ir::ScatterFold> },
 }

@@ -2,6 +2,8 @@
 //!
 //! The mixing steps are SplitMix64's finaliser (Steele, Lea, Flood 2014). All arithmetic wraps in 64 bits.
 
+use super::machine::*;
+
 /// SplitMix64's increment: the golden ratio in 64 bits.
 pub const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 /// First multiplier of the finaliser.
@@ -10,20 +12,32 @@ pub const MIX1: u64 = 0xbf58_476d_1ce4_e5b9;
 pub const MIX2: u64 = 0x94d0_49bb_1331_11eb;
 
 /// `z ^= z >> 30; z *= MIX1; z ^= z >> 27; z *= MIX2; z ^ z >> 31`
-pub fn mix(mut z: u64) -> u64 {
-    z = (z ^ (z >> 30)).wrapping_mul(MIX1);
-    z = (z ^ (z >> 27)).wrapping_mul(MIX2);
-    z ^ (z >> 31)
+pub fn mix<M: Machine>(m: &M, z: M::I) -> M::I {
+    let z = m.imul(m.ixor(z, m.shr(z, 30)), m.int(MIX1 as i64));
+    let z = m.imul(m.ixor(z, m.shr(z, 27)), m.int(MIX2 as i64));
+    m.ixor(z, m.shr(z, 31))
+}
+
+/// See [`fold_key`]; on a machine of 64 bits.
+pub fn fold_key_on<M: Machine>(m: &M, key: M::I, n: M::I) -> M::I {
+    let golden = m.int(GOLDEN as i64);
+    mix(m, m.iadd(mix(m, m.iadd(key, golden)), m.imul(n, golden)))
+}
+
+/// See [`uniform`]; on a machine of 64 bits.
+pub fn uniform_on<M: Machine>(m: &M, key: M::I, position: M::I) -> M::F {
+    let bits = m.shr(fold_key_on(m, key, position), 40);
+    m.mul(small_to_float(m, bits), m.float(1.0 / (1u64 << 24) as f64))
 }
 
 /// A new key: `mix(mix(key + GOLDEN) + n*GOLDEN)`.
 pub fn fold_key(key: i64, n: i64) -> i64 {
-    mix(mix((key as u64).wrapping_add(GOLDEN)).wrapping_add((n as u64).wrapping_mul(GOLDEN))) as i64
+    fold_key_on(&Double, key, n)
 }
 
 /// Uniform in [0, 1): the top 24 bits of `fold_key(key, position)` times 2^-24, exact in f32 and f64, so that no cast reaches 1.
 pub fn uniform(key: i64, position: i64) -> f64 {
-    ((fold_key(key, position) as u64) >> 40) as f64 * (1.0 / (1u64 << 24) as f64)
+    uniform_on(&Double, key, position)
 }
 
 #[cfg(test)]

@@ -213,6 +213,8 @@ pub enum ExprKind {
     Bool(bool),
     /// `x`
     Name(Arc<str>),
+    /// `...` as an argument: the sizes of the parameters' `...`, as in `reshape(x, ..., A, B)`
+    Rest,
     /// `s.h`, `self.bias`, `h.3`
     Field(Box<Expr>, Ident),
     /// `f(x, out: 3)`

@@ -1,3 +1,75 @@
-//! Chores of the repository.
+//! Chores of the repository: set-up, the demonstration, the tests, the lints. Needs nothing but Rust, so that it can install what is missing.
+//!
+//! `cargo xtask demo` · `cargo xtask test` · `cargo xtask lint` · `cargo xtask setup`
 
-fn main() {}
+mod llvm;
+
+use std::process::{Command, ExitCode};
+
+const HELP: &str = "\
+cargo xtask COMMAND
+
+  demo   install what is missing, train models/digits.nn and show what it learned
+  test   install what is missing, run all tests
+  lint   formatting, clippy and docs, warnings as errors
+  setup  install what is missing, and say which LLVM is used
+";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let result = match args.first().map(String::as_str) {
+        Some("demo") => demo(&args[1..]),
+        Some("test") => test(&args[1..]),
+        Some("lint") => lint(),
+        Some("setup") => llvm::ensure().map(|llvm| println!("LLVM {} at {}", llvm.version, llvm.prefix.display())),
+        Some("help" | "--help" | "-h") | None => {
+            print!("{HELP}");
+            Ok(())
+        }
+        Some(other) => Err(format!("unknown command `{other}`\n\n{HELP}")),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("xtask: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Trains the digits model from its text and shows predictions of the trained artifact.
+fn demo(args: &[String]) -> Result<(), String> {
+    let llvm = llvm::ensure()?;
+    cargo(&llvm, &["build", "--quiet", "--bin", "nnc"])?;
+    cargo(&llvm, &[&["run", "--quiet", "--bin", "nnc", "--", "run", "models/digits.nn"], &as_strs(args)[..]].concat())
+}
+
+/// Every test of the workspace; further arguments go to `cargo test`.
+fn test(args: &[String]) -> Result<(), String> {
+    let llvm = llvm::ensure()?;
+    cargo(&llvm, &[&["test", "--workspace"], &as_strs(args)[..]].concat())
+}
+
+fn lint() -> Result<(), String> {
+    let llvm = llvm::ensure()?;
+    cargo(&llvm, &["fmt", "--all", "--check"])?;
+    cargo(&llvm, &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
+    cargo(&llvm, &["doc", "--workspace", "--no-deps"])
+}
+
+fn as_strs(args: &[String]) -> Vec<&str> {
+    args.iter().map(String::as_str).collect()
+}
+
+/// Runs cargo with the chosen LLVM.
+fn cargo(llvm: &llvm::Llvm, args: &[&str]) -> Result<(), String> {
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.arg(args[0]);
+    if args[0] != "fmt" {
+        command.args(llvm.features());
+    }
+    command.args(&args[1..]).env(llvm.variable(), &llvm.prefix).env("RUSTDOCFLAGS", "-D warnings");
+    let status = command.status().map_err(|e| format!("cannot start cargo: {e}"))?;
+    if status.success() { Ok(()) } else { Err(format!("`cargo {}` failed", args.join(" "))) }
+}

@@ -1,0 +1,143 @@
+//! The folder of a training run: `best.safetensors`, `last.safetensors` (with optimizer states and the position), `log.jsonl`, `run.json`.
+//!
+//! Every file but the log is written aside and renamed. The log is only appended to; a checkpoint knows its length, so that resuming cuts off
+//! lines written after it.
+
+use crate::error::{Result, RunError, wrong};
+use crate::files;
+use crate::program::last_run;
+use crate::tensors::Tensors;
+use crate::weights::{self, ALL, MODEL};
+use serde::{Deserialize, Serialize};
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// How far a run is: everything that the next step depends on but the tensors. Floats are kept as bits, so that resuming is exact.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Position {
+    /// The recipe's name.
+    pub recipe: String,
+    /// Of initialisation, order and dropout.
+    pub seed: u64,
+    /// Samples a step.
+    pub batch: i64,
+    /// Settings given on the command line, in order.
+    pub set: Vec<(String, String)>,
+    /// Steps done.
+    pub step: u64,
+    /// Epochs done.
+    pub epoch: u64,
+    /// Steps done in the present epoch.
+    pub in_epoch: u64,
+    /// Sums over the present epoch, as bits.
+    pub sums: Vec<u64>,
+    /// The best value so far of what early stopping watches, as bits.
+    pub best: Option<u64>,
+    /// The epoch (from 1) of the best weights.
+    pub best_epoch: u64,
+    /// Epochs since the last improvement.
+    pub waited: i64,
+    /// Length of the log.
+    pub log: u64,
+    /// Whether early stopping has ended the run.
+    pub stopped: bool,
+}
+
+/// A run's folder, open for writing.
+pub struct Folder {
+    /// Where it is.
+    pub path: PathBuf,
+    log: File,
+    length: u64,
+}
+
+impl Folder {
+    /// A new folder: `at`, or the next free number in `runs/NAME`.
+    ///
+    /// # Errors
+    /// Not writable, or `at` already holds a run.
+    pub fn create(at: Option<&Path>, runs: &Path, name: &str) -> Result<Folder> {
+        let path = match at {
+            Some(path) if path.join("last.safetensors").exists() => {
+                return wrong!("{} already holds a run: resume it with --resume {}, or choose another folder", path.display(), path.display());
+            }
+            Some(path) => {
+                files::create_folder(path)?;
+                path.to_path_buf()
+            }
+            None => {
+                let parent = runs.join(name);
+                files::create_folder(&parent)?;
+                next_number(&parent)?
+            }
+        };
+        let log_path = path.join("log.jsonl");
+        let log = File::create(&log_path).map_err(|e| RunError::file("write", &log_path, &e))?;
+        Ok(Folder { path, log, length: 0 })
+    }
+
+    /// An existing folder, its tensors and its position; the log is cut to where the checkpoint was made.
+    ///
+    /// # Errors
+    /// No checkpoint there, or one of another program.
+    pub fn resume(path: &Path, store: &mut Tensors) -> Result<(Folder, Position)> {
+        let last = path.join("last.safetensors");
+        let name = last.display().to_string();
+        let note = weights::from_bytes(store, ALL, &files::read(&last)?, &name)?;
+        let position = note.as_deref().and_then(|n| serde_json::from_str::<Position>(n).ok());
+        let Some(position) = position else { return wrong!("{name} is no checkpoint: it does not say how far the run was") };
+        let log_path = path.join("log.jsonl");
+        let failed = |e: std::io::Error| RunError::file("write", &log_path, &e);
+        let log = OpenOptions::new().append(true).create(true).open(&log_path).map_err(failed)?;
+        let length = position.log.min(log.metadata().map_err(failed)?.len());
+        log.set_len(length).map_err(failed)?;
+        Ok((Folder { path: path.to_path_buf(), log, length }, position))
+    }
+
+    /// Appends a line to the log.
+    ///
+    /// # Errors
+    /// Not writable.
+    pub fn log(&mut self, value: &serde_json::Value) -> Result<()> {
+        let line = format!("{value}\n");
+        self.log.write_all(line.as_bytes()).map_err(|e| RunError::file("write", &self.path.join("log.jsonl"), &e))?;
+        self.length += line.len() as u64;
+        Ok(())
+    }
+
+    /// Writes `last`.
+    ///
+    /// # Errors
+    /// Not writable; the former checkpoint is then still there.
+    pub fn save_last(&mut self, store: &Tensors, position: &mut Position) -> Result<()> {
+        position.log = self.length;
+        let note = serde_json::to_string(position).or_else(|e| wrong!("the position cannot be written: {e}"))?;
+        files::write(&self.path.join("last.safetensors"), &weights::to_bytes(store, ALL, Some(&note))?)
+    }
+
+    /// Writes `best`.
+    ///
+    /// # Errors
+    /// Not writable; the former one is then still there.
+    pub fn save_best(&self, store: &Tensors) -> Result<()> {
+        files::write(&self.best(), &weights::to_bytes(store, MODEL, None)?)
+    }
+
+    /// The path of `best`.
+    pub fn best(&self) -> PathBuf {
+        self.path.join("best.safetensors")
+    }
+}
+
+/// Creates `parent/N` for the smallest N above all that exist, also when others do so at the same time.
+fn next_number(parent: &Path) -> Result<PathBuf> {
+    loop {
+        let path = parent.join((last_run(parent).unwrap_or(0) + 1).to_string());
+        match std::fs::create_dir(&path) {
+            Ok(()) => return Ok(path),
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(e) => return Err(RunError::file("create the folder", &path, &e)),
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! The command line of running: `train[:NAME]`, `eval[:NAME]`, `infer[:NAME]` and their flags, the same in `nnc run` and in `nnc-run`.
+
+use crate::error::{Result, RunError};
+use crate::evaluate::evaluate;
+use crate::infer;
+use crate::program::{Machine, Program};
+use crate::report::{Report, Style};
+use crate::tensors::Tensors;
+use crate::train::{self, number};
+use crate::{pool::Pool, settings};
+use serde_json::{Map, Value, json};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+/// For `--help`: everything after the program or artifact.
+pub const HELP: &str = "\
+What to run:
+  train[:NAME]   a recipe (the only one without NAME); writes runs/NAME/N
+  eval[:NAME]    a recipe's metrics on a part of its data
+  infer[:NAME]   a model
+
+Options:
+  --threads N           threads; no result depends on it (default: all cores)
+  --seed N              instead of the recipe's
+  --set PATH=VALUE      changes a setting: train.batch=64, optimizer.lr=0.01
+  --dim NAME=N          the size of a free dim
+  --weights FILE        weights (.safetensors, .npz), or run:NAME for the best of a recipe's last run
+  --run-dir DIR         where train writes (default: runs/NAME/N)
+  --resume DIR          goes on with the run in DIR
+  --batches FILE        train: the order of samples, whole numbers [steps, batch] (.npz, .npy)
+  --log-steps           train: every step's loss in log.jsonl
+  --data PART|FILE      eval, infer: a part of the data section, or a file in its form (eval: test, else valid, else train)
+  --input NAME=FILE     infer: an input (.npy)
+  --output DIR          infer: where results go, DIR/NAME.npy (default: .)
+  --json                JSON lines instead of words
+  --quiet               only errors
+";
+
+/// What to run.
+#[derive(Clone, Debug, PartialEq)]
+pub enum What {
+    /// A recipe.
+    Train(Option<String>),
+    /// A recipe's metrics.
+    Eval(Option<String>),
+    /// A model.
+    Infer(Option<String>),
+}
+
+/// A parsed command line.
+#[derive(Clone, Debug)]
+pub struct Command {
+    /// What to run.
+    pub what: What,
+    /// Seed, settings, dims, weights, folders.
+    pub options: train::Options,
+    /// Threads; 0 for all cores.
+    pub threads: usize,
+    /// How to show it.
+    pub style: Style,
+    /// A part or a file.
+    pub data: Option<String>,
+    /// Inputs by name.
+    pub inputs: Vec<(String, PathBuf)>,
+    /// Where results go.
+    pub output: PathBuf,
+}
+
+/// Parses the arguments after the program; without any, `train`.
+///
+/// # Errors
+/// [`RunError::Usage`].
+pub fn parse(args: &[String]) -> Result<Command> {
+    let usage = |text: String| Err(RunError::Usage(text));
+    let options = train::Options { runs: "runs".into(), ..Default::default() };
+    let mut command =
+        Command { what: What::Train(None), options, threads: 0, style: Style::Text, data: None, inputs: vec![], output: ".".into() };
+    let (mut chosen, mut rest) = (false, args.iter());
+    while let Some(arg) = rest.next() {
+        let (flag, inline) = match arg.split_once('=') {
+            Some((flag, value)) if flag.starts_with("--") => (flag, Some(value.to_string())),
+            _ => (arg.as_str(), None),
+        };
+        let mut value = || inline.clone().or_else(|| rest.next().cloned()).ok_or_else(|| RunError::Usage(format!("{flag} needs a value")));
+        let whole = |text: String| text.parse::<u64>().or_else(|_| Err(RunError::Usage(format!("{flag} needs a whole number, not {text}"))));
+        let pair = |text: String| match text.split_once('=') {
+            Some((name, value)) if !name.is_empty() && !value.is_empty() => Ok((name.to_string(), value.to_string())),
+            _ => Err(RunError::Usage(format!("{flag} needs NAME=VALUE, not {text}"))),
+        };
+        match flag {
+            "--threads" => match whole(value()?)? {
+                n @ 1..=1024 => command.threads = n as usize,
+                n => return usage(format!("--threads must be in 1..=1024, not {n}")),
+            },
+            "--seed" => command.options.seed = Some(whole(value()?)?),
+            "--set" => command.options.set.push(pair(value()?)?),
+            "--dim" => {
+                let (name, size) = pair(value()?)?;
+                let Ok(size) = size.parse::<i64>() else { return usage(format!("--dim {name} needs a whole number, not {size}")) };
+                command.options.dims.insert(name.into(), size);
+            }
+            "--weights" => command.options.weights = Some(value()?),
+            "--run-dir" => command.options.run_dir = Some(value()?.into()),
+            "--resume" => command.options.resume = Some(value()?.into()),
+            "--batches" => command.options.batches = Some(value()?.into()),
+            "--log-steps" => command.options.log_steps = true,
+            "--data" => command.data = Some(value()?),
+            "--input" => {
+                let (name, file) = pair(value()?)?;
+                command.inputs.push((name, file.into()));
+            }
+            "--output" => command.output = value()?.into(),
+            "--json" => command.style = Style::Json,
+            "--quiet" => command.style = Style::Quiet,
+            _ if flag.starts_with('-') => return usage(format!("there is no option {flag}")),
+            word if chosen => return usage(format!("{word} is one word too many")),
+            word => {
+                let (verb, name) = word.split_once(':').map_or((word, None), |(v, n)| (v, Some(n.to_string())));
+                command.what = match verb {
+                    "train" => What::Train(name),
+                    "eval" => What::Eval(name),
+                    "infer" => What::Infer(name),
+                    _ => return usage(format!("{word} is none of train, eval, infer")),
+                };
+                chosen = true;
+            }
+        }
+    }
+    Ok(command)
+}
+
+/// Runs a command.
+///
+/// # Errors
+/// What goes wrong, sorted by exit code.
+pub fn run(program: &Program, command: &Command) -> Result<()> {
+    let threads = if command.threads > 0 { command.threads } else { std::thread::available_parallelism().map_or(1, |n| n.get()) };
+    let options = &command.options;
+    let mut machine = Machine { kernels: program.kernels, pool: Pool::new(threads), store: Tensors::new(&program.manifest.tensors)? };
+    let report = Report::new(command.style);
+    match &command.what {
+        What::Train(name) => train::train(program, name.as_deref(), options, &mut machine, &report, &*interruption()?).map(drop),
+        What::Eval(name) => {
+            let mut recipe = program.recipe(name.as_deref())?.clone();
+            settings::apply(&mut recipe, &options.set)?;
+            recipe.seed = options.seed.unwrap_or(recipe.seed);
+            machine.store = program.trained(options.weights.as_deref(), &options.runs)?;
+            let section = crate::data::section(&program.manifest.data, &recipe.data)?;
+            let declared = |part: &str| section.parts.iter().any(|p| &*p.name == part);
+            let default = ["test", "valid"].into_iter().find(|p| declared(p)).unwrap_or("train");
+            let part = command.data.as_deref().unwrap_or(default);
+            let values = evaluate(program, &recipe, part, &options.dims, &mut machine)?;
+            let named = || recipe.metrics.iter().zip(&values);
+            let words: Vec<String> = named().map(|(m, v)| format!("{part}.{} {v:.4}", m.name)).collect();
+            let json: Map<String, Value> = named().map(|(m, v)| (m.name.to_string(), number(*v))).collect();
+            report.line(&words.join("  "), &json!({ part: json }));
+            Ok(())
+        }
+        What::Infer(name) => {
+            let entry = infer::entry_of(program, name.as_deref())?;
+            machine.store = program.trained(options.weights.as_deref(), &options.runs)?;
+            let seed = options.seed.unwrap_or(0);
+            let results = match &command.data {
+                Some(_) if !command.inputs.is_empty() => return Err(RunError::Usage("give either --input or --data".into())),
+                Some(part) => infer::infer_data(program, entry, part, &options.dims, seed, &mut machine)?,
+                None => infer::infer(program, entry, &infer::read_inputs(entry, &command.inputs)?, &options.dims, seed, &mut machine)?,
+            };
+            for ((_, tensor), path) in results.iter().zip(infer::write_results(&results, &command.output)?) {
+                let words = format!("{}  {}{:?}", path.display(), tensor.dtype, tensor.shape);
+                report.line(&words, &json!({ "file": path, "dtype": tensor.dtype.to_string(), "shape": tensor.shape }));
+            }
+            Ok(())
+        }
+    }
+}
+
+/// A flag that Ctrl-C (or a polite kill) sets; the second one ends the process at once.
+fn interruption() -> Result<Arc<AtomicBool>> {
+    let flag = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        let failed = |e: std::io::Error| RunError::World(format!("cannot listen for Ctrl-C: {e}"));
+        signal_hook::flag::register_conditional_shutdown(signal, 130, flag.clone()).map_err(failed)?;
+        signal_hook::flag::register(signal, flag.clone()).map_err(failed)?;
+    }
+    Ok(flag)
+}
+
+/// Prints an error the way every command does, and gives the exit code.
+pub fn finish(result: Result<()>) -> std::process::ExitCode {
+    match result {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(error) => {
+            let kind = if matches!(error, RunError::Interrupted(_)) { "interrupted" } else { "error" };
+            eprintln!("{kind}: {error}");
+            std::process::ExitCode::from(error.exit_code())
+        }
+    }
+}

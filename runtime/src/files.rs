@@ -1,0 +1,72 @@
+//! Files, read whole and written whole: a file that others may read is written aside and renamed, so that it is always complete.
+
+use crate::error::{Result, RunError};
+use std::fs::{self, File};
+use std::io::{BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+
+/// The whole file.
+///
+/// # Errors
+/// It is missing, a directory, or unreadable.
+pub fn read(path: &Path) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let file = File::open(path).and_then(|f| if f.metadata()?.is_dir() { Err(std::io::Error::other("it is a directory")) } else { Ok(f) });
+    file.and_then(|mut f| f.read_to_end(&mut bytes)).map_err(|e| RunError::file("read", path, &e))?;
+    Ok(bytes)
+}
+
+/// Writes `path` through `write`, aside first; on any error `path` is as it was.
+///
+/// # Errors
+/// The folder is missing or not writable, or the disk is full.
+pub fn write_with(path: &Path, write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<()> {
+    let mut name = path.file_name().unwrap_or_default().to_os_string();
+    name.push(format!(".{}.part", std::process::id()));
+    let aside: PathBuf = path.with_file_name(name);
+    let whole = || -> std::io::Result<()> {
+        let mut file = BufWriter::with_capacity(1 << 16, File::create(&aside)?);
+        write(&mut file)?;
+        file.flush()?;
+        drop(file);
+        fs::rename(&aside, path)
+    };
+    whole().map_err(|e| {
+        let _ = fs::remove_file(&aside);
+        RunError::file("write", path, &e)
+    })
+}
+
+/// Writes `bytes` as `path`; see [`write_with`].
+///
+/// # Errors
+/// As [`write_with`].
+pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_with(path, |to| to.write_all(bytes))
+}
+
+/// Creates a folder and those above it.
+///
+/// # Errors
+/// Not permitted, or something else is there.
+pub fn create_folder(path: &Path) -> Result<()> {
+    fs::create_dir_all(path).map_err(|e| RunError::file("create the folder", path, &e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_write_leaves_the_old_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        write(&path, b"old").unwrap();
+        let full = |to: &mut dyn Write| to.write_all(b"new").and_then(|()| Err(std::io::Error::from(std::io::ErrorKind::StorageFull)));
+        assert_eq!(write_with(&path, full).unwrap_err().exit_code(), 4);
+        assert_eq!(read(&path).unwrap(), b"old");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+        assert!(read(folder.path()).unwrap_err().message().ends_with("it is a directory"));
+        assert_eq!(read(&folder.path().join("b")).unwrap_err().exit_code(), 4);
+    }
+}

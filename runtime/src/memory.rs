@@ -1,0 +1,74 @@
+//! Memory for tensors: aligned to a cache line, zeroed, refused with an error instead of an abort when there is none.
+
+use crate::error::{Result, RunError};
+use std::alloc::{Layout, alloc_zeroed, dealloc};
+
+/// Alignment of every tensor's first byte.
+pub const ALIGN: usize = 64;
+
+/// Bytes aligned to [`ALIGN`], at an address that never changes.
+pub struct Aligned {
+    start: *mut u8,
+    len: usize,
+}
+
+// SAFETY: an `Aligned` owns its bytes alone, like a `Vec`; shared access only reads.
+unsafe impl Send for Aligned {}
+// SAFETY: as above.
+unsafe impl Sync for Aligned {}
+
+impl Aligned {
+    /// `len` zero bytes.
+    ///
+    /// # Errors
+    /// The system has no such memory.
+    pub fn zeroed(len: usize) -> Result<Aligned> {
+        if len == 0 {
+            return Ok(Aligned { start: std::ptr::without_provenance_mut(ALIGN), len });
+        }
+        let none = || RunError::World(format!("cannot allocate {len} bytes of memory"));
+        let layout = Layout::from_size_align(len, ALIGN).map_err(|_| none())?;
+        // SAFETY: the layout's size is not 0.
+        let start = unsafe { alloc_zeroed(layout) };
+        if start.is_null() { Err(none()) } else { Ok(Aligned { start, len }) }
+    }
+
+    /// A copy of `bytes`.
+    ///
+    /// # Errors
+    /// The system has no such memory.
+    pub fn copy_of(bytes: &[u8]) -> Result<Aligned> {
+        let mut copy = Aligned::zeroed(bytes.len())?;
+        copy.copy_from_slice(bytes);
+        Ok(copy)
+    }
+
+    /// The address of the first byte, for kernels.
+    pub fn as_ptr(&self) -> *mut u8 {
+        self.start
+    }
+}
+
+impl std::ops::Deref for Aligned {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        // SAFETY: `start` points at `len` initialised bytes that live as long as `self`; dangling but aligned where `len` is 0.
+        unsafe { std::slice::from_raw_parts(self.start, self.len) }
+    }
+}
+
+impl std::ops::DerefMut for Aligned {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `deref`; `self` is borrowed mutably.
+        unsafe { std::slice::from_raw_parts_mut(self.start, self.len) }
+    }
+}
+
+impl Drop for Aligned {
+    fn drop(&mut self) {
+        if self.len > 0 {
+            // SAFETY: allocated in `zeroed` with this very layout, which was valid then.
+            unsafe { dealloc(self.start, Layout::from_size_align_unchecked(self.len, ALIGN)) }
+        }
+    }
+}

@@ -1,0 +1,340 @@
+//! A program that can run: manifest, kernels, where its data lies. And the pieces that all drivers share: initial weights, entries, dims from shapes.
+
+use crate::artifact::Artifact;
+use crate::data::Dataset;
+use crate::dtype::{DType, Scalar};
+use crate::error::{Result, RunError, wrong};
+use crate::exec::{Kernels, Port, Prepared};
+use crate::manifest::{Entry, Manifest, Sink, Source};
+use crate::pool::Pool;
+use crate::random::{Stream, key};
+use crate::recipe::Recipe;
+use crate::size::Dims;
+use crate::tensors::Tensors;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A program ready to run.
+pub struct Program<'a> {
+    /// What it can run.
+    pub manifest: &'a Manifest,
+    /// Its kernels, compiled or interpreted.
+    pub kernels: &'a dyn Kernels,
+    /// Paths in the program are relative to this folder.
+    pub folder: PathBuf,
+    /// The artifact it comes from: its weights, and what training packs the best weights into.
+    pub artifact: Option<&'a Artifact>,
+}
+
+impl Program<'_> {
+    /// The entry called `name`.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn entry(&self, name: &str) -> Result<&Entry> {
+        let known: Vec<&str> = self.manifest.entries.iter().map(|e| &*e.name).collect();
+        let found = self.manifest.entries.iter().find(|e| &*e.name == name);
+        found.ok_or_else(|| RunError::Wrong(format!("the program has no entry {name}; it has {}", known.join(", "))))
+    }
+
+    /// The recipe called `name`, or the only one.
+    ///
+    /// # Errors
+    /// None or several.
+    pub fn recipe(&self, name: Option<&str>) -> Result<&Recipe> {
+        let recipes = &self.manifest.recipes;
+        let known: Vec<&str> = recipes.iter().map(|r| &*r.name).collect();
+        match (name, recipes.as_slice()) {
+            (None, [one]) => Ok(one),
+            (None, []) => wrong!("the program has no train section"),
+            (None, _) => Err(RunError::Usage(format!("the program has several recipes: choose one of train:{}", known.join(", train:")))),
+            (Some(name), _) => {
+                let found = recipes.iter().find(|r| &*r.name == name);
+                found.ok_or_else(|| RunError::Wrong(format!("the program has no recipe {name}; it has {}", if known.is_empty() { "none".into() } else { known.join(", ") })))
+            }
+        }
+    }
+
+    /// Initialises the machine's tensors from `seed`: the entries `init` and `init:*` of models, and `init:RECIPE` of the given recipe.
+    ///
+    /// # Errors
+    /// No memory, or a check that fails.
+    pub fn initialise(&self, seed: u64, recipe: Option<&str>, machine: &mut Machine) -> Result<()> {
+        let others = |name: &str| self.manifest.recipes.iter().any(|r| &*r.name == name) && recipe != Some(name);
+        for entry in &self.manifest.entries {
+            let of = entry.name.strip_prefix("init:");
+            if &*entry.name != "init" && of.is_none_or(others) {
+                continue;
+            }
+            let mut run = machine.prepare(self.manifest, entry, &Dims::new())?;
+            for i in 0..run.inputs().len() {
+                match run.inputs()[i].end {
+                    Source::Key => write(run.input_mut(i), DType::I64, 0.0, key(seed, Stream::Init, 0) as i64),
+                    Source::Step | Source::Data(_) | Source::Scalar(_) | Source::Tensor(_) => return wrong!("the entry {} needs more than a key", entry.name),
+                }
+            }
+            machine.run(&mut run)?;
+        }
+        Ok(())
+    }
+
+    /// Tensors with trained weights: from a file (`run:RECIPE` is the best of that recipe's last run), or those inside the artifact.
+    ///
+    /// # Errors
+    /// No weights, or ones that do not fit.
+    pub fn trained(&self, weights: Option<&str>, runs: &Path) -> Result<Tensors> {
+        let mut store = Tensors::new(&self.manifest.tensors)?;
+        match (weights, self.artifact.and_then(|a| a.weights.as_deref())) {
+            (Some(file), _) => crate::weights::load(&mut store, &weights_path(file, Path::new(""), runs)?)?,
+            (None, Some(inside)) => drop(crate::weights::from_bytes(&mut store, crate::weights::MODEL, inside, "the artifact's weights")?),
+            (None, None) if store.iter(crate::weights::MODEL).next().is_some() => {
+                return Err(RunError::Usage("the program has no trained weights: give --weights FILE, or --weights run:NAME for the last run of a recipe".into()));
+            }
+            (None, None) => {}
+        }
+        Ok(store)
+    }
+}
+
+/// Where a program runs: kernels, threads, stored tensors.
+pub struct Machine<'a> {
+    /// Compiled or interpreted.
+    pub kernels: &'a dyn Kernels,
+    /// Threads.
+    pub pool: Pool,
+    /// Parameters and states.
+    pub store: Tensors,
+}
+
+impl Machine<'_> {
+    /// Runs an entry once; see [`Prepared::run`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn run(&mut self, entry: &mut Prepared) -> Result<()> {
+        entry.run(self.kernels, &mut self.pool, &mut self.store)
+    }
+
+    /// Prepares an entry for this machine.
+    ///
+    /// # Errors
+    /// As [`Prepared::new`].
+    pub fn prepare(&self, manifest: &Manifest, entry: &Entry, dims: &Dims) -> Result<Prepared> {
+        Prepared::new(manifest, entry, dims, self.pool.threads(), &self.store)
+    }
+}
+
+/// What is the same for all batches of a run.
+pub struct Setting<'a> {
+    /// The program.
+    pub program: &'a Program<'a>,
+    /// Where samples come from.
+    pub data: &'a Dataset,
+    /// Dims given by the user.
+    pub dims: &'a Dims,
+    /// The names that metrics are accumulated under.
+    pub sums: &'a [Arc<str>],
+}
+
+/// The numbers of one step.
+pub struct StepValues<'a> {
+    /// The samples.
+    pub rows: &'a [u32],
+    /// Run-time scalars.
+    pub scalars: &'a [(Arc<str>, f64)],
+    /// From 1.
+    pub step: u64,
+    /// Of all its randomness.
+    pub key: u64,
+}
+
+/// The file that `run:NAME` or a path relative to `folder` means.
+///
+/// # Errors
+/// No run of that recipe.
+pub fn weights_path(text: &str, folder: &Path, runs: &Path) -> Result<PathBuf> {
+    let Some(name) = text.strip_prefix("run:") else { return Ok(folder.join(text)) };
+    let best = last_run(&runs.join(name)).map(|n| runs.join(name).join(n.to_string()).join("best.safetensors"));
+    best.filter(|p| p.exists()).ok_or_else(|| RunError::World(format!("there is no finished run of {name} in {}", runs.display())))
+}
+
+/// The largest number that names a folder in `folder`.
+pub fn last_run(folder: &Path) -> Option<u64> {
+    std::fs::read_dir(folder).ok()?.filter_map(|e| e.ok()?.file_name().to_str()?.parse().ok()).max()
+}
+
+/// Writes a scalar input, `whole` where it is an integer.
+fn write(to: &mut [u8], dtype: DType, real: f64, whole: i64) {
+    let value = if dtype == DType::I64 { Scalar::i64(whole) } else { Scalar::float(dtype, real) };
+    to.copy_from_slice(&value.bits().to_le_bytes()[..to.len()]);
+}
+
+/// Dims that make an entry's inputs fit `shapes` (one for each named input), over those `known`.
+///
+/// # Errors
+/// An input of another rank or size than the program's; a dim with two values.
+pub fn solve_dims(manifest: &Manifest, entry: &Entry, known: &Dims, shapes: &dyn Fn(&str) -> Option<Vec<i64>>) -> Result<Dims> {
+    let mut dims = known.clone();
+    let mut from: std::collections::BTreeMap<Arc<str>, Arc<str>> = known.keys().map(|k| (k.clone(), "--dim".into())).collect();
+    let named = entry.inputs.iter().filter_map(|(source, id)| match source {
+        Source::Data(name) => Some((name, entry.plan.buffers.get(*id as usize)?, shapes(name)?)),
+        Source::Tensor(_) | Source::Scalar(_) | Source::Step | Source::Key => None,
+    });
+    let named: Vec<_> = named.collect();
+    for (name, buffer, shape) in &named {
+        if buffer.shape.len() != shape.len() {
+            return wrong!("{name} has the shape {shape:?}, but the program wants {} axes: {}", buffer.shape.len(), axes(&buffer.shape));
+        }
+        for (size, &n) in buffer.shape.iter().zip(shape) {
+            let Some(dim) = size.as_dim() else { continue };
+            match dims.insert(dim.clone(), n).filter(|&old| old != n) {
+                Some(old) => return wrong!("dim {dim} is {old} in {} and {n} in {name}", from[dim]),
+                None => _ = from.entry(dim.clone()).or_insert_with(|| (*name).clone()),
+            }
+        }
+    }
+    crate::exec::check_dims(manifest, &dims)?;
+    for (name, buffer, shape) in &named {
+        for (axis, (size, &n)) in buffer.shape.iter().zip(shape).enumerate() {
+            let wanted = size.eval(&dims).or_else(|e| wrong!("axis {axis} of {name}: {e}"))?;
+            if wanted != n {
+                return wrong!("{name} has the shape {shape:?}, but the program wants {}: axis {axis} would be {wanted}", axes(&buffer.shape));
+            }
+        }
+    }
+    Ok(dims)
+}
+
+fn axes(shape: &[crate::size::Size]) -> String {
+    format!("[{}]", shape.iter().map(|s| s.to_string()).collect::<Vec<_>>().join(", "))
+}
+
+/// An entry prepared for batches of one size from a data set.
+pub struct Batch {
+    /// The entry.
+    pub run: Prepared,
+    /// Input, column.
+    columns: Vec<(usize, usize)>,
+    /// Input, position among the run-time scalars.
+    scalars: Vec<(usize, usize)>,
+    steps: Vec<usize>,
+    keys: Vec<usize>,
+    /// Result, position among the accumulators.
+    sums: Vec<(usize, usize)>,
+}
+
+impl Batch {
+    /// Prepares `entry` for `count` samples, with run-time scalars of these names.
+    ///
+    /// # Errors
+    /// Columns or scalars that do not exist or do not fit; see [`Prepared::new`].
+    pub fn new(setting: &Setting, entry: &Entry, count: usize, scalars: &[(Arc<str>, f64)], machine: &Machine) -> Result<Batch> {
+        let Setting { program, data, dims, sums } = *setting;
+        let shape = |name: &str| data.find(name).map(|i| [&[count as i64], data.column(i).shape.as_slice()].concat());
+        let dims = solve_dims(program.manifest, entry, dims, &shape)?;
+        let run = machine.prepare(program.manifest, entry, &dims)?;
+        let mut batch = Batch { columns: vec![], scalars: vec![], steps: vec![], keys: vec![], sums: vec![], run };
+        for (i, Port { end, dtype, .. }) in batch.run.inputs().iter().enumerate() {
+            match end {
+                Source::Data(name) => match data.find(name) {
+                    Some(c) if data.column(c).dtype == *dtype => batch.columns.push((i, c)),
+                    Some(c) => return wrong!("column {name} of data {} is {}, but {} wants {dtype}", data.name, data.column(c).dtype, entry.name),
+                    None => return wrong!("data {} has no column {name}, which {} wants", data.name, entry.name),
+                },
+                Source::Scalar(name) => match scalars.iter().position(|(n, _)| n == name) {
+                    Some(s) => batch.scalars.push((i, s)),
+                    None => return wrong!("the recipe has no value for {name}, which {} wants", entry.name),
+                },
+                Source::Step => batch.steps.push(i),
+                Source::Key => batch.keys.push(i),
+                Source::Tensor(_) => {}
+            }
+        }
+        for (i, port) in batch.run.results().iter().enumerate() {
+            if let Sink::Accumulate(name) = &port.end {
+                match sums.iter().position(|n| n == name) {
+                    Some(s) => batch.sums.push((i, s)),
+                    None => return wrong!("{} accumulates {name}, which no metric reads", entry.name),
+                }
+            }
+        }
+        Ok(batch)
+    }
+
+    /// Runs one batch and adds to `sums`. Allocates nothing.
+    ///
+    /// # Errors
+    /// As [`Prepared::run`].
+    pub fn step(&mut self, machine: &mut Machine, data: &Dataset, values: &StepValues, sums: &mut [f64]) -> Result<()> {
+        let &StepValues { rows, scalars, step, key } = values;
+        for &(i, column) in &self.columns {
+            data.gather(column, rows, self.run.input_mut(i));
+        }
+        for &(i, s) in &self.scalars {
+            let dtype = self.run.inputs()[i].dtype;
+            write(self.run.input_mut(i), dtype, scalars[s].1, scalars[s].1 as i64);
+        }
+        for k in 0..self.steps.len() {
+            let (i, dtype) = (self.steps[k], self.run.inputs()[self.steps[k]].dtype);
+            write(self.run.input_mut(i), dtype, step as f64, step as i64);
+        }
+        for k in 0..self.keys.len() {
+            write(self.run.input_mut(self.keys[k]), DType::I64, 0.0, key as i64);
+        }
+        machine.run(&mut self.run)?;
+        for &(i, s) in &self.sums {
+            sums[s] += scalar(self.run.results()[i].dtype, self.run.result(i, &machine.store));
+        }
+        Ok(())
+    }
+}
+
+/// The first element of a result as f64.
+pub fn scalar(dtype: DType, bytes: &[u8]) -> f64 {
+    let bits = bytes.iter().take(dtype.bytes()).rev().fold(0u64, |n, &b| n << 8 | b as u64);
+    Scalar::from_bits(dtype, bits).to_f64()
+}
+
+/// From sums over batches to metrics: the entry `finish:RECIPE`.
+pub struct Finish {
+    run: Prepared,
+    /// For each input, the position among the sums.
+    inputs: Vec<usize>,
+    /// For each metric of the recipe, the result.
+    results: Vec<usize>,
+}
+
+impl Finish {
+    /// Prepares the entry.
+    ///
+    /// # Errors
+    /// It does not fit the recipe's metrics.
+    pub fn new(program: &Program, recipe: &Recipe, sums: &[Arc<str>], machine: &Machine) -> Result<Finish> {
+        let entry = program.entry(&format!("finish:{}", recipe.name))?;
+        let run = machine.prepare(program.manifest, entry, &Dims::new())?;
+        let mut inputs = vec![];
+        for port in run.inputs() {
+            let (Source::Data(name) | Source::Scalar(name)) = &port.end else { return wrong!("{} wants other inputs than sums", entry.name) };
+            match sums.iter().position(|n| n == name) {
+                Some(s) => inputs.push(s),
+                None => return wrong!("{} wants {name}, which nothing accumulates", entry.name),
+            }
+        }
+        let find = |name: &Arc<str>| run.results().iter().position(|p| matches!(&p.end, Sink::Result(n) if n == name));
+        let results = recipe.metrics.iter().map(|m| find(&m.name).map_or_else(|| wrong!("{} does not give {}", entry.name, m.name), Ok)).collect::<Result<_>>()?;
+        Ok(Finish { inputs, results, run })
+    }
+
+    /// The metrics' values, in the recipe's order.
+    ///
+    /// # Errors
+    /// As [`Prepared::run`].
+    pub fn values(&mut self, sums: &[f64], machine: &mut Machine) -> Result<Vec<f64>> {
+        for (i, &s) in self.inputs.iter().enumerate() {
+            let dtype = self.run.inputs()[i].dtype;
+            write(self.run.input_mut(i), dtype, sums[s], sums[s] as i64);
+        }
+        machine.run(&mut self.run)?;
+        Ok(self.results.iter().map(|&i| scalar(self.run.results()[i].dtype, self.run.result(i, &machine.store))).collect())
+    }
+}

@@ -1,0 +1,166 @@
+//! Files of rows: CSV, `.npz`, `.npy`, each maybe gzipped, as columns of f64.
+//!
+//! In: a [`Table`] and the fields that somebody uses. Out: those fields' numbers, finite, row by row. Whatever cannot be a number is an error
+//! that names file, row (from 1, without the header) and column.
+
+use crate::error::{Result, RunError, wrong};
+use crate::recipe::{Format, Header, Table};
+use crate::tensor::Tensor;
+use crate::{dtype::DType, files, npy};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::Path;
+
+/// A field of every row.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Field {
+    /// Numbers a row has.
+    pub width: usize,
+    /// Row after row.
+    pub values: Vec<f64>,
+}
+
+/// A field to read and the words that it may consist of: their positions are its values. Without words it must be a number.
+pub type Wanted<'a> = (&'a str, &'a [String]);
+
+/// What was read.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Rows {
+    /// How many rows.
+    pub count: usize,
+    /// The wanted fields, in the order asked for.
+    pub fields: Vec<Field>,
+}
+
+/// Reads the `wanted` fields of the table at `path`; `name` is how messages call the file.
+///
+/// # Errors
+/// The file is missing, damaged, or has other fields; a cell that is no number.
+pub fn read(table: &Table, path: &Path, wanted: &[Wanted]) -> Result<Rows> {
+    let name = path.display().to_string();
+    let mut bytes = files::read(path)?;
+    if path.extension().is_some_and(|e| e == "gz") {
+        let mut plain = Vec::new();
+        flate2::read::MultiGzDecoder::new(bytes.as_slice()).read_to_end(&mut plain).or_else(|e| wrong!("{name} is not a whole gzip file: {e}"))?;
+        bytes = plain;
+    }
+    let rows = match &table.format {
+        Format::Csv { header, separator } => csv(&bytes, &name, header, *separator, wanted),
+        Format::Npz => arrays(npy::parse_npz(&bytes).or_else(|e| wrong!("{name}: {e}"))?, &name, wanted),
+        Format::Npy => arrays([("data".to_string(), npy::parse(&bytes).or_else(|e| wrong!("{name}: {e}"))?)].into(), &name, wanted),
+    }?;
+    if rows.count == 0 { wrong!("{name} has no rows") } else { Ok(rows) }
+}
+
+/// `a, b, c and 40 more`
+fn list<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> String {
+    let (count, mut text) = (names.len(), String::new());
+    for (i, name) in names.take(8).enumerate() {
+        text += if i > 0 { ", " } else { "" };
+        text += name;
+    }
+    if count > 8 { format!("{text} and {} more", count - 8) } else { text }
+}
+
+fn csv(bytes: &[u8], file: &str, header: &Header, separator: u8, wanted: &[Wanted]) -> Result<Rows> {
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    let first = matches!(header, Header::First);
+    let mut reader = csv::ReaderBuilder::new().delimiter(separator).has_headers(first).flexible(true).trim(csv::Trim::All).from_reader(bytes);
+    let broken = |e: csv::Error| RunError::Wrong(format!("{file}: {e}"));
+    let mut names: Vec<String> = match header {
+        Header::First => reader.byte_headers().map_err(broken)?.iter().map(|n| String::from_utf8_lossy(n).into_owned()).collect(),
+        Header::None => vec![],
+        Header::Names(names) => names.clone(),
+    };
+    let mut record = csv::ByteRecord::new();
+    let mut rows = Rows { count: 0, fields: vec![Field { width: 1, values: vec![] }; wanted.len()] };
+    let mut at: Option<Vec<usize>> = None;
+    while reader.read_byte_record(&mut record).map_err(broken)? {
+        rows.count += 1;
+        let line = record.position().map_or(0, csv::Position::line);
+        if matches!(header, Header::None) && rows.count == 1 {
+            names = (0..record.len()).map(|i| i.to_string()).collect();
+        }
+        if record.len() != names.len() {
+            return wrong!("{file}: row {} (line {line}) has {} fields instead of {}", rows.count, record.len(), names.len());
+        }
+        if at.is_none() {
+            at = Some(positions(&names, file, wanted)?);
+        }
+        for ((field, words), (&i, to)) in wanted.iter().zip(at.iter().flatten().zip(&mut rows.fields)) {
+            let place = || format!("{file}: row {} (line {line}), column {field}", rows.count);
+            let text: Cow<str> = String::from_utf8_lossy(&record[i]);
+            to.values.push(if words.is_empty() { number(&text, &place)? } else { word(&text, words, &place)? });
+        }
+    }
+    if at.is_none() && !matches!(header, Header::None) {
+        positions(&names, file, wanted)?;
+    }
+    Ok(rows)
+}
+
+/// Where in a row the wanted fields are.
+fn positions(names: &[String], file: &str, wanted: &[Wanted]) -> Result<Vec<usize>> {
+    let mut index: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    names.iter().enumerate().for_each(|(i, n)| index.entry(n).or_default().push(i));
+    let find = |(field, _): &Wanted| match index.get(field).map(Vec::as_slice) {
+        Some([one]) => Ok(*one),
+        Some(many) => wrong!("{file} has {} columns called {field}", many.len()),
+        None => wrong!("{file} has no column {field}; it has {}", list(names.iter().map(String::as_str))),
+    };
+    wanted.iter().map(find).collect()
+}
+
+/// A finite number.
+fn number(text: &str, place: &dyn Fn() -> String) -> Result<f64> {
+    match text.parse::<f64>() {
+        Ok(x) if x.is_finite() => Ok(x),
+        Ok(x) if x.is_nan() => wrong!("{}: the value is NaN", place()),
+        Ok(_) => wrong!("{}: the value {text} is not finite", place()),
+        Err(_) if text.is_empty() => wrong!("{}: the cell is empty", place()),
+        Err(_) => wrong!("{}: {text:?} is not a number", place()),
+    }
+}
+
+/// The position of a word.
+fn word(text: &str, words: &[String], place: &dyn Fn() -> String) -> Result<f64> {
+    match words.iter().position(|w| w == text) {
+        Some(class) => Ok(class as f64),
+        None => wrong!("{}: {text:?} is none of the classes {}", place(), list(words.iter().map(String::as_str))),
+    }
+}
+
+fn arrays(arrays: BTreeMap<String, Tensor>, file: &str, wanted: &[Wanted]) -> Result<Rows> {
+    let mut rows = Rows::default();
+    for (field, words) in wanted {
+        let Some(array) = arrays.get(*field) else { return wrong!("{file} has no array {field}; it has {}", list(arrays.keys().map(String::as_str))) };
+        let Some(&count) = array.shape.first() else { return wrong!("{file}: the array {field} is a single number, not rows") };
+        if !words.is_empty() {
+            return wrong!("{file}: the array {field} holds numbers, not words");
+        }
+        if rows.fields.is_empty() {
+            rows.count = count as usize;
+        } else if rows.count != count as usize {
+            return wrong!("{file}: {field} has {count} rows, {} has {}", wanted[0].0, rows.count);
+        }
+        let width = array.shape[1..].iter().product::<i64>() as usize;
+        let mut values = Vec::with_capacity(array.len());
+        for i in 0..array.len() {
+            let (value, row) = (array.get(i), i / width + 1);
+            let x = value.to_f64();
+            if !x.is_finite() {
+                return wrong!("{file}: row {row}, column {field}: the value {x} is not finite");
+            }
+            if array.dtype == DType::I64 && value.to_i64().unsigned_abs() > 1 << 53 {
+                return wrong!("{file}: row {row}, column {field}: the value {} is larger than 2^53", value.to_i64());
+            }
+            values.push(x);
+        }
+        rows.fields.push(Field { width, values });
+    }
+    if wanted.is_empty() {
+        rows.count = arrays.values().next().and_then(|a| a.shape.first()).map_or(0, |&n| n as usize);
+    }
+    Ok(rows)
+}

@@ -1,0 +1,98 @@
+//! The stored tensors of a program: parameters, states and optimizer states, by path. Addresses are stable for the store's whole life.
+
+use crate::error::{Result, RunError};
+use crate::manifest::{Role, TensorDecl};
+use crate::memory::Aligned;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Elements in a shape, or an error where they do not fit in memory.
+pub fn elements(shape: &[i64]) -> Result<usize> {
+    let count = shape.iter().try_fold(1i64, |n, &d| if d < 0 { None } else { n.checked_mul(d) });
+    match count.map(usize::try_from) {
+        Some(Ok(n)) if n <= isize::MAX as usize / 8 => Ok(n),
+        _ => Err(RunError::World(format!("a tensor of shape {shape:?} does not fit in memory"))),
+    }
+}
+
+/// All tensors that a program stores, in the manifest's order.
+pub struct Tensors {
+    decls: Vec<TensorDecl>,
+    bytes: Vec<Aligned>,
+    index: BTreeMap<Arc<str>, usize>,
+}
+
+impl Tensors {
+    /// Zeroed tensors for `decls`.
+    ///
+    /// # Errors
+    /// Out of memory, or a path that appears twice.
+    pub fn new(decls: &[TensorDecl]) -> Result<Tensors> {
+        let mut store = Tensors { decls: decls.to_vec(), bytes: vec![], index: BTreeMap::new() };
+        for (i, decl) in decls.iter().enumerate() {
+            store.bytes.push(Aligned::zeroed(elements(&decl.shape)? * decl.dtype.bytes())?);
+            if store.index.insert(decl.path.clone(), i).is_some() {
+                return Err(RunError::Wrong(format!("the program stores two tensors called {}", decl.path)));
+            }
+        }
+        Ok(store)
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.decls.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.decls.is_empty()
+    }
+
+    /// The position of the tensor at `path`.
+    pub fn find(&self, path: &str) -> Option<usize> {
+        self.index.get(path).copied()
+    }
+
+    /// What number `i` is.
+    pub fn decl(&self, i: usize) -> &TensorDecl {
+        &self.decls[i]
+    }
+
+    /// The elements of number `i`.
+    pub fn bytes(&self, i: usize) -> &[u8] {
+        &self.bytes[i]
+    }
+
+    /// The elements of number `i`, to change.
+    pub fn bytes_mut(&mut self, i: usize) -> &mut [u8] {
+        &mut self.bytes[i]
+    }
+
+    /// Address of number `i`, for kernels.
+    pub(crate) fn address(&self, i: usize) -> *mut u8 {
+        self.bytes[i].as_ptr()
+    }
+
+    /// All tensors whose role is among `roles`.
+    pub fn iter<'a>(&'a self, roles: &'a [Role]) -> impl Iterator<Item = (&'a TensorDecl, &'a [u8])> {
+        self.decls.iter().zip(&self.bytes).filter(|(d, _)| roles.contains(&d.role)).map(|(d, b)| (d, &**b))
+    }
+
+    /// The elements of everything, in order: what to give to [`Tensors::restore`] later.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn snapshot(&self) -> Result<Vec<Aligned>> {
+        self.bytes.iter().map(|b| Aligned::copy_of(b)).collect()
+    }
+
+    /// Takes a snapshot into memory that an earlier one has.
+    pub fn snapshot_into(&self, snapshot: &mut [Aligned]) {
+        snapshot.iter_mut().zip(&self.bytes).for_each(|(to, from)| to.copy_from_slice(from));
+    }
+
+    /// Back to a snapshot of this very store.
+    pub fn restore(&mut self, snapshot: &[Aligned]) {
+        self.bytes.iter_mut().zip(snapshot).for_each(|(to, from)| to.copy_from_slice(from));
+    }
+}

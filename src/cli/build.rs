@@ -1,0 +1,56 @@
+//! `nnc build`: a program to one artifact.
+
+use super::Failure;
+use super::input::{self, Source};
+use crate::driver::{self, Checked};
+use crate::emit::Level;
+use crate::ir::DType;
+use nnc_runtime::artifact::Artifact;
+use nnc_runtime::tensors::Tensors;
+use nnc_runtime::{files, weights};
+use std::path::PathBuf;
+
+/// Arguments of `nnc build`.
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    source: Source,
+    /// Where the artifact goes (default: the program's name with .nnc)
+    #[arg(short, long)]
+    output: Option<PathBuf>,
+    /// Weights to pack (.safetensors, .npz)
+    #[arg(long)]
+    weights: Option<PathBuf>,
+    /// Prints nothing where all is well
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+/// Runs the command.
+pub fn run(args: Args) -> Result<(), Failure> {
+    let checked = input::check(&args.source, DType::F32)?;
+    let mut artifact = artifact(&checked)?;
+    if let Some(path) = &args.weights {
+        let mut store = Tensors::new(&artifact.manifest.tensors)?;
+        weights::load(&mut store, path)?;
+        artifact.weights = Some(weights::to_bytes(&store, weights::MODEL, None)?);
+    }
+    let output = args.output.unwrap_or_else(|| args.source.file.with_extension("nnc"));
+    let bytes = artifact.to_bytes();
+    files::write(&output, &bytes)?;
+    if !args.quiet {
+        println!("{}: {} kernels, {} KB", output.display(), artifact.manifest.kernels.len(), bytes.len().div_ceil(1024));
+    }
+    Ok(())
+}
+
+/// Compiles a checked program for every code level, without weights.
+///
+/// # Errors
+/// LLVM cannot be used on this machine.
+pub fn artifact(checked: &Checked) -> Result<Artifact, Failure> {
+    let program = checked.program.as_ref().expect("a checked program");
+    let compiled = driver::compile(program, &checked.sources, &[Level::V3, Level::V4]).map_err(|message| Failure { code: 4, message })?;
+    let code = compiled.objects.into_iter().enumerate().map(|(i, object)| (i.to_string(), object)).collect();
+    Ok(Artifact { manifest: compiled.manifest, code, weights: None })
+}

@@ -1,0 +1,45 @@
+//! `nnc fmt`: the one layout.
+
+use super::input::read;
+use super::{Failure, colour};
+use crate::span::Sources;
+use nnc_runtime::files;
+use std::path::PathBuf;
+
+/// Arguments of `nnc fmt`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Programs to lay out in place
+    #[arg(required = true)]
+    files: Vec<PathBuf>,
+    /// Changes nothing; fails if a file is not laid out as it should be
+    #[arg(long)]
+    check: bool,
+}
+
+/// Runs the command.
+pub fn run(args: Args) -> Result<(), Failure> {
+    let (mut wrong, mut broken) = (0, 0);
+    for path in &args.files {
+        let text = read(path)?;
+        match crate::parse::format(&text) {
+            Ok(formatted) if formatted == text => {}
+            Ok(_) if args.check => {
+                eprintln!("{} is not laid out as `nnc fmt` does", path.display());
+                wrong += 1;
+            }
+            Ok(formatted) => files::write(path, formatted.as_bytes())?,
+            Err(diagnostics) => {
+                let mut sources = Sources::default();
+                sources.add(&path.to_string_lossy(), &text);
+                eprint!("{}", crate::diagnostic::render(&diagnostics, &sources, colour()));
+                broken += 1;
+            }
+        }
+    }
+    match (broken, wrong) {
+        (0, 0) => Ok(()),
+        (0, n) => Err(Failure::program(format!("{n} of {} files would change", args.files.len()))),
+        (n, _) => Err(Failure::program(format!("{n} of {} files do not parse and were left as they are", args.files.len()))),
+    }
+}

@@ -1,0 +1,79 @@
+//! Reading programs from disk, and refusing them with their diagnostics.
+
+use super::{Failure, colour};
+use crate::driver::{self, Checked};
+use crate::ir::DType;
+use std::io::ErrorKind;
+use std::path::{Component, Path, PathBuf};
+
+/// Flags that every command on source shares.
+#[derive(clap::Args, Debug, Clone)]
+pub struct Source {
+    /// The program
+    pub file: PathBuf,
+    /// Overrides a setting: train.batch=64, fit.optimizer.lr=0.01, const.H=32
+    #[arg(long, value_name = "PATH=VALUE")]
+    pub set: Vec<String>,
+}
+
+/// The file's text.
+///
+/// # Errors
+/// Missing, unreadable, a directory, not UTF-8.
+pub fn read(path: &Path) -> Result<String, Failure> {
+    std::fs::read_to_string(path).map_err(|e| {
+        let name = path.display();
+        match e.kind() {
+            ErrorKind::NotFound => Failure::world(format!("there is no file {name}")),
+            ErrorKind::IsADirectory => Failure::world(format!("{name} is a directory, not a file")),
+            ErrorKind::InvalidData => Failure::program(format!("{name} is not UTF-8 text")),
+            _ => Failure::world(format!("cannot read {name}: {e}")),
+        }
+    })
+}
+
+/// Checks the program and reports what was found; fails if there are errors.
+///
+/// # Errors
+/// The file cannot be read, `--set` is malformed, the program is wrong (its diagnostics are printed).
+pub fn check(source: &Source, real: DType) -> Result<Checked, Failure> {
+    let checked = check_quietly(source, real)?;
+    eprint!("{}", checked.rendered(colour()));
+    match checked.counts() {
+        (0, _) => Ok(checked),
+        (1, _) => Err(Failure::program(format!("{} has 1 mistake", source.file.display()))),
+        (n, _) => Err(Failure::program(format!("{} has {n} mistakes", source.file.display()))),
+    }
+}
+
+/// Checks the program without printing.
+///
+/// # Errors
+/// The file cannot be read, `--set` is malformed.
+pub fn check_quietly(source: &Source, real: DType) -> Result<Checked, Failure> {
+    let text = read(&source.file)?;
+    let folder = source.file.parent().map(Path::to_path_buf).unwrap_or_default();
+    let load = |path: &str| load(&folder, path);
+    let mut set = Vec::new();
+    for pair in &source.set {
+        let (path, value) = pair.split_once('=').ok_or_else(|| Failure::usage(format!("--set takes PATH=VALUE, not `{pair}`")))?;
+        set.push((path.trim().to_string(), value.trim().to_string()));
+    }
+    Ok(driver::check(&driver::Input { name: &source.file.to_string_lossy(), text: &text, load: &load, real, set }))
+}
+
+/// An imported file's text; imports stay inside the root's folder, symbolic links included.
+fn load(folder: &Path, path: &str) -> Result<String, String> {
+    let relative = Path::new(path);
+    if relative.components().any(|c| !matches!(c, Component::Normal(_) | Component::CurDir)) {
+        return Err("imports stay inside the program's folder".into());
+    }
+    let base = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let (inside, file) = (base.canonicalize(), base.join(relative).canonicalize());
+    match (inside, file) {
+        (Ok(inside), Ok(file)) if file.starts_with(&inside) => std::fs::read_to_string(&file).map_err(|e| e.to_string()),
+        (Ok(_), Ok(_)) => Err("imports stay inside the program's folder".into()),
+        (_, Err(e)) | (Err(e), _) if e.kind() == ErrorKind::NotFound => Err("there is no such file".into()),
+        (_, Err(e)) | (Err(e), _) => Err(e.to_string()),
+    }
+}

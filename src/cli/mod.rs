@@ -1,0 +1,107 @@
+//! The commands: the only place of the compiler that reads files, writes files and talks to a terminal.
+
+mod build;
+mod check;
+mod fmt;
+mod input;
+mod plan;
+mod run;
+mod show;
+
+use clap::{Parser, Subcommand};
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+/// Compiles neural networks: .nn text to native code that trains and infers.
+#[derive(Parser)]
+#[command(name = "nnc", version, about, max_term_width = 120)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Finds every mistake in a program without running anything
+    Check(check::Args),
+    /// Compiles a program to one artifact
+    Build(build::Args),
+    /// Trains, evaluates or infers, building first if given source
+    Run(run::Args),
+    /// Prints a stage: tree, graph, grad, fused, kernels, plan, llvm, asm, formulas
+    Show(show::Args),
+    /// Prints memory, parameters and launches, exactly, before a run
+    Plan(plan::Args),
+    /// Lays out source in the one canonical way
+    Fmt(fmt::Args),
+}
+
+/// Why a command ends, as an exit code and a sentence (already printed where it is empty).
+#[derive(Debug)]
+pub struct Failure {
+    /// 1 program or data, 2 usage, 3 not supported, 4 the world, 130 interrupted.
+    pub code: u8,
+    /// For people; without a full stop.
+    pub message: String,
+}
+
+impl Failure {
+    /// The program or its data is wrong.
+    pub fn program(message: impl Into<String>) -> Failure {
+        Failure { code: 1, message: message.into() }
+    }
+
+    /// The command line is wrong.
+    pub fn usage(message: impl Into<String>) -> Failure {
+        Failure { code: 2, message: message.into() }
+    }
+
+    /// A file, the disk, the machine.
+    pub fn world(message: impl Into<String>) -> Failure {
+        Failure { code: 4, message: message.into() }
+    }
+}
+
+/// Parses the command line and runs the command.
+pub fn main() -> ExitCode {
+    // A closed pipe (`nnc show ... | head`) ends the process quietly, as it does for other tools.
+    reset_sigpipe();
+    let cli = Cli::parse();
+    let result = match cli.command {
+        Command::Check(args) => check::run(args),
+        Command::Build(args) => build::run(args),
+        Command::Run(args) => run::run(args),
+        Command::Show(args) => show::run(args),
+        Command::Plan(args) => plan::run(args),
+        Command::Fmt(args) => fmt::run(args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if !failure.message.is_empty() {
+                eprintln!("error: {}", failure.message);
+            }
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+#[cfg(unix)]
+fn reset_sigpipe() {
+    // SAFETY: called before any thread exists; SIG_DFL is a valid disposition.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+}
+
+#[cfg(not(unix))]
+fn reset_sigpipe() {}
+
+/// Whether to colour what goes to standard error.
+fn colour() -> bool {
+    std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none()
+}
+
+impl From<nnc_runtime::error::RunError> for Failure {
+    fn from(error: nnc_runtime::error::RunError) -> Failure {
+        Failure { code: error.exit_code(), message: error.message().to_string() }
+    }
+}

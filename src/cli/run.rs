@@ -1,0 +1,41 @@
+//! `nnc run`: trains, evaluates, infers; compiles first if given source. What happens then is the runtime's, the same as in `nnc-run`.
+
+use super::input::{self, Source};
+use super::{Failure, build};
+use crate::ir::DType;
+use nnc_runtime::artifact::{self, Artifact};
+use nnc_runtime::commands::{self, HELP};
+use nnc_runtime::loader;
+use nnc_runtime::program::Program;
+use std::path::{Path, PathBuf};
+
+/// Arguments of `nnc run`.
+#[derive(clap::Args)]
+#[command(after_help = HELP)]
+pub struct Args {
+    /// A program or an artifact
+    file: PathBuf,
+    /// What to run, and options
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "WHAT|OPTION")]
+    rest: Vec<String>,
+}
+
+/// Runs the command.
+pub fn run(args: Args) -> Result<(), Failure> {
+    let mut command = commands::parse(&args.rest)?;
+    let artifact = if artifact::is_artifact(&args.file)? {
+        Artifact::read(&args.file)?
+    } else {
+        // The program's own settings are overridden before it is compiled; nothing is left for the runtime to override.
+        let set = command.options.set.iter().map(|(path, value)| format!("{path}={value}")).collect();
+        let source = Source { file: args.file.clone(), set };
+        let checked = input::check(&source, DType::F32)?;
+        let artifact = build::artifact(&checked)?;
+        command.options.set.clear();
+        artifact
+    };
+    let kernels = loader::load_artifact(&artifact)?;
+    let folder = args.file.parent().unwrap_or(Path::new("")).to_path_buf();
+    let program = Program { manifest: &artifact.manifest, kernels: &kernels, folder, artifact: Some(&artifact) };
+    Ok(commands::run(&program, &command)?)
+}

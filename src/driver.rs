@@ -1,0 +1,219 @@
+//! The road, top to bottom: text in, artifact out. Each stage is one function with values in and values out; [`show`] stops after any of them and prints.
+//!
+//! No I/O happens here: texts come in through [`Input`], the result is bytes or text.
+
+use crate::check::typed::Program;
+use crate::diagnostic::{Diagnostic, Severity};
+use crate::emit::{self, Level};
+use crate::ir::{DType, Function, Module, Value};
+use crate::kernel::Kernel;
+use crate::span::{FileId, Sources, Span};
+use crate::{build, check, grad, ir, kernel, passes, plan};
+use nnc_runtime::manifest::{DimDecl, Entry, Manifest, Sink, Source};
+
+/// The texts of one compilation and how to read them.
+pub struct Input<'a> {
+    /// The root file's name, as diagnostics show it.
+    pub name: &'a str,
+    /// The root file's text.
+    pub text: &'a str,
+    /// Reads an imported file, by its path relative to the root's folder.
+    pub load: &'a dyn Fn(&str) -> Result<String, String>,
+    /// What `real` stands for.
+    pub real: DType,
+    /// `--set path=value`, in order.
+    pub set: Vec<(String, String)>,
+}
+
+/// What `check` found.
+pub struct Checked {
+    /// All texts, the library's included.
+    pub sources: Sources,
+    /// The program; absent if there are errors.
+    pub program: Option<Program>,
+    /// Errors and warnings, in source order.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+impl Checked {
+    /// The diagnostics as text.
+    pub fn rendered(&self, colour: bool) -> String {
+        crate::diagnostic::render(&self.diagnostics, &self.sources, colour)
+    }
+
+    /// How many errors and warnings there are.
+    pub fn counts(&self) -> (usize, usize) {
+        let errors = self.diagnostics.iter().filter(|d| d.severity == Severity::Error).count();
+        (errors, self.diagnostics.len() - errors)
+    }
+}
+
+/// Text to typed program.
+pub fn check(input: &Input) -> Checked {
+    let mut sources = Sources::default();
+    let root = sources.add(input.name, input.text);
+    let options = check::Options { real: input.real, set: input.set.clone() };
+    let (program, diagnostics) = check::check(&mut sources, root, input.load, &options);
+    Checked { sources, program, diagnostics }
+}
+
+/// Typed program to the graph of everything that can be run, training steps included, before optimisation.
+pub fn graph(program: &Program) -> Module {
+    build::steps(build::build(program), program)
+}
+
+/// A program as kernels and launch tables.
+pub struct Lowered {
+    /// The graph after all passes.
+    pub module: Module,
+    /// Distinct kernels.
+    pub kernels: Vec<Kernel>,
+    /// One plan an entry.
+    pub entries: Vec<Entry>,
+}
+
+/// Graph to kernels and plans.
+pub fn lower(module: Module, sources: &Sources) -> Lowered {
+    let module = passes::optimise(module);
+    let lowered = kernel::lower(&module);
+    let (kernels, entries) = plan::plan_lines(&module, &lowered, &|span| sources.line(span));
+    Lowered { module, kernels, entries }
+}
+
+/// Everything the runtime needs but the weights.
+pub struct Compiled {
+    /// The table of contents.
+    pub manifest: Manifest,
+    /// Relocatable objects.
+    pub objects: Vec<Vec<u8>>,
+}
+
+/// Typed program to machine code for the given code levels.
+///
+/// # Errors
+/// Where LLVM cannot be used: a sentence.
+pub fn compile(program: &Program, sources: &Sources, levels: &[Level]) -> Result<Compiled, String> {
+    let lowered = lower(graph(program), sources);
+    let manifest = manifest(program, &lowered, sources);
+    let objects = emit::compile(&lowered.kernels, &manifest.kernels, levels)?;
+    Ok(Compiled { manifest, objects })
+}
+
+/// The manifest of a lowered program. Kernels are called `k0`, `k1`, ... with what they compute behind it.
+pub fn manifest(program: &Program, lowered: &Lowered, sources: &Sources) -> Manifest {
+    Manifest {
+        version: nnc_runtime::manifest::VERSION,
+        compiler: env!("CARGO_PKG_VERSION").into(),
+        source: sources.get(FileId(0)).name.to_string(),
+        dims: program.dims.iter().map(|d| DimDecl { name: d.name.clone(), min: d.min, max: d.max }).collect(),
+        tensors: build::tensors(program),
+        kernels: lowered.kernels.iter().enumerate().map(|(i, k)| format!("k{i}_{}", k.name)).collect(),
+        entries: lowered.entries.clone(),
+        data: program.data.clone(),
+        recipes: program.recipes.iter().map(|r| r.settings.clone()).collect(),
+    }
+}
+
+/// What [`show`] can print.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Stage {
+    /// The text in the one layout
+    Tree,
+    /// Every call resolved, every expression typed
+    Typed,
+    /// The graph of the models and objectives, before differentiation
+    Graph,
+    /// The graph with gradients and training steps
+    Grad,
+    /// The same, as formulas on paper
+    Formulas,
+    /// The graph after all passes
+    Passes,
+    /// Which nests become one kernel, and why others do not
+    Fused,
+    /// Loop programs
+    Kernels,
+    /// Launch tables
+    Plan,
+    /// LLVM's intermediate representation
+    Llvm,
+    /// Machine code
+    Asm,
+}
+
+/// A stage as text; with `only`, just the functions, kernels or entries with that word in their name.
+///
+/// # Errors
+/// There is no machine code to show, because LLVM cannot be used: a sentence.
+pub fn show(checked: &Checked, stage: Stage, only: Option<&str>) -> Result<String, String> {
+    let program = checked.program.as_ref().expect("only a correct program has stages");
+    let wanted = |name: &str| only.is_none_or(|word| name.contains(word));
+    let some = |mut module: Module| {
+        module.functions.retain(|f| wanted(&f.name));
+        module
+    };
+    let lowered = || lower(graph(program), &checked.sources);
+    let kernels = |print: &dyn Fn(&Kernel) -> Result<String, String>| -> Result<String, String> {
+        let texts: Result<Vec<String>, String> = lowered().kernels.iter().filter(|k| wanted(&k.name)).map(print).collect();
+        Ok(texts?.join("\n"))
+    };
+    Ok(match stage {
+        Stage::Tree => crate::parse::format(&checked.sources.get(FileId(0)).text).expect("it has parsed"),
+        Stage::Typed => check::print::program(program),
+        Stage::Graph => ir::print::module(&some(build::build(program))),
+        Stage::Grad => ir::print::module(&some(graph(program))),
+        Stage::Formulas => {
+            let module = graph(program);
+            module.functions.iter().filter(|f| wanted(&f.name)).map(|f| ir::print::formulas(&module, f)).collect::<Vec<_>>().join("\n")
+        }
+        Stage::Passes => ir::print::module(&some(passes::optimise(graph(program)))),
+        Stage::Fused => {
+            let module = passes::optimise(graph(program));
+            module.functions.iter().filter(|f| wanted(&f.name)).map(kernel::fuse::describe).collect::<Vec<_>>().join("\n")
+        }
+        Stage::Kernels => kernels(&|k| Ok(kernel::print::kernel(k)))?,
+        Stage::Plan => {
+            let lowered = lowered();
+            lowered.entries.iter().filter(|e| wanted(&e.name)).map(|e| plan::print::entry(e, &lowered.kernels)).collect::<Vec<_>>().join("\n")
+        }
+        Stage::Llvm => kernels(&|k| emit::text(k, Level::V3, emit::What::Ir))?,
+        Stage::Asm => kernels(&|k| emit::text(k, Level::V3, emit::What::Assembly))?,
+    })
+}
+
+/// Adds an entry `derivative:MODEL` to the graph: from the model's inputs and one cotangent `d.RESULT` a float result, the results and `grad.INPUT` of every float input
+/// and, by its path, every parameter. What `gradcheck` and the comparisons with other frameworks run.
+pub fn add_derivative(module: &mut Module, model: &str) {
+    let entry = module.entries.iter().find(|e| *e.name == *format!("infer:{model}")).expect("every model can infer").clone();
+    let callee = module.function(entry.function).clone();
+    let mut f = Function::new(&format!("derivative.{}", callee.name));
+    let mut sources = entry.inputs.clone();
+    let inputs: Vec<Value> = callee.inputs.iter().map(|i| f.input(&i.name, i.ty.clone())).collect();
+    let call = f.call(entry.function, &callee, inputs.clone(), Span::default());
+    let (mut seeds, mut sinks) = (Vec::new(), entry.results.clone());
+    for (k, sink) in entry.results.iter().enumerate() {
+        let value = Value { node: call, result: k as u32 };
+        f.results.push((None, value));
+        if let (Sink::Result(name), true) = (sink, f.ty(value).dtype.is_float()) {
+            let name: std::sync::Arc<str> = format!("d.{name}").into();
+            let cotangent = f.input(&name, f.ty(value).clone());
+            sources.push(Source::Data(name));
+            seeds.push((value, cotangent));
+        }
+    }
+    let active: Vec<(Value, String)> = std::iter::zip(&inputs, &entry.inputs)
+        .filter(|(v, _)| f.ty(**v).dtype.is_float())
+        .filter_map(|(v, source)| match source {
+            Source::Data(name) | Source::Tensor(name) => Some((*v, format!("grad.{name}"))),
+            Source::Scalar(_) | Source::Step | Source::Key => None,
+        })
+        .collect();
+    let wrt: Vec<Value> = active.iter().map(|(v, _)| *v).collect();
+    let gradients = grad::vjp(module, &mut f, &seeds, &wrt);
+    for ((_, name), gradient) in std::iter::zip(active, gradients) {
+        f.results.push((Some(name.as_str().into()), gradient));
+        sinks.push(Sink::Result(name.into()));
+    }
+    let function = module.add(f);
+    module.entries.push(crate::ir::Entry { name: format!("derivative:{model}").into(), function, inputs: sources, results: sinks });
+}

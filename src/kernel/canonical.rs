@@ -1,0 +1,118 @@
+//! Equal kernels are one: every symbolic size becomes a parameter `n0`, `n1`, ... in order of first appearance.
+//!
+//! In: kernels whose sizes are formulas in the program's dims. Out: distinct kernels, and for each kernel put in its number and the formulas
+//! of its size parameters. A whole formula becomes one parameter, so kernels need no size arithmetic of their own.
+
+use crate::ir::{Affine, Guard, IndexAtom, Size};
+use crate::kernel::{Index, Instr, Kernel, Param, Stage, Store, Target};
+use std::collections::HashMap;
+
+/// Distinct kernels. The map is only ever asked, never walked.
+#[derive(Debug, Default)]
+pub struct Registry {
+    kernels: Vec<Kernel>,
+    numbers: HashMap<Kernel, u32>,
+}
+
+impl Registry {
+    /// The kernel's number and the values of its size parameters.
+    pub fn add(&mut self, kernel: &Kernel) -> (u32, Vec<Size>) {
+        let mut formulas: Vec<Size> = Vec::new();
+        let mut canonical = map_sizes(kernel, &mut |size| {
+            if size.as_const().is_some() {
+                return size.clone();
+            }
+            let n = formulas.iter().position(|f| f == size).unwrap_or_else(|| {
+                formulas.push(size.clone());
+                formulas.len() - 1
+            });
+            Size::dim(&format!("n{n}"))
+        });
+        canonical.sizes = formulas.len();
+        let number = *self.numbers.entry(canonical).or_insert_with_key(|kernel| {
+            self.kernels.push(kernel.clone());
+            self.kernels.len() as u32 - 1
+        });
+        (number, formulas)
+    }
+
+    /// The distinct kernels, by number.
+    pub fn finish(self) -> Vec<Kernel> {
+        self.kernels
+    }
+}
+
+/// The kernel with every size replaced by `of(size)`, asked in the order of the printed kernel.
+pub fn map_sizes(kernel: &Kernel, of: &mut dyn FnMut(&Size) -> Size) -> Kernel {
+    let params = kernel.params.iter().map(|p| Param { shape: sizes(&p.shape, of), ..p.clone() }).collect();
+    let outer = sizes(&kernel.outer, of);
+    let stages = kernel.stages.iter().map(|s| stage(s, of)).collect();
+    Kernel { name: kernel.name.clone(), sizes: kernel.sizes, params, outer, locals: kernel.locals.clone(), stages }
+}
+
+fn sizes(list: &[Size], of: &mut dyn FnMut(&Size) -> Size) -> Vec<Size> {
+    list.iter().map(of).collect()
+}
+
+fn stage(stage: &Stage, of: &mut dyn FnMut(&Size) -> Size) -> Stage {
+    Stage {
+        inner: sizes(&stage.inner, of),
+        reds: sizes(&stage.reds, of),
+        guards: guards(&stage.guards, of),
+        skip: stage.skip,
+        fold: stage.fold,
+        body: block(&stage.body, of),
+        values: stage.values.clone(),
+        stores: stage.stores.iter().map(|s| store(s, of)).collect(),
+    }
+}
+
+fn store(store: &Store, of: &mut dyn FnMut(&Size) -> Size) -> Store {
+    let target = match &store.target {
+        Target::Local(l) => Target::Local(*l),
+        Target::Param { param, index, fold } => Target::Param { param: *param, index: indices(index, of), fold: *fold },
+    };
+    Store { result: store.result, target }
+}
+
+fn block(body: &[Instr], of: &mut dyn FnMut(&Size) -> Size) -> Vec<Instr> {
+    body.iter().map(|i| instr(i, of)).collect()
+}
+
+fn instr(instr: &Instr, of: &mut dyn FnMut(&Size) -> Size) -> Instr {
+    match instr {
+        Instr::Load { param, index, otherwise } => Instr::Load { param: *param, index: indices(index, of), otherwise: *otherwise },
+        Instr::Index(a) => Instr::Index(affine(a, of)),
+        Instr::Holds(g) => Instr::Holds(guards(g, of)),
+        Instr::Select { condition, then, otherwise } => {
+            let then = Box::new((block(&then.0, of), then.1));
+            let otherwise = Box::new((block(&otherwise.0, of), otherwise.1));
+            Instr::Select { condition: *condition, then, otherwise }
+        }
+        Instr::Const(_) | Instr::Local(_) | Instr::Op(..) | Instr::Cast(..) => instr.clone(),
+    }
+}
+
+fn indices(list: &[Index], of: &mut dyn FnMut(&Size) -> Size) -> Vec<Index> {
+    let one = |i: &Index| match i {
+        Index::Affine(a) => Index::Affine(affine(a, of)),
+        Index::Value(v) => Index::Value(*v),
+    };
+    list.iter().map(one).collect()
+}
+
+fn guards(list: &[Guard], of: &mut dyn FnMut(&Size) -> Size) -> Vec<Guard> {
+    list.iter().map(|g| Guard { expr: affine(&g.expr, of), relation: g.relation }).collect()
+}
+
+/// Terms stay apart even where their atoms become equal: the value is the same, and a size that is zero divides nothing here.
+fn affine(from: &Affine, of: &mut dyn FnMut(&Size) -> Size) -> Affine {
+    let atom = |atom: &IndexAtom, of: &mut dyn FnMut(&Size) -> Size| match atom {
+        IndexAtom::Var(v) => IndexAtom::Var(*v),
+        IndexAtom::Div(a, by) => IndexAtom::Div(Box::new(affine(a, of)), of(by)),
+        IndexAtom::Mod(a, by) => IndexAtom::Mod(Box::new(affine(a, of)), of(by)),
+    };
+    let mut terms: Vec<(IndexAtom, Size)> = from.terms.iter().map(|(a, c)| (atom(a, of), of(c))).collect();
+    terms.sort();
+    Affine { terms, constant: of(&from.constant) }
+}

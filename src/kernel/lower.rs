@@ -1,0 +1,332 @@
+//! The graph to kernels: per function a list of steps over named buffers.
+//!
+//! In: a verified module. Out: distinct kernels, and for every function that an entry reaches (every function, where there are no entries) its
+//! steps in an order of execution. Buffers are row-major and as large as their value. Calls and scans stay references to functions; the plan
+//! puts their steps in place.
+
+use crate::ir::{Base, DType, Function, FunctionId, Module, NodeId, Op, Scalar, Scan, Size, Type, Value};
+use crate::kernel::canonical::Registry;
+use crate::kernel::fuse::{Unit, fuse};
+use crate::kernel::{Kernel, group, movement};
+use crate::span::Span;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Every function as steps over kernels.
+#[derive(Clone, Debug, Default)]
+pub struct Lowered {
+    /// Distinct kernels; names may repeat.
+    pub kernels: Vec<Kernel>,
+    /// As in the module; nothing for a function that no entry reaches.
+    pub functions: Vec<Option<Lower>>,
+}
+
+/// A function's steps and buffers.
+#[derive(Clone, Debug, Default)]
+pub struct Lower {
+    /// Everything the steps touch.
+    pub buffers: Vec<Buffer>,
+    /// In order.
+    pub steps: Vec<Step>,
+    /// The buffer of every result.
+    pub results: Vec<usize>,
+}
+
+/// A value's memory.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Buffer {
+    /// Element type and shape.
+    pub ty: Type,
+    /// Where the memory comes from.
+    pub kind: Kind,
+    /// For readers.
+    pub name: Arc<str>,
+}
+
+/// Where a buffer's memory comes from.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Kind {
+    /// Input number `n` of the function.
+    Input(usize),
+    /// Written by the function's own steps.
+    Own,
+    /// The same memory as an earlier buffer, in another shape.
+    Alias(usize),
+    /// Literal data.
+    Constant(Arc<[Scalar]>),
+    /// Whatever a [`Step::Call`] or [`Step::Scan`] says its callee's result is.
+    Returned,
+}
+
+/// What a function does.
+#[derive(Clone, Debug)]
+pub enum Step {
+    /// Runs a kernel.
+    Launch(Launch),
+    /// Copies a whole buffer.
+    Copy { from: usize, to: usize },
+    /// Stops the run with the message unless every element is true.
+    Check { condition: usize, message: Arc<str>, span: Span },
+    /// The steps of a function; its result buffers become `results`.
+    Call { function: FunctionId, args: Vec<usize>, results: Vec<usize> },
+    /// A loop.
+    Scan(Loop),
+}
+
+/// `count` times: `before`, the body's steps on `args`, `after`, then the body's first results are copied to the carries.
+#[derive(Clone, Debug)]
+pub struct Loop {
+    /// How often.
+    pub count: Size,
+    /// From the last position to the first.
+    pub reversed: bool,
+    /// The position, i64 scalar.
+    pub index: usize,
+    /// The body.
+    pub body: FunctionId,
+    /// Slices of the sequences.
+    pub before: Vec<Launch>,
+    /// The body's inputs.
+    pub args: Vec<usize>,
+    /// The body's results.
+    pub results: Vec<usize>,
+    /// Stores of the stacked results.
+    pub after: Vec<Launch>,
+    /// The carried buffers.
+    pub carries: Vec<usize>,
+}
+
+/// A kernel and its arguments.
+#[derive(Clone, Debug)]
+pub struct Launch {
+    /// Index into [`Lowered::kernels`].
+    pub kernel: u32,
+    /// In the order of the kernel's parameters.
+    pub args: Vec<usize>,
+    /// Values of its size parameters.
+    pub sizes: Vec<Size>,
+    /// Independent tasks.
+    pub tasks: Size,
+    /// Operations per task.
+    pub cost: Size,
+    /// The source.
+    pub span: Span,
+}
+
+/// Lowers the module.
+pub fn lower(module: &Module) -> Lowered {
+    let reached = reached(module);
+    let mut registry = Registry::default();
+    let functions = module.functions.iter().zip(reached).map(|(f, reached)| reached.then(|| function(module, f, &mut registry))).collect();
+    Lowered { kernels: registry.finish(), functions }
+}
+
+/// Which functions an entry reaches.
+fn reached(module: &Module) -> Vec<bool> {
+    let mut reached = vec![module.entries.is_empty(); module.functions.len()];
+    module.entries.iter().for_each(|e| reached[e.function.0 as usize] = true);
+    // Callees come before callers.
+    for n in (0..module.functions.len()).rev().filter(|n| reached[*n]).collect::<Vec<_>>() {
+        visit_callees(module, n, &mut reached);
+    }
+    reached
+}
+
+fn visit_callees(module: &Module, n: usize, reached: &mut [bool]) {
+    for node in &module.functions[n].nodes {
+        if let Op::Call(id) | Op::Scan(Scan { body: id, .. }) = &node.op {
+            let id = id.0 as usize;
+            if !std::mem::replace(&mut reached[id], true) {
+                visit_callees(module, id, reached);
+            }
+        }
+    }
+}
+
+/// A function while it is lowered.
+pub(super) struct State<'a> {
+    pub module: &'a Module,
+    pub f: &'a Function,
+    pub out: Lower,
+    pub registry: &'a mut Registry,
+    /// The buffer of every value that has one.
+    values: BTreeMap<Value, usize>,
+}
+
+fn function(module: &Module, f: &Function, registry: &mut Registry) -> Lower {
+    let mut state = State { module, f, out: Lower::default(), registry, values: BTreeMap::new() };
+    for unit in fuse(f).units {
+        match unit {
+            Unit::Group(g) => {
+                let launch = group::kernel(&mut state, &g);
+                state.out.steps.push(Step::Launch(launch));
+            }
+            Unit::Node(id) => state.node(id),
+        }
+    }
+    state.out.results = f.results.iter().map(|(_, v)| state.read(*v)).collect();
+    state.out
+}
+
+impl State<'_> {
+    /// A new buffer.
+    pub fn buffer(&mut self, ty: Type, kind: Kind, name: &str) -> usize {
+        self.out.buffers.push(Buffer { ty, kind, name: name.into() });
+        self.out.buffers.len() - 1
+    }
+
+    /// The buffer that an earlier step (or the caller) fills with the value.
+    pub fn read(&mut self, value: Value) -> usize {
+        if let Some(buffer) = self.values.get(&value) {
+            return *buffer;
+        }
+        let node = self.f.node(value.node);
+        let kind = match &node.op {
+            Op::Input(n) => Kind::Input(*n),
+            Op::Constant(data) => Kind::Constant(data.clone()),
+            other => panic!("%{} of @{} is read before it is computed: {other:?}", value.node.0, self.f.name),
+        };
+        self.define(value, kind)
+    }
+
+    /// A new buffer for the value.
+    pub fn define(&mut self, value: Value, kind: Kind) -> usize {
+        let node = self.f.node(value.node);
+        let name = node.name.as_deref().map_or_else(|| format!("{}.{}", self.f.name, value.node.0), str::to_string);
+        let buffer = self.buffer(self.f.ty(value).clone(), kind, &name);
+        self.values.insert(value, buffer);
+        buffer
+    }
+
+    /// The value as a literal, where it is the same everywhere.
+    pub fn constant(&self, value: Value) -> Option<Scalar> {
+        match &self.f.node(value.node).op {
+            Op::Constant(data) if data.len() == 1 => Some(data[0]),
+            _ => None,
+        }
+    }
+
+    /// Registers the kernel and makes its launch.
+    pub fn launch(&mut self, kernel: &Kernel, args: Vec<usize>, span: Span) -> Launch {
+        let (number, sizes) = self.registry.add(kernel);
+        Launch { kernel: number, args, sizes, tasks: product(&kernel.outer), cost: cost(kernel), span }
+    }
+
+    fn node(&mut self, id: NodeId) {
+        let node = self.f.node(id);
+        let value = Value { node: id, result: 0 };
+        match &node.op {
+            Op::Input(_) | Op::Constant(_) => {}
+            Op::Nest(_) => panic!("nests are in groups: {node:?}"),
+            Op::Reshape => {
+                let from = self.read(node.operands[0]);
+                self.define(value, Kind::Alias(from));
+            }
+            Op::StopGradient => {
+                let from = self.read(node.operands[0]);
+                self.values.insert(value, from);
+            }
+            Op::Check(message) => {
+                let condition = self.read(node.operands[1]);
+                self.out.steps.push(Step::Check { condition, message: message.clone(), span: node.span });
+                let from = self.read(node.operands[0]);
+                self.values.insert(value, from);
+            }
+            Op::Call(callee) => {
+                let args = node.operands.iter().map(|v| self.read(*v)).collect();
+                let results = (0..node.types.len() as u32).map(|result| self.define(Value { node: id, result }, Kind::Returned)).collect();
+                self.out.steps.push(Step::Call { function: *callee, args, results });
+            }
+            Op::Scan(scan) => self.scan(id, scan),
+            Op::Place(place) => {
+                let first = match place.base {
+                    Base::Fill(fill) => {
+                        let to = self.define(value, Kind::Own);
+                        let (kernel, args) = movement::fill(self, to, fill);
+                        self.push(&kernel, args, node.span);
+                        0
+                    }
+                    Base::Operand => {
+                        let from = self.read(node.operands[0]);
+                        let to = self.define(value, Kind::Own);
+                        self.out.steps.push(Step::Copy { from, to });
+                        1
+                    }
+                };
+                for (n, piece) in place.pieces.iter().enumerate() {
+                    let starts = &node.operands[first + place.pieces.len()..];
+                    let (kernel, args) = movement::piece(self, value, piece, node.operands[first + n], starts);
+                    self.push(&kernel, args, node.span);
+                }
+            }
+            Op::Scatter(scatter) => {
+                let from = self.read(node.operands[0]);
+                let to = self.define(value, Kind::Own);
+                self.out.steps.push(Step::Copy { from, to });
+                let (kernel, args) = movement::scatter(self, to, scatter, &node.operands);
+                self.push(&kernel, args, node.span);
+            }
+            Op::Sort { descending } => {
+                let (kernel, args) = movement::sort(self, id, *descending);
+                self.push(&kernel, args, node.span);
+            }
+        }
+    }
+
+    fn push(&mut self, kernel: &Kernel, args: Vec<usize>, span: Span) {
+        let launch = self.launch(kernel, args, span);
+        self.out.steps.push(Step::Launch(launch));
+    }
+
+    fn scan(&mut self, id: NodeId, scan: &Scan) {
+        let node = self.f.node(id);
+        let body = self.module.function(scan.body);
+        let (initial, rest) = node.operands.split_at(scan.carries);
+        let (sequences, constants) = rest.split_at(scan.inputs.len());
+        let index = self.buffer(Type::scalar(DType::I64), Kind::Own, "i");
+        let mut args = vec![index];
+        let mut carries = Vec::new();
+        for (n, from) in initial.iter().enumerate() {
+            let from = self.read(*from);
+            let to = self.define(Value { node: id, result: n as u32 }, Kind::Own);
+            self.out.steps.push(Step::Copy { from, to });
+            carries.push(to);
+        }
+        args.extend(&carries);
+        let mut before = Vec::new();
+        for (sequence, axis) in sequences.iter().zip(&scan.inputs) {
+            let from = self.read(*sequence);
+            let (kernel, buffers, to) = movement::slice(self, from, *axis, index);
+            before.push(self.launch(&kernel, buffers, node.span));
+            args.push(to);
+        }
+        for constant in constants {
+            args.push(self.read(*constant));
+        }
+        let results: Vec<usize> = body.results.iter().map(|(_, v)| self.buffer(body.ty(*v).clone(), Kind::Returned, "step")).collect();
+        let mut after = Vec::new();
+        for (n, axis) in scan.outputs.iter().enumerate() {
+            let to = self.define(Value { node: id, result: (scan.carries + n) as u32 }, Kind::Own);
+            let (kernel, buffers) = movement::stack(self, results[scan.carries + n], to, *axis, index);
+            after.push(self.launch(&kernel, buffers, node.span));
+        }
+        let (count, reversed) = (scan.length.clone(), scan.reversed);
+        self.out.steps.push(Step::Scan(Loop { count, reversed, index, body: scan.body, before, args, results, after, carries }));
+    }
+}
+
+/// The sizes' product; a coefficient beyond 63 bits stays there, so that evaluating it reports the overflow.
+pub(super) fn product(sizes: &[Size]) -> Size {
+    sizes.iter().fold(Size::constant(1), |p, s| p.checked_mul(s).unwrap_or(Size::constant(i64::MAX)))
+}
+
+/// Instructions that one outer point executes, roughly.
+fn cost(kernel: &Kernel) -> Size {
+    let mut sum = Size::default();
+    for stage in &kernel.stages {
+        let points = product(&[product(&stage.inner), product(&stage.reds)]);
+        let each = Size::constant(stage.body.len() as i64 + 1);
+        sum = points.checked_mul(&each).and_then(|c| sum.checked_add(&c)).unwrap_or(Size::constant(i64::MAX));
+    }
+    sum
+}

@@ -1,0 +1,5 @@
+//! Kernels as text.
+
+pub fn kernel(kernel: &crate::kernel::Kernel) -> String {
+    format!("{kernel:?}")
+}

@@ -1,0 +1,42 @@
+//! The plan: every entry as a flat launch table over buffers with lifetimes.
+//!
+//! In: a module and its lowered functions. Out: the distinct kernels that are launched, in order of first use, and the manifest's entries.
+//! Calls and scans are put in place: a callee's launches appear at every call, on that call's buffers, and share its kernels.
+
+mod flatten;
+mod lifetime;
+mod print;
+
+pub use print::entry as print;
+
+use crate::ir::Module;
+use crate::kernel::{Kernel, Lowered};
+use crate::span::{Sources, Span};
+use nnc_runtime::manifest::{Entry, Step};
+use std::collections::BTreeMap;
+
+/// Plans every entry; `sources` name the lines of launches.
+pub fn plan(module: &Module, lowered: &Lowered, sources: &Sources) -> (Vec<Kernel>, Vec<Entry>) {
+    let known = |span: Span| sources.iter().any(|(id, source)| id == span.file && span.end > 0 && span.end as usize <= source.text.len());
+    let line = |span: Span| if known(span) { sources.line(span) } else { String::new() };
+    let mut kernels = Vec::new();
+    let mut numbers = BTreeMap::new();
+    let entries = module.entries.iter().map(|entry| {
+        let mut planned = flatten::entry(module, lowered, entry, &line);
+        for step in &mut planned.plan.steps {
+            if let Step::Launch(launch) = step {
+                launch.kernel = *numbers.entry(launch.kernel).or_insert_with(|| {
+                    kernels.push(lowered.kernels[launch.kernel as usize].clone());
+                    kernels.len() as u32 - 1
+                });
+            }
+        }
+        lifetime::set(&mut planned);
+        planned
+    });
+    let entries = entries.collect();
+    (kernels, entries)
+}
+
+#[cfg(test)]
+mod tests;

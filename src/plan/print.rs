@@ -1,0 +1,49 @@
+//! Launch tables as text, for readers.
+
+use crate::kernel::Kernel;
+use nnc_runtime::manifest::{Entry, Step, Storage};
+use nnc_runtime::size::Size;
+use std::fmt::Write;
+
+fn list<T>(items: &[T], show: impl Fn(&T) -> String) -> String {
+    items.iter().map(show).collect::<Vec<_>>().join(", ")
+}
+
+/// The entry's buffers and steps; `kernels` are those that launches count into.
+pub fn entry(entry: &Entry, kernels: &[Kernel]) -> String {
+    let plan = &entry.plan;
+    let mut text = format!("plan {}\n", entry.name);
+    let size = |s: &Size| s.to_string();
+    for (n, b) in plan.buffers.iter().enumerate() {
+        let storage = match &b.storage {
+            Storage::Arena => format!("arena {}..{}", b.first, b.last),
+            Storage::Input => "input".into(),
+            Storage::Result => format!("result {}..{}", b.first, b.last),
+            Storage::Alias(of) => format!("alias b{of}"),
+            Storage::Constant(data) => format!("constant of {}", data.len()),
+        };
+        let _ = writeln!(text, "  b{n} {}[{}] {storage}  // {}", b.dtype, list(&b.shape, size), b.name);
+    }
+    let buffer = |b: &u32| format!("b{b}");
+    entry.inputs.iter().for_each(|(source, b)| writeln!(text, "  input b{b} = {source:?}").unwrap_or(()));
+    let mut ends: Vec<usize> = vec![];
+    for (n, step) in plan.steps.iter().enumerate() {
+        ends.retain(|end| n <= *end);
+        let indent = "  ".repeat(ends.len() + 1);
+        let _ = match step {
+            Step::Launch(l) => {
+                let name = kernels.get(l.kernel as usize).map_or("?", |k| &k.name);
+                let sizes = list(&l.sizes, size);
+                writeln!(text, "{indent}{n}: {name}({}) sizes [{sizes}] tasks {} cost {}", list(&l.args, buffer), l.tasks, l.cost)
+            }
+            Step::Loop { count, body, index, reversed } => {
+                ends.push(n + *body as usize);
+                writeln!(text, "{indent}{n}: loop b{index} < {count}{}", if *reversed { " reversed" } else { "" })
+            }
+            Step::Copy { from, to } => writeln!(text, "{indent}{n}: copy b{from} to b{to}"),
+            Step::Check { condition, message, .. } => writeln!(text, "{indent}{n}: check b{condition} or {message:?}"),
+        };
+    }
+    entry.results.iter().for_each(|(sink, b)| writeln!(text, "  result b{b} = {sink:?}").unwrap_or(()));
+    text
+}

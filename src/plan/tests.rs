@@ -1,0 +1,193 @@
+//! The law of lowering, fusion and planning: the interpreter over the plan gives what the graph's evaluator gives, bit for bit.
+
+use super::{plan, print};
+use crate::ir::*;
+use crate::kernel::{Kernel, interpret::Interpreter, lower, verify};
+use crate::span::{Sources, Span};
+use nnc_runtime::manifest::{Buffer, Entry as Planned, Sink, Source, Step, Storage};
+use nnc_runtime::place;
+use nnc_runtime::tensor::Tensor;
+
+/// Runs a plan on the interpreter: one arena, poisoned before the run.
+fn run(entry: &Planned, kernels: &[Kernel], inputs: &[Tensor], dims: &Dims) -> Result<Vec<Tensor>, String> {
+    let plan = &entry.plan;
+    let shape = |b: &Buffer| b.shape.iter().map(|s| s.eval(dims).unwrap()).collect::<Vec<i64>>();
+    let bytes: Vec<usize> = plan.buffers.iter().map(|b| shape(b).iter().product::<i64>() as usize * b.dtype.bytes()).collect();
+    let (offsets, total) = place::plan(plan, &bytes).unwrap();
+    no_overlap(plan, &bytes, &offsets, total);
+    let mut arena = Tensor::filled(&[total as i64 / 8], Scalar::i64(-1));
+    let mut inputs = inputs.to_vec();
+    let root = |id: u32| match plan.buffers[id as usize].storage {
+        Storage::Alias(of) => of,
+        _ => id,
+    };
+    let base = arena.bytes_mut().as_mut_ptr();
+    let given: Vec<*mut u8> = inputs.iter_mut().map(|t| t.bytes_mut().as_mut_ptr()).collect();
+    let at = |id: u32| match offsets[id as usize] {
+        Some(offset) => base.wrapping_add(offset),
+        None => given[entry.inputs.iter().position(|(_, b)| *b == root(id)).unwrap()],
+    };
+    for (id, b) in plan.buffers.iter().enumerate() {
+        if let Storage::Constant(data) = &b.storage {
+            let t = Tensor::from_scalars(b.dtype, &shape(b), data);
+            unsafe { at(id as u32).copy_from_nonoverlapping(t.bytes().as_ptr(), bytes[id]) };
+        }
+    }
+    let interpreter = Interpreter::new(kernels.to_vec());
+    steps(&plan.steps, &interpreter, &at, &bytes, dims)?;
+    let result = |(_, id): &(Sink, u32)| {
+        let b = &plan.buffers[*id as usize];
+        assert_eq!(b.storage, Storage::Result);
+        let mut t = Tensor::zeros(b.dtype, &shape(b));
+        unsafe { t.bytes_mut().as_mut_ptr().copy_from_nonoverlapping(at(*id), bytes[*id as usize]) };
+        t
+    };
+    Ok(entry.results.iter().map(result).collect())
+}
+
+fn steps(list: &[Step], machine: &Interpreter, at: &dyn Fn(u32) -> *mut u8, bytes: &[usize], dims: &Dims) -> Result<(), String> {
+    let mut n = 0;
+    while n < list.len() {
+        match &list[n] {
+            Step::Launch(l) => {
+                let args: Vec<*mut u8> = l.args.iter().map(|b| at(*b)).collect();
+                let sizes: Vec<i64> = l.sizes.iter().map(|s| s.eval(dims).unwrap()).collect();
+                let tasks = l.tasks.eval(dims).unwrap();
+                // Two ranges, the later one first: tasks may run in any order.
+                let middle = tasks / 2;
+                for (lo, hi) in [(middle, tasks), (0, middle)] {
+                    if unsafe { machine.run(l.kernel, &args, &sizes, lo, hi) } != 0 {
+                        return Err("out of bounds".into());
+                    }
+                }
+            }
+            Step::Loop { count, body, index, reversed } => {
+                let (count, body) = (count.eval(dims).unwrap(), *body as usize);
+                for i in 0..count {
+                    unsafe { at(*index).cast::<i64>().write(if *reversed { count - 1 - i } else { i }) };
+                    steps(&list[n + 1..n + 1 + body], machine, at, bytes, dims)?;
+                }
+                n += body;
+            }
+            Step::Copy { from, to } => {
+                assert_eq!(bytes[*from as usize], bytes[*to as usize]);
+                unsafe { at(*to).copy_from(at(*from), bytes[*from as usize]) }
+            }
+            Step::Check { condition, message, .. } => {
+                if (0..bytes[*condition as usize]).any(|i| unsafe { at(*condition).add(i).read() } == 0) {
+                    return Err(message.to_string());
+                }
+            }
+        }
+        n += 1;
+    }
+    Ok(())
+}
+
+/// Buffers that are alive together lie apart, and the arena ends where the last one does.
+fn no_overlap(plan: &nnc_runtime::manifest::Plan, bytes: &[usize], offsets: &[Option<usize>], total: usize) {
+    let own: Vec<usize> = (0..bytes.len()).filter(|i| offsets[*i].is_some() && !matches!(plan.buffers[*i].storage, Storage::Alias(_))).collect();
+    let range = |i: usize| offsets[i].unwrap()..offsets[i].unwrap() + bytes[i];
+    for &a in &own {
+        for &b in own.iter().filter(|b| **b < a) {
+            let (x, y) = (&plan.buffers[a], &plan.buffers[b]);
+            let together = x.first <= y.last && y.first <= x.last;
+            assert!(!together || range(a).end <= range(b).start || range(b).end <= range(a).start, "{x:?} and {y:?} overlap");
+        }
+    }
+    assert_eq!(total, own.iter().map(|i| range(*i).end.next_multiple_of(place::ALIGN)).max().unwrap_or(0));
+}
+
+/// Makes the last function an entry, and compares plan and evaluator on the inputs.
+fn law(mut module: Module, inputs: &[Tensor], dims: &Dims) {
+    let f = FunctionId(module.functions.len() as u32 - 1);
+    let function = module.function(f);
+    module.entries = vec![Entry {
+        name: "infer:test".into(),
+        function: f,
+        inputs: function.inputs.iter().map(|i| Source::Data(i.name.clone())).collect(),
+        results: (0..function.results.len()).map(|n| Sink::Result(format!("{n}").into())).collect(),
+    }];
+    let lowered = lower(&module);
+    let (kernels, entries) = plan(&module, &lowered, &Sources::default());
+    for kernel in &kernels {
+        verify::verify(kernel).unwrap_or_else(|e| panic!("{e:?}\n{kernel:#?}"));
+    }
+    let expected = eval::function(&module, f, inputs, dims);
+    let found = run(&entries[0], &kernels, inputs, dims);
+    match (&expected, &found) {
+        (Ok(a), Ok(b)) => {
+            for (n, (a, b)) in a.iter().zip(b).enumerate() {
+                assert!(a.same(b), "result {n} is\n{:?}, not\n{:?}\n{}", b.scalars(), a.scalars(), print(&entries[0], &kernels));
+            }
+        }
+        (Err(_), Err(_)) => {}
+        _ => panic!("{expected:?} but {found:?}\n{}", print(&entries[0], &kernels)),
+    }
+}
+
+fn c(n: i64) -> Size {
+    Size::constant(n)
+}
+
+fn f32s(shape: &[i64], from: f64) -> Tensor {
+    let n: i64 = shape.iter().product();
+    let values: Vec<f32> = (0..n).map(|i| ((i as f64 * 0.7310585 + from) * 12.9898).sin() as f32).collect();
+    Tensor::from_f32(shape, &values)
+}
+
+fn op(op: ScalarOp, args: impl Into<Vec<Expr>>) -> Expr {
+    Expr::op(op, args)
+}
+
+fn finish(mut f: Function, results: &[Value]) -> Module {
+    f.results = results.iter().map(|v| (None, *v)).collect();
+    Module { functions: vec![f], ..Module::default() }
+}
+
+/// `softmax(relu(x W^T + b) V^T)` over a free batch; returns the function.
+fn mlp() -> (Function, Vec<Value>) {
+    let (b, s) = (Size::dim("B"), Span::default());
+    let ty = |shape: &[Size]| Type::new(DType::F32, shape);
+    let mut f = Function::new("mlp");
+    let x = f.input("x", ty(&[b.clone(), c(300)]));
+    let w = f.input("w", ty(&[c(7), c(300)]));
+    let bias = f.input("b", ty(&[c(7)]));
+    let v = f.input("v", ty(&[c(5), c(7)]));
+    let dot = |i, j| Nest::fold(vec![b.clone(), i], vec![j], Fold::Dot, op(ScalarOp::Mul, [load_at(0, [0, 2]), load_at(1, [1, 2])]));
+    let h = f.nest(dot(c(7), c(300)), [x, w], s);
+    let h = f.nest(Nest::map(vec![b.clone(), c(7)], op(ScalarOp::Add, [load_at(0, [0, 1]), load_at(1, [1])])), [h, bias], s);
+    let zero = float(DType::F32, 0.0);
+    let positive = op(ScalarOp::Lt, [zero.clone(), load_at(0, [0, 1])]);
+    let h = f.nest(Nest::map(vec![b.clone(), c(7)], op(ScalarOp::Select, [positive, load_at(0, [0, 1]), zero])), [h], s);
+    let z = f.nest(dot(c(5), c(7)), [h, v], s);
+    let max = f.nest(Nest::fold(vec![b.clone()], vec![c(5)], Fold::Max, load_at(0, [0, 1])), [z], s);
+    let row = vec![b.clone(), c(5)];
+    let shifted = op(ScalarOp::Sub, [load_at(0, [0, 1]), load_at(1, [0])]);
+    let e = f.nest(Nest::map(row.clone(), op(ScalarOp::Exp, [shifted])), [z, max], s);
+    let sum = f.nest(Nest::fold(vec![b.clone()], vec![c(5)], Fold::Sum, load_at(0, [0, 1])), [e], s);
+    let p = f.nest(Nest::map(row, op(ScalarOp::Div, [load_at(0, [0, 1]), load_at(1, [0])])), [e, sum], s);
+    let best = f.nest(Nest::fold(vec![b], vec![c(5)], Fold::ArgMax, load_at(0, [0, 1])), [p], s);
+    let at = Value { result: 1, ..best };
+    (f, vec![h, p, at])
+}
+
+fn dims(b: i64) -> Dims {
+    [("B".into(), b)].into()
+}
+
+fn mlp_inputs(b: i64) -> Vec<Tensor> {
+    vec![f32s(&[b, 300], 0.1), f32s(&[7, 300], 0.2), f32s(&[7], 0.3), f32s(&[5, 7], 0.4)]
+}
+
+#[test]
+fn a_classifier_is_three_kernels() {
+    let (f, results) = mlp();
+    let module = finish(f, &results);
+    for b in [0, 1, 3] {
+        law(module.clone(), &mlp_inputs(b), &dims(b));
+    }
+    let text = crate::kernel::fuse::describe(&module.functions[0]);
+    assert_eq!(text.matches("kernel over").count(), 3, "{text}");
+    assert!(text.contains("a contraction would lose a parallel axis"), "{text}");
+}

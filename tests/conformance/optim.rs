@@ -1,0 +1,104 @@
+//! Optimizers and schedules against PyTorch's: fed with the recorded gradients, in f64, step by step.
+
+use crate::support::{Named, Runnable, checked};
+use nnc::ir::{DType, Dims};
+use nnc_runtime::dtype::Scalar;
+use nnc_runtime::npy::read_npz;
+use nnc_runtime::tensor::Tensor;
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+/// Each trajectory's optimizer as a recipe has it. Those of PyTorch that the library has not are left out, and named at the end.
+const OPTIMIZERS: &str = include_str!("optim.txt");
+
+/// Runs every trajectory whose optimizer is in the list. True if any failed.
+pub fn run(folder: &Path, only: Option<&str>) -> bool {
+    let (mut passed, mut failed, mut without) = (0, Vec::new(), Vec::new());
+    let entries = std::fs::read_dir(folder.join("optim")).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+    let mut names: Vec<String> = entries.filter_map(|e| e.ok()?.file_name().to_str()?.strip_suffix(".npz").map(String::from)).collect();
+    names.sort();
+    let known: BTreeMap<&str, &str> = OPTIMIZERS.lines().filter_map(|l| l.split_once(" = ")).collect();
+    std::panic::set_hook(Box::new(|_| {}));
+    for name in names.iter().filter(|n| only.is_none_or(|o| n.contains(o))) {
+        let Some(optimizer) = known.get(name.split('.').next().unwrap()) else {
+            without.push(name.as_str());
+            continue;
+        };
+        match catch_unwind(AssertUnwindSafe(|| trajectory(&folder.join(format!("optim/{name}.npz")), optimizer))) {
+            Ok(Ok(())) => passed += 1,
+            Ok(Err(why)) => failed.push((name, why)),
+            Err(panic) => failed.push((name, panic.downcast_ref::<String>().cloned().unwrap_or_else(|| "panic".into()))),
+        }
+    }
+    let _ = std::panic::take_hook();
+    for (name, why) in &failed {
+        println!("FAILED {name}: {}", why.lines().take(6).collect::<Vec<_>>().join("\n    "));
+    }
+    println!("optimizers: {passed} of {} trajectories agree, {} fail, {} not in the library: {}", names.len(), failed.len(), without.len(), without.join(" "));
+    !failed.is_empty()
+}
+
+/// A model whose loss is the sum of parameters times given numbers: its gradients are those numbers.
+fn program(parameters: &[(String, Vec<i64>)], optimizer: &str) -> String {
+    let mut text = String::from("nn 1\ndim B\nmodel M(");
+    let axes = |shape: &[i64]| shape.iter().map(|n| n.to_string()).collect::<Vec<_>>().join(", ");
+    let index = |shape: &[i64]| ["i", "j", "k"][..shape.len()].join(", ");
+    let list = |f: &dyn Fn(&str, &[i64]) -> String, by: &str| parameters.iter().map(|(n, s)| f(n, s)).collect::<Vec<_>>().join(by);
+    text += &list(&|n, s| format!("g_{n}: real[B, {}]", axes(s)), ", ");
+    text += ") -> real[B] {\n";
+    text += &list(&|n, s| format!("    param {n}: real[{}] = constant(0)\n", axes(s)), "");
+    text += &format!("    y[b] = {}\n}}\n", list(&|n, s| format!("sum[{0}]({n}[{0}] * g_{n}[b, {0}])", index(s)), " + "));
+    text += "data given {\n    t = npz(\"given.npz\")\n";
+    text += &list(&|n, s| format!("    g_{n} = reshape(t.column(\"{n}\"), {})\n", axes(s)), "");
+    let arguments = list(&|n, _| format!("g_{n}"), ", ");
+    text + &format!("}}\ntrain fit {{\n    data = given\n    y = M({arguments})\n    loss = sum[b](y[b])\n    optimizer = {optimizer}\n    batch = 1\n    steps = 50\n}}\n")
+}
+
+fn trajectory(file: &Path, optimizer: &str) -> Result<(), String> {
+    let arrays = read_npz(file).map_err(|e| e.message().to_string())?;
+    let parameters: Vec<(String, Vec<i64>)> = arrays.iter().filter_map(|(k, t)| Some((k.strip_prefix("p0.")?.to_string(), t.shape.clone()))).collect();
+    let runnable = Runnable::new(&checked(&program(&parameters, optimizer), DType::F64), |_| {});
+    let mut store = runnable.store();
+    let init = runnable.manifest.entries.iter().any(|e| &*e.name == "init:fit");
+    if init {
+        runnable.run("init:fit", &Dims::new(), &mut store, &Named::new());
+    }
+    for (name, _) in &parameters {
+        let at = store.find(&format!("M.{name}")).ok_or("no such parameter")?;
+        store.bytes_mut(at).copy_from_slice(arrays[&format!("p0.{name}")].bytes());
+    }
+    let settings = &runnable.manifest.recipes[0];
+    let dims: Dims = [("B".into(), 1)].into();
+    for step in 0..50 {
+        let mut inputs = Named::new();
+        for (name, value) in &settings.scalars {
+            inputs.insert(name.to_string(), Tensor::scalar(Scalar::f64(*value)));
+        }
+        inputs.insert("step".into(), Tensor::from_i64(&[], &[step as i64 + 1]));
+        for (name, value) in [("epoch", step as f64 + 1.0), ("steps", 50.0), ("steps_per_epoch", 1.0)] {
+            inputs.insert(name.into(), Tensor::scalar(Scalar::f64(value)));
+        }
+        for (name, shape) in &parameters {
+            inputs.insert(format!("g_{name}"), row(&arrays[&format!("f64.g.{name}")], step, &[&[1], shape.as_slice()].concat()));
+        }
+        runnable.run("train:fit", &dims, &mut store, &inputs);
+        for (name, shape) in &parameters {
+            let want = row(&arrays[&format!("f64.p.{name}")], step, shape);
+            let got = store.bytes(store.find(&format!("M.{name}")).unwrap());
+            for (i, (g, w)) in std::iter::zip(got.chunks_exact(8), want.as_f64()).enumerate() {
+                let g = f64::from_le_bytes(g.try_into().unwrap());
+                if (g - w).abs() > 1e-9 * w.abs().max(1e-9) {
+                    return Err(format!("{name}[{i}] after step {} is {g}, not {w}", step + 1));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Element `i` of the first axis, under another shape.
+fn row(of: &Tensor, i: usize, shape: &[i64]) -> Tensor {
+    let n = shape.iter().product::<i64>() as usize;
+    Tensor::from_f64(shape, &of.as_f64()[i * n..(i + 1) * n])
+}

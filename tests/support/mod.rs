@@ -1,0 +1,106 @@
+//! What the tests share: a program from text to something that runs, by the interpreter and by machine code.
+
+pub mod differences;
+
+use nnc::driver::{self, Checked, Input, Lowered};
+use nnc::ir::{DType, Dims, Module};
+use nnc_runtime::exec::{Kernels, Prepared};
+use nnc_runtime::manifest::{Manifest, Sink, Source};
+use nnc_runtime::pool::Pool;
+use nnc_runtime::tensor::Tensor;
+use nnc_runtime::tensors::Tensors;
+use std::collections::BTreeMap;
+
+/// Tensors by name.
+pub type Named = BTreeMap<String, Tensor>;
+
+/// Checks a program that imports nothing; panics with its diagnostics if it is wrong.
+pub fn checked(text: &str, real: DType) -> Checked {
+    let load = |_: &str| Err("there are no imports here".to_string());
+    let checked = driver::check(&Input { name: "test.nn", text, load: &load, real, set: vec![] });
+    assert!(checked.program.is_some() && checked.counts().0 == 0, "{}", checked.rendered(false));
+    checked
+}
+
+/// The diagnostics of a wrong program, as text.
+pub fn mistakes(text: &str) -> Result<String, String> {
+    let load = |_: &str| Err("there is no such file".to_string());
+    let checked = driver::check(&Input { name: "test.nn", text, load: &load, real: DType::F32, set: vec![] });
+    if checked.counts().0 == 0 { Err("the program is accepted".into()) } else { Ok(checked.rendered(false)) }
+}
+
+/// A program ready to run.
+pub struct Runnable {
+    /// Its table of contents.
+    pub manifest: Manifest,
+    /// Its kernels, interpreted and (where built) native.
+    pub kernels: Vec<(&'static str, Box<dyn Kernels>)>,
+}
+
+impl Runnable {
+    /// From a checked program, through `change` of its graph: interpreted, and native at the level that this CPU has.
+    pub fn new(checked: &Checked, change: impl FnOnce(&mut Module)) -> Runnable {
+        let program = checked.program.as_ref().unwrap();
+        let mut module = driver::graph(program);
+        change(&mut module);
+        let lowered = driver::lower(module, &checked.sources);
+        let manifest = driver::manifest(program, &lowered, &checked.sources);
+        Runnable { kernels: both(&lowered, &manifest), manifest }
+    }
+
+    /// Runs an entry by every set of kernels, asserts that all give the same bits, and returns its results by name.
+    pub fn run(&self, entry: &str, dims: &Dims, store: &mut Tensors, inputs: &Named) -> Named {
+        let entry = self.manifest.entries.iter().find(|e| &*e.name == entry).unwrap_or_else(|| panic!("no entry {entry}"));
+        let before = store.snapshot().unwrap();
+        let mut first: Option<(Named, Vec<Vec<u8>>)> = None;
+        for (name, kernels) in &self.kernels {
+            store.restore(&before);
+            let mut pool = Pool::new(2);
+            let mut prepared = Prepared::new(&self.manifest, entry, dims, 2, store).unwrap_or_else(|e| panic!("{}", e.message()));
+            for i in 0..prepared.inputs().len() {
+                let port = prepared.inputs()[i].clone();
+                let tensor = match &port.end {
+                    Source::Data(n) | Source::Scalar(n) => inputs.get(&**n).unwrap_or_else(|| panic!("no input {n}")).clone(),
+                    Source::Step => inputs.get("step").cloned().unwrap_or_else(|| Tensor::from_i64(&[], &[1])),
+                    Source::Key => inputs.get("key").cloned().unwrap_or_else(|| Tensor::from_i64(&[], &[7])),
+                    Source::Tensor(_) => continue,
+                };
+                assert_eq!((tensor.dtype, &tensor.shape), (port.dtype, &port.shape), "{:?}", port.end);
+                prepared.input_mut(i).copy_from_slice(tensor.bytes());
+            }
+            prepared.run(kernels.as_ref(), &mut pool, store).unwrap_or_else(|e| panic!("{name}: {}", e.message()));
+            let mut results = Named::new();
+            for (i, port) in prepared.results().iter().enumerate() {
+                let key = match &port.end {
+                    Sink::Result(n) | Sink::Accumulate(n) | Sink::Tensor(n) => n.to_string(),
+                };
+                let mut tensor = Tensor::zeros(port.dtype, &port.shape);
+                tensor.bytes_mut().copy_from_slice(prepared.result(i, store));
+                results.insert(key, tensor);
+            }
+            let stored: Vec<Vec<u8>> = (0..store.len()).map(|i| store.bytes(i).to_vec()).collect();
+            match &first {
+                None => first = Some((results, stored)),
+                Some((expected, _)) => {
+                    for (key, tensor) in &results {
+                        assert!(tensor.same(&expected[key]), "{}: {key} by {name} differs from the interpreter's", entry.name);
+                    }
+                }
+            }
+        }
+        first.unwrap().0
+    }
+
+    /// Freshly zeroed tensors of the program.
+    pub fn store(&self) -> Tensors {
+        Tensors::new(&self.manifest.tensors).unwrap_or_else(|e| panic!("{}", e.message()))
+    }
+}
+
+/// The interpreter, and machine code for this CPU's level.
+fn both(lowered: &Lowered, manifest: &Manifest) -> Vec<(&'static str, Box<dyn Kernels>)> {
+    let interpreted = nnc::kernel::interpret::Interpreter::new(lowered.kernels.clone());
+    let objects = nnc::emit::compile(&lowered.kernels, &manifest.kernels, &[nnc::emit::Level::V3, nnc::emit::Level::V4]).unwrap();
+    let native = nnc_runtime::loader::load(&objects, &manifest.kernels).unwrap();
+    vec![("interpreter", Box::new(interpreted)), ("native", Box::new(native))]
+}

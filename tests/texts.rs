@@ -1,0 +1,20 @@
+//! The library's texts.
+
+use nnc::span::Sources;
+
+#[test]
+fn every_text_parses() {
+    for folder in ["src/std", "models"] {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_none_or(|e| e != "nn") {
+                continue;
+            }
+            let text = std::fs::read_to_string(&path).unwrap();
+            let mut sources = Sources::default();
+            let id = sources.add(&path.to_string_lossy(), &text);
+            let (_, diagnostics) = nnc::parse::parse(&text, id);
+            assert!(diagnostics.is_empty(), "{}", nnc::diagnostic::render(&diagnostics, &sources, false));
+        }
+    }
+}
