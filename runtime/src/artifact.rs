@@ -4,8 +4,9 @@
 //! for each section its name (16, zero-padded), start (u64) and length (u64); then the sections. Names: `manifest` (JSON), `weights` (safetensors),
 //! `code.LEVEL` (object file). The code is native and trusted like a program; everything else is checked.
 
-use crate::error::{Result, wrong};
+use crate::error::{Result, RunError, refuse, wrong};
 use crate::manifest::{Manifest, VERSION};
+use std::io::Read;
 use std::path::Path;
 
 const MAGIC: &[u8; 8] = b"\x7fNNC\r\n\x1a\n";
@@ -21,6 +22,17 @@ pub struct Artifact {
     pub code: Vec<(String, Vec<u8>)>,
     /// Weights, as a safetensors file.
     pub weights: Option<Vec<u8>>,
+}
+
+/// Whether the file begins as an artifact does.
+///
+/// # Errors
+/// It cannot be read.
+pub fn is_artifact(path: &Path) -> Result<bool> {
+    let mut start = vec![];
+    let file = std::fs::File::open(path).and_then(|f| if f.metadata()?.is_dir() { Err(std::io::Error::other("it is a directory")) } else { Ok(f) });
+    file.and_then(|f| f.take(MAGIC.len() as u64).read_to_end(&mut start)).map_err(|e| RunError::file("read", path, &e))?;
+    Ok(start == MAGIC)
 }
 
 fn checksum(bytes: &[u8]) -> u64 {
@@ -94,7 +106,7 @@ impl Artifact {
             let Some(content) = bytes.get(start..end) else { return damaged() };
             match (name.as_str(), name.strip_prefix("code.")) {
                 ("manifest", _) => {
-                    artifact.manifest = serde_json::from_slice(content).or_else(|e| wrong!("{from} has a manifest that cannot be read: {e}"))?;
+                    artifact.manifest = serde_json::from_slice(content).map_err(|e| refuse!("{from} has a manifest that cannot be read: {e}"))?;
                     seen = true;
                 }
                 ("weights", _) => artifact.weights = Some(content.to_vec()),

@@ -3,7 +3,7 @@
 //! Every file but the log is written aside and renamed. The log is only appended to; a checkpoint knows its length, so that resuming cuts off
 //! lines written after it.
 
-use crate::error::{Result, RunError, wrong};
+use crate::error::{Result, RunError, refuse, wrong};
 use crate::files;
 use crate::program::last_run;
 use crate::tensors::Tensors;
@@ -112,7 +112,7 @@ impl Folder {
     /// Not writable; the former checkpoint is then still there.
     pub fn save_last(&mut self, store: &Tensors, position: &mut Position) -> Result<()> {
         position.log = self.length;
-        let note = serde_json::to_string(position).or_else(|e| wrong!("the position cannot be written: {e}"))?;
+        let note = serde_json::to_string(position).map_err(|e| refuse!("the position cannot be written: {e}"))?;
         files::write(&self.path.join("last.safetensors"), &weights::to_bytes(store, ALL, Some(&note))?)
     }
 

@@ -74,8 +74,7 @@ pub struct Command {
 pub fn parse(args: &[String]) -> Result<Command> {
     let usage = |text: String| Err(RunError::Usage(text));
     let options = train::Options { runs: "runs".into(), ..Default::default() };
-    let mut command =
-        Command { what: What::Train(None), options, threads: 0, style: Style::Text, data: None, inputs: vec![], output: ".".into() };
+    let mut command = Command { what: What::Train(None), options, threads: 0, style: Style::Text, data: None, inputs: vec![], output: ".".into() };
     let (mut chosen, mut rest) = (false, args.iter());
     while let Some(arg) = rest.next() {
         let (flag, inline) = match arg.split_once('=') {
@@ -83,7 +82,7 @@ pub fn parse(args: &[String]) -> Result<Command> {
             _ => (arg.as_str(), None),
         };
         let mut value = || inline.clone().or_else(|| rest.next().cloned()).ok_or_else(|| RunError::Usage(format!("{flag} needs a value")));
-        let whole = |text: String| text.parse::<u64>().or_else(|_| Err(RunError::Usage(format!("{flag} needs a whole number, not {text}"))));
+        let whole = |text: String| text.parse::<u64>().map_err(|_| RunError::Usage(format!("{flag} needs a whole number, not {text}")));
         let pair = |text: String| match text.split_once('=') {
             Some((name, value)) if !name.is_empty() && !value.is_empty() => Ok((name.to_string(), value.to_string())),
             _ => Err(RunError::Usage(format!("{flag} needs NAME=VALUE, not {text}"))),

@@ -4,7 +4,7 @@
 //! [`Dataset::gather`] copies samples into a batch.
 
 use crate::dtype::{DType, Scalar};
-use crate::error::{Result, RunError, wrong};
+use crate::error::{Result, RunError, refuse, wrong};
 use crate::recipe::{Column, Data, Scaling};
 use crate::split::split;
 use crate::table;
@@ -42,7 +42,9 @@ impl Dataset {
         let columns: Vec<&Column> = data.columns.iter().filter(|c| used(&c.name) || stratum(&c.name)).collect();
         let (rows, mut raw) = read_columns(data, &columns, &|t| folder.join(&*data.tables[t].path))?;
         let classes = |name: &str| -> Result<Vec<i64>> {
-            let Some(k) = columns.iter().position(|c| &*c.name == name) else { return wrong!("data {} has no column {name} to stratify by", data.name) };
+            let Some(k) = columns.iter().position(|c| &*c.name == name) else {
+                return wrong!("data {} has no column {name} to stratify by", data.name);
+            };
             let (column, field) = (columns[k], &raw[k]);
             if column.dtype != DType::I64 || field.width != 1 || column.steps.contains(&Scaling::Standardize) {
                 return wrong!("data {}: parts can be stratified by a column of classes, which {name} is not", data.name);
@@ -51,10 +53,12 @@ impl Dataset {
             scale(column, &mut copy, &[], &mut vec![], None)?;
             Ok(copy.values.iter().map(|&x| x as i64).collect())
         };
-        let parts = split(&data.parts, rows, &classes).or_else(|e| wrong!("data {}: {e}", data.name))?;
+        let parts = split(&data.parts, rows, &classes).map_err(|e| refuse!("data {}: {e}", data.name))?;
         let mut values = vec![];
         for (column, field) in columns.iter().zip(&mut raw) {
-            values.push(finish(column, field, &parts[0].1, None).or_else(|e| wrong!("{}: {e}", folder.join(&*data.tables[column.table].path).display()))?);
+            values.push(
+                finish(column, field, &parts[0].1, None).map_err(|e| refuse!("{}: {e}", folder.join(&*data.tables[column.table].path).display()))?,
+            );
         }
         Ok(Dataset { name: data.name.clone(), rows, values, parts })
     }
@@ -71,7 +75,7 @@ impl Dataset {
         for (column, field) in columns.iter().zip(&mut raw) {
             let known = self.values.iter().find(|v| v.column.name == column.name);
             let done = finish(column, field, &[], known.map(|v| v.statistics.as_slice()));
-            values.push(done.or_else(|e| wrong!("{}: {e}", file.display()))?);
+            values.push(done.map_err(|e| refuse!("{}: {e}", file.display()))?);
         }
         Ok(Dataset { name: self.name.clone(), rows, values, parts: vec![] })
     }
@@ -126,7 +130,8 @@ fn read_columns(data: &Data, columns: &[&Column], path: &dyn Fn(usize) -> PathBu
         if mine.is_empty() {
             continue;
         }
-        let wanted: Vec<table::Wanted> = mine.iter().flat_map(|&k| columns[k].fields.iter().map(move |f| (f.as_str(), columns[k].classes_named.as_slice()))).collect();
+        let wanted: Vec<table::Wanted> =
+            mine.iter().flat_map(|&k| columns[k].fields.iter().map(move |f| (f.as_str(), columns[k].classes_named.as_slice()))).collect();
         let read = table::read(table, &path(t), &wanted)?;
         match rows {
             Some((count, other)) if count != read.count => {
@@ -141,7 +146,10 @@ fn read_columns(data: &Data, columns: &[&Column], path: &dyn Fn(usize) -> PathBu
                 0 => table::Field { width: 1, values: (0..read.count).map(|i| i as f64).collect() },
                 _ => table::Field {
                     width: parts.iter().map(|f| f.width).sum(),
-                    values: (0..read.count).flat_map(|i| parts.iter().flat_map(move |f| &f.values[i * f.width..(i + 1) * f.width])).copied().collect(),
+                    values: (0..read.count)
+                        .flat_map(|i| parts.iter().flat_map(move |f| &f.values[i * f.width..(i + 1) * f.width]))
+                        .copied()
+                        .collect(),
                 },
             };
         }
@@ -168,7 +176,13 @@ fn finish(column: &Column, field: &mut table::Field, train: &[u32], known: Optio
     Ok(Values { column: column.clone(), bytes, stride: width * per_sample, statistics })
 }
 
-fn scale(column: &Column, field: &mut table::Field, train: &[u32], statistics: &mut Vec<(Vec<f64>, Vec<f64>)>, known: Option<&[(Vec<f64>, Vec<f64>)]>) -> Result<()> {
+fn scale(
+    column: &Column,
+    field: &mut table::Field,
+    train: &[u32],
+    statistics: &mut Vec<(Vec<f64>, Vec<f64>)>,
+    known: Option<&[(Vec<f64>, Vec<f64>)]>,
+) -> Result<()> {
     let (width, values) = (field.width, &mut field.values);
     for step in &column.steps {
         match *step {

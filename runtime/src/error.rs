@@ -56,8 +56,14 @@ impl std::error::Error for RunError {}
 /// The result of everything that can fail in a run.
 pub type Result<T> = std::result::Result<T, RunError>;
 
+/// `RunError::Wrong(..)` from a format string.
+macro_rules! refuse {
+    ($($arg:tt)*) => { $crate::error::RunError::Wrong(format!($($arg)*)) };
+}
+pub(crate) use refuse;
+
 /// `Err(RunError::Wrong(..))` from a format string.
 macro_rules! wrong {
-    ($($arg:tt)*) => { Err($crate::error::RunError::Wrong(format!($($arg)*))) };
+    ($($arg:tt)*) => { Err($crate::error::refuse!($($arg)*)) };
 }
 pub(crate) use wrong;

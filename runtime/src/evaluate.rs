@@ -81,7 +81,7 @@ pub fn columns_used(program: &Program, recipe: &Recipe) -> Vec<Arc<str>> {
 /// Run-time scalars of an evaluation: the recipe's, and those that the loop fills in.
 pub fn scalars_of(recipe: &Recipe) -> Vec<(Arc<str>, f64)> {
     let mut scalars = recipe.scalars.clone();
-    for name in ["epoch", "steps", "steps_per_epoch"] {
+    for name in ["step", "epoch", "steps", "steps_per_epoch"] {
         if scalars.iter().all(|(n, _)| &**n != name) {
             scalars.push((name.into(), 0.0));
         }
@@ -97,7 +97,11 @@ pub fn evaluate(program: &Program, recipe: &Recipe, part: &str, dims: &Dims, mac
     let used = columns_used(program, recipe);
     let section = crate::data::section(&program.manifest.data, &recipe.data)?;
     let data = Dataset::load(section, &program.folder, &|name| used.iter().any(|u| &**u == name))?;
-    let data = if !data.has_part(part) && part != "all" && Path::new(part).is_file() { data.load_file(section, Path::new(part), &|name| used.iter().any(|u| &**u == name))? } else { data };
+    let data = if !data.has_part(part) && part != "all" && Path::new(part).is_file() {
+        data.load_file(section, Path::new(part), &|name| used.iter().any(|u| &**u == name))?
+    } else {
+        data
+    };
     let rows = if Path::new(part).is_file() && !data.has_part(part) { data.part("all")? } else { data.part(part)? };
     let sums = sums_of(recipe);
     let setting = Setting { program, data: &data, dims, sums: &sums };

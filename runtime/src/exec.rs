@@ -4,7 +4,7 @@
 //! arrays and allocates nothing. No result depends on the number of threads: tasks of a launch are independent, and a launch ends before the next starts.
 
 use crate::dtype::{DType, Scalar};
-use crate::error::{Result, RunError, wrong};
+use crate::error::{Result, RunError, refuse, wrong};
 use crate::manifest::{BufferId, Entry, Manifest, Sink, Source, Step, Storage};
 use crate::memory::{ALIGN, Aligned};
 use crate::pool::Pool;
@@ -148,8 +148,9 @@ impl Prepared {
             );
             shapes.push(shape);
         }
-        let layout = layout(entry, &bytes)?;
-        let mut at: Vec<Option<At>> = layout.offsets.iter().map(|o| o.map(At::Arena)).collect();
+        let placed = crate::place::plan(plan, &bytes).ok_or_else(|| RunError::World(format!("{} does not fit in memory", entry.name)))?;
+        let (offsets, arena_bytes) = placed;
+        let mut at: Vec<Option<At>> = offsets.into_iter().map(|o| o.map(At::Arena)).collect();
         let (mut inputs, mut given) = (vec![], 0usize);
         for (source, id) in &entry.inputs {
             let i = *id as usize;
@@ -169,10 +170,10 @@ impl Prepared {
         for i in 0..at.len() {
             at[i] = at[root(entry, i)?];
         }
-        let (arena, given) = (Aligned::zeroed(layout.bytes)?, Aligned::zeroed(given)?);
+        let (arena, given) = (Aligned::zeroed(arena_bytes)?, Aligned::zeroed(given)?);
         for (i, buffer) in plan.buffers.iter().enumerate() {
             if let (Storage::Constant(values), Some(At::Arena(start))) = (&buffer.storage, at[i]) {
-                // SAFETY: `layout` has kept `bytes[i]` bytes at `start` for this buffer.
+                // SAFETY: `place` has kept `bytes[i]` bytes at `start` for this buffer.
                 let to = unsafe { std::slice::from_raw_parts_mut(arena.as_ptr().add(start), bytes[i]) };
                 if !write_scalars(to, buffer.dtype, values) {
                     return broken(entry);
@@ -345,7 +346,7 @@ impl Resolve<'_> {
     fn arg(&self, made: &mut Prepared, id: BufferId) -> Result<usize> {
         let slot = made.args.len();
         match self.at.get(id as usize).copied().flatten() {
-            // SAFETY: offsets lie inside the allocation, by `layout` and by the sum of the inputs.
+            // SAFETY: offsets lie inside the allocation, by `place` and by the sum of the inputs.
             Some(At::Arena(start)) => made.args.push(unsafe { made.arena.as_ptr().add(start) }),
             // SAFETY: as above.
             Some(At::Given(start)) => made.args.push(unsafe { made.given.as_ptr().add(start) }),
@@ -370,7 +371,7 @@ impl Resolve<'_> {
                     self.arg(made, *id)?;
                 }
                 for size in &launch.sizes {
-                    made.sizes.push(size.eval(self.dims).or_else(|e| wrong!("{}: {e}", what()))?);
+                    made.sizes.push(size.eval(self.dims).map_err(|e| refuse!("{}: {e}", what()))?);
                 }
                 let tasks = eval(&launch.tasks, self.dims, &what)?;
                 let cost = launch.cost.eval(self.dims).unwrap_or(i64::MAX).max(1).saturating_mul(tasks);
@@ -433,31 +434,9 @@ fn broken<T>(entry: &Entry) -> Result<T> {
     wrong!("the plan of {} contradicts itself: the artifact is damaged", entry.name)
 }
 
-/// Where the arena's buffers lie, and its size.
-struct Layout {
-    offsets: Vec<Option<usize>>,
-    bytes: usize,
-}
-
 /// The next multiple of [`ALIGN`].
 fn align(n: usize) -> usize {
     n.div_ceil(ALIGN) * ALIGN
-}
-
-/// One after the other.
-fn layout(entry: &Entry, bytes: &[usize]) -> Result<Layout> {
-    let (mut offsets, mut end) = (vec![], 0usize);
-    for (buffer, &n) in entry.plan.buffers.iter().zip(bytes) {
-        offsets.push(match buffer.storage {
-            Storage::Arena | Storage::Result | Storage::Constant(_) => {
-                let start = end;
-                end = align(end.checked_add(n).filter(|&e| e < isize::MAX as usize / 2).ok_or_else(|| RunError::World("out of memory".into()))?);
-                Some(start)
-            }
-            Storage::Input | Storage::Alias(_) => None,
-        });
-    }
-    Ok(Layout { offsets, bytes: end })
 }
 
 /// Writes `values` as elements of `dtype`; false if they do not fit `to` exactly.
@@ -471,3 +450,7 @@ pub(crate) fn write_scalars(to: &mut [u8], dtype: DType, values: &[Scalar]) -> b
     }
     true
 }
+
+#[cfg(test)]
+#[path = "exec_tests.rs"]
+mod tests;

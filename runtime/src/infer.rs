@@ -63,7 +63,14 @@ pub fn read_inputs(entry: &Entry, files: &[(String, PathBuf)]) -> Result<BTreeMa
 ///
 /// # Errors
 /// Inputs that do not fit; a failed check.
-pub fn infer(program: &Program, entry: &Entry, inputs: &BTreeMap<String, Tensor>, dims: &Dims, seed: u64, machine: &mut Machine) -> Result<Vec<(String, Tensor)>> {
+pub fn infer(
+    program: &Program,
+    entry: &Entry,
+    inputs: &BTreeMap<String, Tensor>,
+    dims: &Dims,
+    seed: u64,
+    machine: &mut Machine,
+) -> Result<Vec<(String, Tensor)>> {
     let dims = solve_dims(program.manifest, entry, dims, &|name| inputs.get(name).map(|t| t.shape.clone()))?;
     let mut run = machine.prepare(program.manifest, entry, &dims)?;
     for i in 0..run.inputs().len() {

@@ -5,7 +5,7 @@
 //! Sizes are compared with the file's before anything is allocated.
 
 use crate::dtype::DType;
-use crate::error::{Result, RunError, wrong};
+use crate::error::{Result, RunError, refuse};
 use crate::tensor::{Tensor, elements};
 use std::collections::BTreeMap;
 use std::io::{Cursor, Read, Write};
@@ -19,7 +19,7 @@ const MAX_HEADER: usize = 1 << 16;
 /// # Errors
 /// Not readable; not such a file; objects inside.
 pub fn read_npy(path: &Path) -> Result<Tensor> {
-    parse(&crate::files::read(path)?).or_else(|e| wrong!("{}: {e}", path.display()))
+    parse(&crate::files::read(path)?).map_err(|e| refuse!("{}: {e}", path.display()))
 }
 
 /// The arrays in a `.npz` file, by name.
@@ -27,7 +27,7 @@ pub fn read_npy(path: &Path) -> Result<Tensor> {
 /// # Errors
 /// Not readable; not such a file; objects inside.
 pub fn read_npz(path: &Path) -> Result<BTreeMap<String, Tensor>> {
-    parse_npz(&crate::files::read(path)?).or_else(|e| wrong!("{}: {e}", path.display()))
+    parse_npz(&crate::files::read(path)?).map_err(|e| refuse!("{}: {e}", path.display()))
 }
 
 /// The arrays of a `.npz` archive in memory.

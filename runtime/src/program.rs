@@ -3,7 +3,7 @@
 use crate::artifact::Artifact;
 use crate::data::Dataset;
 use crate::dtype::{DType, Scalar};
-use crate::error::{Result, RunError, wrong};
+use crate::error::{Result, RunError, refuse, wrong};
 use crate::exec::{Kernels, Port, Prepared};
 use crate::manifest::{Entry, Manifest, Sink, Source};
 use crate::pool::Pool;
@@ -50,7 +50,12 @@ impl Program<'_> {
             (None, _) => Err(RunError::Usage(format!("the program has several recipes: choose one of train:{}", known.join(", train:")))),
             (Some(name), _) => {
                 let found = recipes.iter().find(|r| &*r.name == name);
-                found.ok_or_else(|| RunError::Wrong(format!("the program has no recipe {name}; it has {}", if known.is_empty() { "none".into() } else { known.join(", ") })))
+                found.ok_or_else(|| {
+                    RunError::Wrong(format!(
+                        "the program has no recipe {name}; it has {}",
+                        if known.is_empty() { "none".into() } else { known.join(", ") }
+                    ))
+                })
             }
         }
     }
@@ -70,7 +75,9 @@ impl Program<'_> {
             for i in 0..run.inputs().len() {
                 match run.inputs()[i].end {
                     Source::Key => write(run.input_mut(i), DType::I64, 0.0, key(seed, Stream::Init, 0) as i64),
-                    Source::Step | Source::Data(_) | Source::Scalar(_) | Source::Tensor(_) => return wrong!("the entry {} needs more than a key", entry.name),
+                    Source::Step | Source::Data(_) | Source::Scalar(_) | Source::Tensor(_) => {
+                        return wrong!("the entry {} needs more than a key", entry.name);
+                    }
                 }
             }
             machine.run(&mut run)?;
@@ -88,7 +95,9 @@ impl Program<'_> {
             (Some(file), _) => crate::weights::load(&mut store, &weights_path(file, Path::new(""), runs)?)?,
             (None, Some(inside)) => drop(crate::weights::from_bytes(&mut store, crate::weights::MODEL, inside, "the artifact's weights")?),
             (None, None) if store.iter(crate::weights::MODEL).next().is_some() => {
-                return Err(RunError::Usage("the program has no trained weights: give --weights FILE, or --weights run:NAME for the last run of a recipe".into()));
+                return Err(RunError::Usage(
+                    "the program has no trained weights: give --weights FILE, or --weights run:NAME for the last run of a recipe".into(),
+                ));
             }
             (None, None) => {}
         }
@@ -196,7 +205,7 @@ pub fn solve_dims(manifest: &Manifest, entry: &Entry, known: &Dims, shapes: &dyn
     crate::exec::check_dims(manifest, &dims)?;
     for (name, buffer, shape) in &named {
         for (axis, (size, &n)) in buffer.shape.iter().zip(shape).enumerate() {
-            let wanted = size.eval(&dims).or_else(|e| wrong!("axis {axis} of {name}: {e}"))?;
+            let wanted = size.eval(&dims).map_err(|e| refuse!("axis {axis} of {name}: {e}"))?;
             if wanted != n {
                 return wrong!("{name} has the shape {shape:?}, but the program wants {}: axis {axis} would be {wanted}", axes(&buffer.shape));
             }
@@ -321,7 +330,11 @@ impl Finish {
             }
         }
         let find = |name: &Arc<str>| run.results().iter().position(|p| matches!(&p.end, Sink::Result(n) if n == name));
-        let results = recipe.metrics.iter().map(|m| find(&m.name).map_or_else(|| wrong!("{} does not give {}", entry.name, m.name), Ok)).collect::<Result<_>>()?;
+        let results = recipe
+            .metrics
+            .iter()
+            .map(|m| find(&m.name).map_or_else(|| wrong!("{} does not give {}", entry.name, m.name), Ok))
+            .collect::<Result<_>>()?;
         Ok(Finish { inputs, results, run })
     }
 

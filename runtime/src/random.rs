@@ -40,14 +40,14 @@ impl Generator {
     }
 
     /// The next 64 bits.
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(GOLDEN);
         mix(self.0)
     }
 
     /// A number in `0..n`: the high half of the 128-bit product (bias under n / 2^64).
     pub fn below(&mut self, n: usize) -> usize {
-        ((self.next() as u128 * n as u128) >> 64) as usize
+        ((self.draw() as u128 * n as u128) >> 64) as usize
     }
 
     /// Fisher and Yates, from the last position down.
@@ -67,7 +67,7 @@ mod tests {
     #[test]
     fn stable_forever() {
         let mut g = Generator::new(1234567);
-        assert_eq!([g.next(), g.next()], [6457827717110365317, 3203168211198807973]);
+        assert_eq!([g.draw(), g.draw()], [6457827717110365317, 3203168211198807973]);
         let mut order: Vec<u32> = (0..10).collect();
         Generator::new(42).shuffle(&mut order);
         assert_eq!(order, [8, 3, 6, 5, 4, 0, 9, 2, 1, 7]);

@@ -119,7 +119,7 @@ pub struct Recipe {
     pub shuffle: bool,
     /// Leaves out a last batch that is not full.
     pub drop_last: bool,
-    /// Run-time scalars and their values before `--set`; `epoch`, `steps` and `steps_per_epoch` are filled in by the loop.
+    /// Run-time scalars and their values before `--set`; `step` and `epoch` (both from 1), `steps` and `steps_per_epoch` are filled in by the loop.
     pub scalars: Vec<(Arc<str>, f64)>,
     /// Metrics in order; the first is always `loss`.
     pub metrics: Vec<Metric>,

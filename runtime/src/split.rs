@@ -9,7 +9,7 @@
 //!
 //! A part's rows are then sorted. What remains is `train`.
 
-use crate::error::{Result, wrong};
+use crate::error::{Result, refuse, wrong};
 use crate::random::Generator;
 use crate::recipe::Part;
 use std::collections::BTreeMap;
@@ -20,11 +20,11 @@ use std::sync::Arc;
 /// # Errors
 /// A part that would be empty, or more rows than there are.
 pub fn split(parts: &[Part], rows: usize, classes: &dyn Fn(&str) -> Result<Vec<i64>>) -> Result<Vec<(Arc<str>, Vec<u32>)>> {
-    let mut left: Vec<u32> = (0..u32::try_from(rows).or_else(|_| wrong!("more than 2^32 rows are not supported"))?).collect();
+    let mut left: Vec<u32> = (0..u32::try_from(rows).map_err(|_| refuse!("more than 2^32 rows are not supported"))?).collect();
     let mut made = vec![];
     for part in parts {
         let wanted = (part.fraction * rows as f64 + 0.5).floor();
-        if !(wanted >= 1.0) {
+        if wanted < 1.0 || wanted.is_nan() {
             return wrong!("the part {} would be empty: {}% of {rows} rows", part.name, part.fraction * 100.0);
         }
         if wanted > left.len() as f64 {

@@ -3,7 +3,7 @@
 //! In: a [`Table`] and the fields that somebody uses. Out: those fields' numbers, finite, row by row. Whatever cannot be a number is an error
 //! that names file, row (from 1, without the header) and column.
 
-use crate::error::{Result, RunError, wrong};
+use crate::error::{Result, RunError, refuse, wrong};
 use crate::recipe::{Format, Header, Table};
 use crate::tensor::Tensor;
 use crate::{dtype::DType, files, npy};
@@ -42,13 +42,13 @@ pub fn read(table: &Table, path: &Path, wanted: &[Wanted]) -> Result<Rows> {
     let mut bytes = files::read(path)?;
     if path.extension().is_some_and(|e| e == "gz") {
         let mut plain = Vec::new();
-        flate2::read::MultiGzDecoder::new(bytes.as_slice()).read_to_end(&mut plain).or_else(|e| wrong!("{name} is not a whole gzip file: {e}"))?;
+        flate2::read::MultiGzDecoder::new(bytes.as_slice()).read_to_end(&mut plain).map_err(|e| refuse!("{name} is not a whole gzip file: {e}"))?;
         bytes = plain;
     }
     let rows = match &table.format {
         Format::Csv { header, separator } => csv(&bytes, &name, header, *separator, wanted),
-        Format::Npz => arrays(npy::parse_npz(&bytes).or_else(|e| wrong!("{name}: {e}"))?, &name, wanted),
-        Format::Npy => arrays([("data".to_string(), npy::parse(&bytes).or_else(|e| wrong!("{name}: {e}"))?)].into(), &name, wanted),
+        Format::Npz => arrays(npy::parse_npz(&bytes).map_err(|e| refuse!("{name}: {e}"))?, &name, wanted),
+        Format::Npy => arrays([("data".to_string(), npy::parse(&bytes).map_err(|e| refuse!("{name}: {e}"))?)].into(), &name, wanted),
     }?;
     if rows.count == 0 { wrong!("{name} has no rows") } else { Ok(rows) }
 }
@@ -134,7 +134,9 @@ fn word(text: &str, words: &[String], place: &dyn Fn() -> String) -> Result<f64>
 fn arrays(arrays: BTreeMap<String, Tensor>, file: &str, wanted: &[Wanted]) -> Result<Rows> {
     let mut rows = Rows::default();
     for (field, words) in wanted {
-        let Some(array) = arrays.get(*field) else { return wrong!("{file} has no array {field}; it has {}", list(arrays.keys().map(String::as_str))) };
+        let Some(array) = arrays.get(*field) else {
+            return wrong!("{file} has no array {field}; it has {}", list(arrays.keys().map(String::as_str)));
+        };
         let Some(&count) = array.shape.first() else { return wrong!("{file}: the array {field} is a single number, not rows") };
         if !words.is_empty() {
             return wrong!("{file}: the array {field} holds numbers, not words");

@@ -6,7 +6,7 @@
 
 use crate::checkpoint::{Folder, Position};
 use crate::data::{self, Dataset};
-use crate::error::{Result, RunError, wrong};
+use crate::error::{Result, RunError, refuse, wrong};
 use crate::evaluate::{Evaluator, columns_used, scalars_of, sums_of};
 use crate::program::{Batch, Machine, Program, Setting, StepValues, weights_path};
 use crate::random::{Generator, Stream, key};
@@ -102,11 +102,13 @@ pub fn train(program: &Program, name: Option<&str>, options: &Options, machine: 
     let rows = data.part("train")?;
     let length = plan_length(&recipe, rows.len(), &order)?;
     if let Some(stop) = &recipe.early_stop {
-        data.part(&stop.part).or_else(|e| wrong!("early stopping watches {}: {e}", stop.part))?;
+        data.part(&stop.part).map_err(|e| refuse!("early stopping watches {}: {e}", stop.part))?;
     }
     let order = match order {
         Order::Given(at, per_epoch) => {
-            let row = |&i: &u32| rows.get(i as usize).copied().map_or_else(|| wrong!("the given batches name sample {i}, but train has {}", rows.len()), Ok);
+            let row = |&i: &u32| {
+                rows.get(i as usize).copied().map_or_else(|| wrong!("the given batches name sample {i}, but train has {}", rows.len()), Ok)
+            };
             Order::Given(at.iter().map(row).collect::<Result<_>>()?, per_epoch)
         }
         Order::Drawn => Order::Drawn,
@@ -133,7 +135,19 @@ pub fn train(program: &Program, name: Option<&str>, options: &Options, machine: 
             folder
         }
     };
-    let mut run = Run { setting: &setting, recipe: &recipe, rows, order, length, position, folder, evaluator, report, batches: vec![], scalars: scalars_of(&recipe) };
+    let mut run = Run {
+        setting: &setting,
+        recipe: &recipe,
+        rows,
+        order,
+        length,
+        position,
+        folder,
+        evaluator,
+        report,
+        batches: vec![],
+        scalars: scalars_of(&recipe),
+    };
     run.set_scalar("steps", length.steps as f64);
     run.set_scalar("steps_per_epoch", length.per_epoch as f64);
     run.all(options.log_steps, machine, stop)
@@ -181,7 +195,7 @@ fn given_batches(path: &Path, recipe: &mut Recipe) -> Result<Order> {
         return wrong!("{name} holds {}{:?}, not whole numbers [steps, batch]", array.dtype, array.shape);
     }
     recipe.batch = array.shape.last().copied().unwrap_or(1);
-    let row = |&i: &i64| u32::try_from(i).or_else(|_| wrong!("{name} names sample {i}"));
+    let row = |&i: &i64| u32::try_from(i).map_err(|_| refuse!("{name} names sample {i}"));
     let per_epoch = array.shape.len().checked_sub(3).map(|_| array.shape[array.shape.len() - 2] as u64);
     Ok(Order::Given(array.as_i64().iter().map(row).collect::<Result<_>>()?, per_epoch))
 }
@@ -236,7 +250,7 @@ impl Run<'_> {
             Generator::new(key(self.recipe.seed, Stream::Order, epoch)).shuffle(&mut order);
         }
         self.rows = plain;
-        self.set_scalar("epoch", epoch as f64);
+        self.set_scalar("epoch", epoch as f64 + 1.0);
         self.report.begin(&format!("epoch {}", epoch + 1), self.position.in_epoch, steps);
         while self.position.in_epoch < steps {
             self.step(&order, sums, log_steps, machine)?;
@@ -250,7 +264,8 @@ impl Run<'_> {
     }
 
     fn step(&mut self, order: &[u32], sums: &mut [f64], log_steps: bool, machine: &mut Machine) -> Result<()> {
-        let batch = self.recipe.batch as usize;
+        let (step, batch) = (self.position.step + 1, self.recipe.batch as usize);
+        self.set_scalar("step", step as f64);
         let (from, at) = match &self.order {
             Order::Given(rows, _) => (rows.as_slice(), self.position.step as usize * batch),
             Order::Drawn => (order, self.position.in_epoch as usize * batch),
@@ -264,7 +279,6 @@ impl Run<'_> {
                 self.batches.len() - 1
             }
         };
-        let step = self.position.step + 1;
         let values = StepValues { rows, scalars: &self.scalars, step, key: key(self.recipe.seed, Stream::Step, step) };
         if log_steps {
             let mut own = vec![0.0; sums.len()];
@@ -307,7 +321,12 @@ impl Run<'_> {
         line.insert("seconds".into(), json!(seconds));
         let line = Value::Object(line);
         self.folder.log(&line)?;
-        let words = format!("epoch {:>3}  {}  {seconds:.2} s{}", self.position.epoch, self.metrics_words(&parts), if better && self.recipe.early_stop.is_some() { "  best" } else { "" });
+        let words = format!(
+            "epoch {:>3}  {}  {seconds:.2} s{}",
+            self.position.epoch,
+            self.metrics_words(&parts),
+            if better && self.recipe.early_stop.is_some() { "  best" } else { "" }
+        );
         self.report.line(&words, &line);
         Ok(())
     }
@@ -364,7 +383,9 @@ impl Run<'_> {
     }
 
     fn metrics_words(&self, parts: &[(Arc<str>, Vec<f64>)]) -> String {
-        let of = |(part, values): &(Arc<str>, Vec<f64>)| self.recipe.metrics.iter().zip(values).map(|(m, v)| format!("{part}.{} {v:.4}", m.name)).collect::<Vec<_>>();
+        let of = |(part, values): &(Arc<str>, Vec<f64>)| {
+            self.recipe.metrics.iter().zip(values).map(|(m, v)| format!("{part}.{} {v:.4}", m.name)).collect::<Vec<_>>()
+        };
         parts.iter().flat_map(of).collect::<Vec<_>>().join("  ")
     }
 }
@@ -373,3 +394,7 @@ impl Run<'_> {
 pub fn number(x: f64) -> Value {
     if x.is_finite() { json!(x) } else { json!(x.to_string()) }
 }
+
+#[cfg(test)]
+#[path = "train_tests.rs"]
+mod tests;

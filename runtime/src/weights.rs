@@ -96,7 +96,8 @@ fn with_prefix<'a>(store: &Tensors, roles: &[Role], found: BTreeMap<String, Foun
 /// Compares everything, then copies.
 fn fill(store: &mut Tensors, roles: &[Role], found: BTreeMap<String, Found>, from: &str) -> Result<()> {
     let mut found = with_prefix(store, roles, found);
-    let (mut problems, mut copies): (Vec<String>, Vec<(usize, Cow<[u8]>)>) = (vec![], vec![]);
+    let mut problems: Vec<String> = vec![];
+    let mut copies: Vec<(usize, Cow<[u8]>)> = vec![];
     for i in (0..store.len()).filter(|&i| roles.contains(&store.decl(i).role)) {
         let decl = store.decl(i);
         match found.remove(&*decl.path) {

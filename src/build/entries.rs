@@ -22,7 +22,7 @@ pub(super) fn add(module: &mut Module, program: &Program, done: &[FunctionId], u
     for model in &program.models {
         let instance = &program.functions[model.infer.0 as usize];
         let function = without_updates(module, program, model.infer, done, updated);
-        let path = |path: &str| absolute(program, &model.name, path);
+        let path = |path: &str| absolute(&model.name, path);
         let inputs = sources(instance, &|name| Source::Data(name.into()), &path);
         let result = |(k, (name, _)): (usize, &(Option<Arc<str>>, _))| {
             Sink::Result(match (name, k) {
@@ -38,12 +38,12 @@ pub(super) fn add(module: &mut Module, program: &Program, done: &[FunctionId], u
         let name = &recipe.settings.name;
         let instance = &program.functions[recipe.eval.0 as usize];
         let function = without_updates(module, program, recipe.eval, done, updated);
-        let inputs = sources(instance, &|name| Source::Data(name.into()), &|path| path.into());
+        let inputs = sources(instance, &|name| Source::Data(name.into()), &bare);
         let results = accumulators(recipe).into_iter().map(Sink::Accumulate).collect();
         module.entries.push(Entry { name: format!("eval:{name}").into(), function, inputs, results });
 
         let instance = &program.functions[recipe.finish.0 as usize];
-        let inputs = sources(instance, &|name| Source::Scalar(name.into()), &|path| path.into());
+        let inputs = sources(instance, &|name| Source::Scalar(name.into()), &bare);
         let results = recipe.settings.metrics.iter().map(|m| Sink::Result(m.name.clone())).collect();
         module.entries.push(Entry { name: format!("finish:{name}").into(), function: done[recipe.finish.0 as usize], inputs, results });
     }
@@ -68,14 +68,14 @@ fn weights(program: &Program) -> BTreeMap<Arc<str>, &WeightDecl> {
     for model in &program.models {
         for id in [model.infer, model.train] {
             for w in &program.functions[id.0 as usize].weights {
-                all.entry(absolute(program, &model.name, &w.path)).or_insert(w);
+                all.entry(absolute(&model.name, &w.path)).or_insert(w);
             }
         }
     }
     for recipe in &program.recipes {
         for id in [recipe.train, recipe.eval] {
             for w in &program.functions[id.0 as usize].weights {
-                all.entry(w.path.clone()).or_insert(w);
+                all.entry(bare(&w.path)).or_insert(w);
             }
         }
     }
@@ -87,7 +87,7 @@ fn states<'a>(program: &'a Program, recipe: &Recipe) -> Vec<(Arc<str>, &'a Weigh
     let parameters = &program.functions[recipe.train.0 as usize].weights;
     let mut all = vec![];
     for update in &recipe.updates {
-        let parameter = &parameters[update.parameter.0 as usize].path;
+        let parameter = &bare(&parameters[update.parameter.0 as usize].path);
         for state in &program.functions[update.optimizer.0 as usize].weights {
             all.push((state_path(recipe, state, parameter), state));
         }
@@ -100,10 +100,14 @@ pub(super) fn state_path(recipe: &Recipe, state: &WeightDecl, parameter: &str) -
     format!("{}/{}/{parameter}", recipe.settings.name, state.path).into()
 }
 
-/// The absolute path of a model's weight: its own are relative to it, those of other models it calls start with their names.
-fn absolute(program: &Program, model: &str, path: &str) -> Arc<str> {
-    let first = path.split('.').next().unwrap_or(path);
-    if first != path && program.models.iter().any(|m| &*m.name == first) { path.into() } else { format!("{model}.{path}").into() }
+/// The absolute path of a model's weight: its own are relative to it, those of other models it calls are absolute and start with `/`.
+fn absolute(model: &str, path: &str) -> Arc<str> {
+    if path.starts_with('/') { bare(path) } else { format!("{model}.{path}").into() }
+}
+
+/// A weight's path without the mark of absolute ones.
+pub(super) fn bare(path: &str) -> Arc<str> {
+    path.strip_prefix('/').unwrap_or(path).into()
 }
 
 /// The names of all accumulators of a recipe, the loss's first.

@@ -46,7 +46,9 @@ impl Body<'_> {
             }
             ExprKind::StopGradient(a) => {
                 let a = self.one(a);
-                self.f().push(Op::StopGradient, [a], ty(&e.types[0]), span)
+                let f = self.f();
+                let known = f.iter().find(|(_, node)| node.op == Op::StopGradient && node.operands == [a]).map(|(node, _)| Value { node, result: 0 });
+                known.unwrap_or_else(|| f.push(Op::StopGradient, [a], ty(&e.types[0]), span))
             }
             ExprKind::Concat { parts, axis } => self.concat(&e.types[0], parts, *axis, span),
             ExprKind::Write { base, piece, start } => self.write(&e.types[0], base, piece, start, span),

@@ -3,6 +3,7 @@
 //! What an inner function uses of the outer one becomes an input of it when it is first used (a capture), so that inner functions take what they need
 //! and nothing else.
 
+use super::entries::bare;
 use crate::check::typed::{Instance, Program};
 use crate::ir::{DType, Expr, Function, FunctionId, Module, Nest, Node, NodeId, Op, Scalar, ScalarOp, Type, Value, load_at};
 use crate::span::Span;
@@ -109,7 +110,7 @@ impl Body<'_> {
         let ty = self.frames[depth - 1].f.ty(outer).clone();
         let text = match name {
             Name::Local(n) => self.instance.locals[n].0.clone(),
-            Name::Weight(n) | Name::Latest(n) => self.instance.weights[n].path.clone(),
+            Name::Weight(n) | Name::Latest(n) => bare(&self.instance.weights[n].path),
             Name::Key => "key".into(),
         };
         let frame = &mut self.frames[depth];

@@ -21,6 +21,7 @@ pub use steps::steps;
 
 use crate::check::typed::{Gradient, GradientOf, Instance, InstanceId, Program, Stmt};
 use crate::ir::{CustomGradient, DType, Function, FunctionId, Module, Op, Type, Value};
+use entries::bare;
 use expr::ty;
 use frame::{Body, Frame, Name, inputs_first};
 use std::collections::{BTreeMap, BTreeSet};
@@ -35,6 +36,7 @@ pub fn build(program: &Program) -> Module {
         let mut body = Body { program, module: &mut module, done: &done, updated: &updated, instance, frames: vec![] };
         let f = body.instance(&names[k], &updated[k]);
         done.push(module.add(f));
+        debug_assert_eq!(*module.function(done[k]).name, names[k], "instances keep their names");
     }
     entries::add(&mut module, program, &done, &updated);
     module
@@ -87,7 +89,7 @@ impl Body<'_> {
             self.input(k, ty(&self.instance.locals[k].1));
         }
         for (k, w) in self.instance.weights.iter().enumerate() {
-            let value = self.f().input(&w.path, ty(&w.ty));
+            let value = self.f().input(&bare(&w.path), ty(&w.ty));
             self.bind(Name::Weight(k), value);
             self.bind(Name::Latest(k), value);
         }
@@ -106,7 +108,7 @@ impl Body<'_> {
             results.push((name.clone(), value));
         }
         for w in updated {
-            results.push((Some(self.instance.weights[*w].path.clone()), self.get(Name::Latest(*w))));
+            results.push((Some(bare(&self.instance.weights[*w].path)), self.get(Name::Latest(*w))));
         }
         self.f().results = results;
         let gradient = self.instance.gradient.as_ref().map(|g| self.gradient(g, updated));
@@ -129,7 +131,7 @@ impl Body<'_> {
             self.input(local.0 as usize, ty(&self.instance.locals[local.0 as usize].1));
         }
         for w in updated.iter().map(|w| &self.instance.weights[*w]).filter(|w| w.ty.dtype.is_float()) {
-            self.f().input(&format!("d.{}", w.path), ty(&w.ty));
+            self.f().input(&format!("d.{}", bare(&w.path)), ty(&w.ty));
         }
         let given = self.f().inputs.len();
         self.stmts(&gradient.body);
@@ -184,7 +186,7 @@ impl Body<'_> {
     /// Names the node of a value that was made since `before`.
     fn name(&mut self, value: Value, before: usize, name: &std::sync::Arc<str>) {
         let node = &mut self.f().nodes[value.node.0 as usize];
-        if value.node.0 as usize >= before && node.name.is_none() {
+        if value.node.0 as usize >= before && node.name.is_none() && &**name != "_" {
             node.name = Some(name.clone());
         }
     }

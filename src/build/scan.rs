@@ -1,5 +1,6 @@
 //! Loops over time: the body becomes a function of its own.
 
+use super::entries::bare;
 use super::expr::ty;
 use super::frame::{Body, Frame, Name, inputs_first};
 use super::walk;
@@ -30,7 +31,7 @@ impl Body<'_> {
             self.input(local.0 as usize, types[k].clone());
         }
         for (k, w) in states.iter().enumerate() {
-            let name = self.instance.weights[*w].path.clone();
+            let name = bare(&self.instance.weights[*w].path);
             let value = self.f().input(&name, types[scan.carries.len() + k].clone());
             self.bind(Name::Weight(*w), value);
             self.bind(Name::Latest(*w), value);
@@ -46,7 +47,7 @@ impl Body<'_> {
             results.push((Some(self.instance.locals[local.0 as usize].0.clone()), self.one(next)));
         }
         for w in &states {
-            results.push((Some(self.instance.weights[*w].path.clone()), self.get(Name::Latest(*w))));
+            results.push((Some(bare(&self.instance.weights[*w].path)), self.get(Name::Latest(*w))));
         }
         for (output, _) in &scan.outputs {
             results.push((None, self.one(output)));

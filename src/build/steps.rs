@@ -1,6 +1,6 @@
 //! Training steps: forward, derivative, clipping, schedule and the optimizer's update as one function a recipe.
 
-use super::entries::{accumulators, fnv64, sources, state_path};
+use super::entries::{accumulators, bare, fnv64, sources, state_path};
 use super::expr::ty;
 use super::frame::{fold_key, inputs_first};
 use super::{function_of, updated};
@@ -43,7 +43,7 @@ impl<'a> Step<'a> {
         let mut f = module.function(function).clone();
         f.name = format!("train.{}", recipe.settings.name).into();
         f.gradient = None;
-        let sources = sources(objective, &|name| Source::Data(name.into()), &|path| path.into());
+        let sources = sources(objective, &|name| Source::Data(name.into()), &bare);
         Step { program, recipe, objective, f, sources, scalars: BTreeMap::new(), span: recipe.span }
     }
 
@@ -56,7 +56,7 @@ impl<'a> Step<'a> {
         let one = self.f.push(Op::Constant([one].into()), [], Type::scalar(one.dtype()), self.span);
         let gradients = grad::vjp(module, &mut self.f, &[(loss, one)], &parameters);
         for (update, gradient) in self.recipe.updates.iter().zip(&gradients) {
-            let path = &self.objective.weights[update.parameter.0 as usize].path;
+            let path = &bare(&self.objective.weights[update.parameter.0 as usize].path);
             let node = &mut self.f.nodes[gradient.node.0 as usize];
             if node.types.len() == 1 {
                 node.name.get_or_insert_with(|| format!("d.{path}").into());
@@ -72,8 +72,8 @@ impl<'a> Step<'a> {
         }
         let declared = self.objective.results.len();
         for (w, (_, value)) in updated.iter().zip(&forward[declared..]) {
-            let path = &self.objective.weights[*w].path;
-            if !self.recipe.settings.frozen.contains(path) {
+            let path = &bare(&self.objective.weights[*w].path);
+            if !self.recipe.settings.frozen.iter().any(|frozen| bare(frozen) == *path) {
                 results.push((Some(path.clone()), *value));
                 sinks.push(Sink::Tensor(path.clone()));
             }
@@ -208,7 +208,7 @@ impl<'a> Step<'a> {
         let recipe = self.recipe;
         let update = &recipe.updates[k];
         let instance = &self.program.functions[update.optimizer.0 as usize];
-        let path = &self.objective.weights[update.parameter.0 as usize].path;
+        let path = &bare(&self.objective.weights[update.parameter.0 as usize].path);
         let mut operands = vec![parameter, gradient];
         for (k, scalar) in update.scalars.iter().enumerate() {
             let wanted = instance.locals[2 + k].1.dtype;
@@ -238,7 +238,7 @@ impl<'a> Step<'a> {
         let mut results = vec![(path.clone(), Value { node, result: 0 })];
         let declared = instance.results.len();
         for (k, (state, _)) in callee.results.iter().enumerate().skip(declared) {
-            let state = instance.weights.iter().find(|w| Some(&w.path) == state.as_ref()).expect("a result behind the declared ones is a state");
+            let state = instance.weights.iter().find(|w| Some(bare(&w.path)) == *state).expect("a result behind the declared ones is a state");
             results.push((state_path(recipe, state, path), Value { node, result: k as u32 }));
         }
         results

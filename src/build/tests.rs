@@ -431,3 +431,24 @@ fn a_training_step_goes_down_the_derivative() {
         }
     }
 }
+
+#[test]
+fn a_derivative_is_an_expression_and_has_a_derivative() {
+    let (x, z) = (real(&["2"]), real(&[]));
+    let cube = eop(ScalarOp::Mul, vec![at(local(0, &x), vec![i(0)]), eop(ScalarOp::Mul, vec![at(local(0, &x), vec![i(0)]); 2])]);
+    let of = comp(&z, &[], fold(FoldKind::Sum, &[(0, "2")], None, cube));
+    let grad = |of, wrt: Vec<Wrt>| expr(ExprKind::Grad { of: Box::new(of), wrt }, &x);
+    let first = let_(1, grad(of, vec![Wrt::Local(Local(0))]));
+    // the gradient times w, differentiated once more by x and by w
+    let product = eop(ScalarOp::Mul, vec![at(local(1, &x), vec![i(1)]), at(weight(0, &x), vec![i(1)])]);
+    let along = comp(&z, &[], fold(FoldKind::Sum, &[(1, "2")], None, product));
+    let both = vec![Wrt::Local(Local(0)), Wrt::Weight(Weight(0))];
+    let both = Expr { kind: ExprKind::Grad { of: Box::new(along), wrt: both }, types: vec![x.clone(); 2], span: S };
+    let body = vec![first, Stmt::Let { targets: vec![Local(2), Local(3)], value: both, span: S }];
+    let locals = [("x", &x), ("g", &x), ("hw", &x), ("gw", &x)];
+    let mut f = instance("f", 1, &locals, body, vec![("g", local(1, &x)), ("hw", local(2, &x)), ("gw", local(3, &x))]);
+    f.weights = vec![decl("w", Role::Parameter, &x, zero())];
+    let module = build(&program(vec![f]));
+    let out = run(&module, "f", &[(&[2], &[2.0, -1.0]), (&[2], &[1.0, 10.0])]);
+    assert_eq!(out, [[12.0, 3.0], [12.0, -60.0], [12.0, 3.0]]);
+}

@@ -1,6 +1,6 @@
 //! Derivatives of operations that move elements: `place`, `scatter`, `sort`.
 
-use crate::grad::expr::{binary, div, mul, renumber, rewrite_index, select, zero};
+use crate::grad::expr::{binary, div, mul, select, zero};
 use crate::grad::nest::linear;
 use crate::grad::points::{Points, cotangent, push_nest, push_scatter, zeros};
 use crate::ir::{
@@ -84,21 +84,19 @@ pub fn scatter(dims: &[Dim], f: &mut Function, id: NodeId, active: &[bool], dy: 
     let Op::Scatter(s) = &node.op else { panic!("not a scatter: {node:?}") };
     let (dtype, span, rank) = (node.types[0].dtype, node.span, s.shape.len());
     let base = node.operands[0];
-    // Expressions number operands without the base here; nothing loads the base.
-    let down = |k: usize| k - 1;
-    let value = renumber(&s.value, &down);
-    let index: Vec<Index> = s.index.iter().map(|i| rewrite_index(i, &Affine::var, &down, &|a| a)).collect();
+    // A load of operand 0 reads the base as it was; scatters made here have a base of their own in front of these operands.
+    let (value, index) = (s.value.clone(), s.index.clone());
     let mut points = Points {
         dims,
         ranges: s.points.clone(),
         outs: s.points.len(),
         guards: s.guards.clone(),
-        operands: node.operands[1..].to_vec(),
-        active: active[1..].to_vec(),
+        operands: node.operands.clone(),
+        active: active.to_vec(),
         dot: false,
         span,
     };
-    let values = points.active.contains(&true);
+    let values = points.depends(&value);
     let mut add = |value: Value| {
         points.operands.push(value);
         points.active.push(false);
@@ -120,7 +118,7 @@ pub fn scatter(dims: &[Dim], f: &mut Function, id: NodeId, active: &[bool], dy: 
         ScatterFold::Replace => {
             let none = f.nest(Nest::map(s.shape.clone(), integer(-1)), [], span);
             let number = Scatter { index: index.clone(), value: Expr::Index(linear(&s.points, 0)), ..s.clone() };
-            let last = push_scatter(f, number, none, &node.operands[1..], DType::I64, span);
+            let last = push_scatter(f, number, none, &node.operands, DType::I64, span);
             dbase = if active[0] {
                 let untouched = binary(ScalarOp::Eq, load_at(1, 0..rank), integer(-1));
                 own(f, select(untouched, here, zero(dtype)), &[dy, last])
@@ -134,13 +132,13 @@ pub fn scatter(dims: &[Dim], f: &mut Function, id: NodeId, active: &[bool], dy: 
             let ones = f.nest(Nest::map(s.shape.clone(), float(dtype, 1.0)), [], span);
             let all = Scatter { index: index.clone(), value: value.clone(), ..s.clone() };
             dbase = if active[0] {
-                let product = push_scatter(f, all, ones, &node.operands[1..], dtype, span);
+                let product = push_scatter(f, all, ones, &node.operands, dtype, span);
                 own(f, mul(here, load_at(1, 0..rank)), &[dy, product])
             } else {
                 dy
             };
             adj = if values {
-                let others = others(f, s, &index, &value, &node.operands[1..], dtype, span);
+                let others = others(f, s, &index, &value, &node.operands, dtype, span);
                 let others = load_at(add(others), 0..s.points.len());
                 mul(mul(dy_at, at(add(base))), others)
             } else {
@@ -155,8 +153,11 @@ pub fn scatter(dims: &[Dim], f: &mut Function, id: NodeId, active: &[bool], dy: 
             let start = own(f, select(tie_here.clone(), one(), zero(dtype)), &[dy, base, y]);
             let tie = binary(ScalarOp::Eq, value.clone(), y_at);
             let count = Scatter { index: index.clone(), value: select(tie.clone(), one(), zero(dtype)), fold: ScatterFold::Sum, ..s.clone() };
-            let operands = [&node.operands[1..], &[dy, y]].concat();
-            let tie_operands = if let Expr::Load { .. } = dy_at { operands } else { [&node.operands[1..], &[y]].concat() };
+            let mut tie_operands = node.operands.clone();
+            if let Expr::Load { .. } = dy_at {
+                tie_operands.push(dy);
+            }
+            tie_operands.push(y);
             let count = push_scatter(f, count, start, &tie_operands, dtype, span);
             dbase = if active[0] { own(f, select(tie_here, div(here, load_at(3, 0..rank)), zero(dtype)), &[dy, base, y, count]) } else { dy };
             let count = at(add(count));

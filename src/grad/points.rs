@@ -61,7 +61,8 @@ impl Points<'_> {
         e.dtype(&|k| f.ty(self.operands[k]).dtype).unwrap_or_else(|| panic!("ill-typed expression {e:?}"))
     }
 
-    fn depends(&self, e: &Expr) -> bool {
+    /// Whether the expression loads an active operand where that matters.
+    pub fn depends(&self, e: &Expr) -> bool {
         match e {
             Expr::Load { operand, .. } => self.active[*operand],
             Expr::Op(_, args) => args.iter().any(|a| self.depends(a)),
@@ -225,28 +226,27 @@ pub fn push_scatter(f: &mut Function, s: Scatter, base: Value, operands: &[Value
     f.push(Op::Scatter(Scatter { index, value, ..s }), all, ty, span)
 }
 
-/// Operands in use in order of their first number, and every operand's new number.
+/// Operands in use in the order in which they appear, and every operand's new number.
 fn compact(exprs: &[&Expr], index: &[Index], operands: &[Value]) -> (Vec<Value>, Vec<usize>) {
-    let mut seen = vec![false; operands.len()];
+    let mut used: Vec<Value> = vec![];
+    let mut number = vec![0; operands.len()];
     let mut see = |e: &Expr| match e {
-        Expr::Load { operand, .. } => seen[*operand] = true,
+        Expr::Load { operand, .. } => {
+            let value = operands[*operand];
+            number[*operand] = used.iter().position(|u| *u == value).unwrap_or_else(|| {
+                used.push(value);
+                used.len() - 1
+            });
+        }
         Expr::Const(_) | Expr::Index(_) | Expr::Holds(_) | Expr::Op(..) | Expr::Cast(..) => {}
     };
-    exprs.iter().for_each(|e| e.visit(&mut see));
     for i in index {
         match i {
             Index::Affine(_) => {}
             Index::Gather(e) => e.visit(&mut see),
         }
     }
-    let mut used: Vec<Value> = vec![];
-    let mut number = vec![0; operands.len()];
-    for (k, value) in operands.iter().enumerate().filter(|(k, _)| seen[*k]) {
-        number[k] = used.iter().position(|u| u == value).unwrap_or_else(|| {
-            used.push(*value);
-            used.len() - 1
-        });
-    }
+    exprs.iter().for_each(|e| e.visit(&mut see));
     (used, number)
 }
 
@@ -316,19 +316,21 @@ pub fn sum(f: &mut Function, nest: Nest, operands: &[Value], dot: bool, span: Sp
     let mut inner = Product::default();
     let mut outer = Product::default();
     let mut literals = vec![];
+    // Guards may leave no point at all: then the sum is zero, whatever the factors are, and they stay inside.
+    let kept = !nest.guards.is_empty();
     for e in all.over {
         if literal(&e).is_some() {
             literals.push(e);
-        } else if depends_from(&e, rank) {
+        } else if kept || depends_from(&e, rank) {
             inner.over.push(e);
         } else {
             outer.over.push(e);
         }
     }
     for e in all.under {
-        if depends_from(&e, rank) { inner.under.push(e) } else { outer.under.push(e) }
+        if kept || depends_from(&e, rank) { inner.under.push(e) } else { outer.under.push(e) }
     }
-    if inner.over.is_empty() && inner.under.is_empty() {
+    if !inner.over.iter().chain(&inner.under).any(|e| depends_from(e, rank)) {
         // Nothing varies: the sum counts points, and stays one nest.
         return push_nest(f, Nest { fold: Fold::Sum, ..nest }, operands, span);
     }

@@ -1,6 +1,6 @@
 //! Calls, hand-written gradients, loops.
 
-use super::{backward, check, n, numbers, real, run, times};
+use super::{backward, check, n, numbers, real, run, times, with_dims};
 use crate::ir::*;
 use crate::span::Span;
 use nnc_runtime::tensor::Tensor;
@@ -145,8 +145,7 @@ fn loop_over(module: &mut Module, reversed: bool) -> Function {
 #[test]
 fn loops() {
     for (reversed, keep) in [(false, 0..4), (true, 0..4), (false, 2..3), (true, 1..2)] {
-        let mut module = Module::default();
-        module.dims.push(Dim { name: "T".into(), min: 1, max: None });
+        let mut module = with_dims(&["T"]);
         let mut f = loop_over(&mut module, reversed);
         f.results = f.results[keep].to_vec();
         check(&module, &f, &[], &[("T".into(), 3)].into(), 2);

@@ -4,6 +4,7 @@ mod calls;
 mod data;
 mod kinks;
 mod nests;
+mod random;
 
 use crate::grad::vjp;
 use crate::ir::{Affine, DType, Dims, Expr, Function, Module, Op, Scalar, ScalarOp, Size, Type, Value, eval};
@@ -75,6 +76,9 @@ pub fn backward(module: &mut Module, f: &Function) -> Function {
         .collect();
     let wrt: Vec<Value> = float_inputs(f);
     g.results = vjp(module, &mut g, &seeds, &wrt).into_iter().map(|v| (None, v)).collect();
+    let mut whole = module.clone();
+    whole.add(g.clone());
+    crate::ir::verify::verify(&whole).unwrap_or_else(|broken| panic!("{}\n{}", broken.join("\n"), crate::ir::print::module(&whole)));
     g
 }
 
@@ -86,7 +90,13 @@ fn float_inputs(f: &Function) -> Vec<Value> {
 pub fn run(module: &Module, f: &Function, values: &[Tensor], dims: &Dims) -> Vec<Tensor> {
     let mut module = module.clone();
     let id = module.add(f.clone());
-    eval::function(&module, id, values, dims).unwrap_or_else(|e| panic!("{e}\n{f:#?}"))
+    eval::function(&module, id, values, dims).unwrap_or_else(|e| panic!("{e}\n{}", crate::ir::print::module(&module)))
+}
+
+/// A module with free dims.
+pub fn with_dims(names: &[&str]) -> Module {
+    let dims = names.iter().map(|name| crate::ir::Dim { name: (*name).into(), min: 1, max: None }).collect();
+    Module { dims, ..Module::default() }
 }
 
 /// Checks the derivatives of `f` up to `order` against central differences; inputs behind `given` are random.
@@ -116,9 +126,10 @@ pub fn check(module: &Module, f: &Function, given: &[Tensor], dims: &Dims, order
             let got = dx.as_f64()[i];
             assert!(
                 (expected - got).abs() <= 1e-6 * (1.0 + expected.abs()),
-                "d{}[{i}] = {got}, differences give {expected}; {} at {order} more orders\n{g:#?}",
+                "d{}[{i}] = {got}, differences give {expected}; {} at {order} more orders\n{}",
                 input.name,
-                f.name
+                f.name,
+                crate::ir::print::function(&module, &g)
             );
         }
     }

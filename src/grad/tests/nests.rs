@@ -1,6 +1,6 @@
 //! Nests: affine loads that solve, guards, gathers, folds.
 
-use super::{affine, check, check_alone, n, numbers, padded, real, run, times, v};
+use super::{affine, check, check_alone, n, numbers, padded, real, run, times, v, with_dims};
 use crate::ir::*;
 use crate::span::Span;
 use nnc_runtime::tensor::Tensor;
@@ -35,15 +35,15 @@ fn linear_reads_like_a_textbook() {
     let z = f.nest(product, [x, w], Span::default());
     let y = f.nest(Nest::map(vec![dim("B"), n(4)], Expr::op(ScalarOp::Add, [load_at(0, [0, 1]), load_at(1, [1])])), [z, b], Span::default());
     f.results = vec![(None, y)];
-    let module = Module::default();
+    let module = with_dims(&["B"]);
     check(&module, &f, &[], &[("B".into(), 2)].into(), 2);
     let g = super::backward(&mut module.clone(), &f);
     let (dx, dw, db) = (g.results[0].1, g.results[1].1, g.results[2].1);
     let dy = Value { node: NodeId(f.nodes.len() as u32), result: 0 };
-    assert_eq!(ops(&g.node(dx.node).op), &Nest::fold(vec![dim("B"), n(3)], vec![n(4)], Fold::Dot, times(load_at(1, [0, 2]), load_at(0, [2, 1]))));
-    assert_eq!(ops(&g.node(dw.node).op), &Nest::fold(vec![n(4), n(3)], vec![dim("B")], Fold::Dot, times(load_at(1, [2, 0]), load_at(0, [2, 1]))));
+    assert_eq!(ops(&g.node(dx.node).op), &Nest::fold(vec![dim("B"), n(3)], vec![n(4)], Fold::Dot, times(load_at(0, [0, 2]), load_at(1, [2, 1]))));
+    assert_eq!(ops(&g.node(dw.node).op), &Nest::fold(vec![n(4), n(3)], vec![dim("B")], Fold::Dot, times(load_at(0, [2, 0]), load_at(1, [2, 1]))));
     assert_eq!(ops(&g.node(db.node).op), &Nest::fold(vec![n(4)], vec![dim("B")], Fold::Sum, load_at(0, [1, 0])));
-    assert_eq!(g.node(dw.node).operands, [x, dy]);
+    assert_eq!(g.node(dw.node).operands, [dy, x]);
     assert_eq!(g.node(dw.node).name.as_deref(), Some("dW"));
     assert_eq!(g.nodes.len(), f.nodes.len() + 4);
 }
@@ -79,7 +79,7 @@ fn transposed_convolution() {
     let g = super::backward(&mut Module::default(), &f);
     let dx = ops(&g.node(g.results[0].1.node).op);
     let Expr::Op(ScalarOp::Mul, factors) = &dx.body else { panic!("{dx:?}") };
-    assert_eq!(factors[0], load(1, [v(0), affine(&[(2, 1), (1, 2)], -1)]), "an ordinary strided convolution");
+    assert_eq!(factors[0], load(0, [v(0), affine(&[(2, 1), (1, 2)], -1)]), "an ordinary strided convolution");
     assert_eq!(dx.reds, sizes(&[3]));
 }
 
@@ -174,10 +174,7 @@ fn products_are_exact_with_zeros() {
 #[test]
 fn free_dims() {
     let (b, t) = (Size::dim("B"), Size::dim("T"));
-    let mut module = Module::default();
-    for name in ["B", "T"] {
-        module.dims.push(Dim { name: name.into(), min: 1, max: None });
-    }
+    let module = with_dims(&["B", "T"]);
     let mut f = Function::new("scores");
     let q = f.input("q", Type::new(DType::F64, [b.clone(), t.clone(), n(2)]));
     let k = f.input("k", Type::new(DType::F64, [b.clone(), t.clone(), n(2)]));
@@ -205,13 +202,13 @@ fn invariant_factors_leave_the_sum() {
     let count = Expr::Cast(DType::F64, Box::new(Expr::Index(Affine::constant(b))));
     let y = f.nest(Nest::map(vec![], Expr::op(ScalarOp::Div, [load_at(0, []), count.clone()])), [total], Span::default());
     f.results = vec![(None, y)];
-    check(&Module::default(), &f, &[], &[("B".into(), 3)].into(), 3);
+    check(&with_dims(&["B"]), &f, &[], &[("B".into(), 3)].into(), 3);
     let one = f.nest(Nest::map(vec![], float(DType::F64, 1.0)), [], Span::default());
     let dw = super::vjp(&mut Module::default(), &mut f, &[(y, one)], &[w])[0];
     assert_eq!(ops(&f.node(dw.node).op), &Nest::map(vec![], Expr::op(ScalarOp::Div, [load_at(0, []), count])));
     let summed = ops(&f.node(f.node(dw.node).operands[0].node).op);
-    let error = Expr::op(ScalarOp::Sub, [times(load_at(2, []), load_at(0, [0])), load_at(1, [0])]);
-    assert_eq!(summed.body, times(times(float(DType::F64, 2.0), error), load_at(0, [0])));
+    let error = Expr::op(ScalarOp::Sub, [times(load_at(0, []), load_at(1, [0])), load_at(2, [0])]);
+    assert_eq!(summed.body, times(times(float(DType::F64, 2.0), error), load_at(1, [0])));
     f.results = vec![(None, dw)];
     let values = [Tensor::from_f64(&[2], &[1.0, 2.0]), Tensor::from_f64(&[2], &[0.5, 0.0]), Tensor::from_f64(&[], &[3.0])];
     assert_eq!(run(&Module::default(), &f, &values, &[("B".into(), 2)].into())[0].as_f64(), [(2.0 * 2.5 + 2.0 * 6.0 * 2.0) / 2.0]);

@@ -1,0 +1,152 @@
+//! Hand-written plans over kernels that are Rust closures.
+
+use super::*;
+use crate::manifest::{Buffer, DimDecl, Launch, Plan, Role, TensorDecl};
+use std::cell::Cell;
+
+/// Counts this thread's allocations.
+struct Counting;
+
+thread_local! {
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+// SAFETY: everything is handed on to the system's allocator.
+unsafe impl std::alloc::GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: std::alloc::Layout) -> *mut u8 {
+        ALLOCATIONS.with(|n| n.set(n.get() + 1));
+        // SAFETY: as the caller promises.
+        unsafe { std::alloc::System.alloc(layout) }
+    }
+    unsafe fn dealloc(&self, at: *mut u8, layout: std::alloc::Layout) {
+        // SAFETY: as the caller promises.
+        unsafe { std::alloc::System.dealloc(at, layout) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+/// Kernel 0: `out[i] = a[i] + b[0]` (f32). Kernel 1: the check of `index[i] < size`. Kernel 2: `log[k] = k` (i64) for the loop's `k`.
+struct Fake;
+
+impl Kernels for Fake {
+    unsafe fn run(&self, kernel: u32, args: &[*mut u8], sizes: &[i64], lo: i64, hi: i64) -> i64 {
+        for i in lo as usize..hi as usize {
+            // SAFETY: the plans below pass buffers of these types and sizes.
+            unsafe {
+                match kernel {
+                    0 => *args[2].cast::<f32>().add(i) = *args[0].cast::<f32>().add(i) + *args[1].cast::<f32>(),
+                    1 if *args[0].cast::<i64>().add(i) >= sizes[0] => return i as i64 + 1,
+                    1 => {}
+                    _ => *args[1].cast::<i64>().add(*args[0].cast::<i64>() as usize) = *args[0].cast::<i64>(),
+                }
+            }
+        }
+        0
+    }
+}
+
+fn buffer(dtype: DType, shape: &[Size], storage: Storage) -> Buffer {
+    Buffer { dtype, shape: shape.to_vec(), storage, first: 0, last: 9, name: "x".into() }
+}
+
+fn launch(kernel: u32, args: &[BufferId], sizes: &[Size], tasks: Size) -> Step {
+    Step::Launch(Launch { kernel, args: args.to_vec(), sizes: sizes.to_vec(), tasks, cost: 100_000.into(), line: 0 })
+}
+
+fn program(inputs: Vec<(Source, BufferId)>, results: Vec<(Sink, BufferId)>, buffers: Vec<Buffer>, steps: Vec<Step>) -> Manifest {
+    let plan = Plan { buffers, steps, lines: vec!["model.nn:3".into()] };
+    Manifest {
+        dims: vec![DimDecl { name: "B".into(), min: 1, max: Some(64) }],
+        tensors: vec![TensorDecl { path: "M.w".into(), dtype: DType::F32, shape: vec![], role: Role::Parameter }],
+        kernels: vec!["add".into(), "gather".into(), "log".into()],
+        entries: vec![Entry { name: "train:fit".into(), inputs, results, plan }],
+        ..Manifest::default()
+    }
+}
+
+fn prepared(manifest: &Manifest, b: i64, threads: usize) -> Result<(Prepared, Pool, Tensors)> {
+    let store = Tensors::new(&manifest.tensors)?;
+    let run = Prepared::new(manifest, &manifest.entries[0], &[("B".into(), b)].into(), threads, &store)?;
+    Ok((run, Pool::new(threads), store))
+}
+
+#[test]
+fn tensors_are_read_and_updated_without_allocating_on_any_number_of_threads() {
+    let b = Size::dim("B");
+    let buffers = vec![
+        buffer(DType::F32, &[], Storage::Input),
+        buffer(DType::F32, std::slice::from_ref(&b), Storage::Input),
+        buffer(DType::F32, std::slice::from_ref(&b), Storage::Result),
+        buffer(DType::F32, &[], Storage::Result),
+        buffer(DType::F32, &[], Storage::Constant(vec![Scalar::f32(0.5)])),
+    ];
+    let steps = vec![launch(0, &[1, 0, 2], &[], b), launch(0, &[0, 4, 3], &[], 1.into())];
+    let inputs = vec![(Source::Tensor("M.w".into()), 0), (Source::Data("x".into()), 1)];
+    let manifest = program(inputs, vec![(Sink::Result("y".into()), 2), (Sink::Tensor("M.w".into()), 3)], buffers, steps);
+    let mut outputs = vec![];
+    for threads in [1, 3] {
+        let (mut run, mut pool, mut store) = prepared(&manifest, 5, threads).unwrap();
+        for (i, x) in run.input_mut(0).chunks_exact_mut(4).enumerate() {
+            x.copy_from_slice(&(i as f32).to_le_bytes());
+        }
+        run.run(&Fake, &mut pool, &mut store).unwrap();
+        let before = ALLOCATIONS.with(Cell::get);
+        run.run(&Fake, &mut pool, &mut store).unwrap();
+        assert_eq!(ALLOCATIONS.with(Cell::get) - before, 0);
+        assert_eq!(store.bytes(0), 1f32.to_le_bytes());
+        outputs.push(run.result(0, &store).to_vec());
+    }
+    assert_eq!(outputs[0], [0.5f32, 1.5, 2.5, 3.5, 4.5].map(f32::to_le_bytes).concat());
+    assert_eq!(outputs[0], outputs[1]);
+}
+
+#[test]
+fn loops_copies_and_checks() {
+    let condition = |holds: bool| {
+        let buffers = vec![
+            buffer(DType::I64, &[], Storage::Arena),
+            buffer(DType::I64, &[3.into()], Storage::Arena),
+            buffer(DType::I64, &[3.into()], Storage::Result),
+            buffer(DType::Bool, &[], Storage::Constant(vec![Scalar::bool(holds)])),
+        ];
+        let count = |n: i64| Step::Loop { count: n.into(), body: 1, index: 0, reversed: true };
+        let outer = Step::Loop { count: 2.into(), body: 2, index: 0, reversed: false };
+        let check = Step::Check { condition: 3, message: "must hold".into(), line: 0 };
+        let steps = vec![
+            outer,
+            count(3),
+            launch(2, &[0, 1], &[], 1.into()),
+            count(0),
+            launch(1, &[1], &[0.into()], 1.into()),
+            Step::Copy { from: 1, to: 2 },
+            check,
+        ];
+        let manifest = program(vec![], vec![(Sink::Result("y".into()), 2)], buffers, steps);
+        let (mut run, mut pool, mut store) = prepared(&manifest, 5, 1).unwrap();
+        run.run(&Fake, &mut pool, &mut store).map(|()| run.result(0, &store).to_vec())
+    };
+    assert_eq!(condition(true).unwrap(), [0i64, 1, 2].map(i64::to_le_bytes).concat());
+    assert_eq!(condition(false).unwrap_err().message(), "must hold: model.nn:3");
+}
+
+#[test]
+fn errors_name_the_dim_or_the_line() {
+    let buffers = vec![buffer(DType::I64, &[Size::dim("B")], Storage::Input)];
+    let steps = vec![launch(1, &[0], &[1.into()], Size::dim("B"))];
+    let manifest = program(vec![(Source::Data("x".into()), 0)], vec![], buffers, steps);
+    let refused = |b: i64| prepared(&manifest, b, 1).err().unwrap().message().to_string();
+    assert_eq!(refused(65), "dim B is 65, but the program allows at most 64");
+    assert_eq!(refused(0), "dim B is 0, but the program needs at least 1");
+    let store = Tensors::new(&manifest.tensors).unwrap();
+    let missing = Prepared::new(&manifest, &manifest.entries[0], &Dims::new(), 1, &store).err().unwrap();
+    assert_eq!(missing.message(), "x in train:fit: dim B has no value");
+    let (mut run, mut pool, mut store) = prepared(&manifest, 4, 2).unwrap();
+    run.input_mut(0)[3 * 8] = 7;
+    let failed = run.run(&Fake, &mut pool, &mut store).unwrap_err();
+    assert_eq!(failed.message(), "an index is out of bounds at model.nn:3");
+    let mut broken = manifest.clone();
+    broken.entries[0].plan.buffers[0].storage = Storage::Alias(0);
+    assert!(prepared(&broken, 4, 1).err().unwrap().message().contains("damaged"));
+}
