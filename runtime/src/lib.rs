@@ -12,6 +12,7 @@ pub mod evaluate;
 pub mod exec;
 pub mod files;
 pub mod infer;
+pub mod loader;
 pub mod manifest;
 pub mod memory;
 pub mod npy;

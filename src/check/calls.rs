@@ -130,7 +130,7 @@ impl Checker<'_> {
     }
 
     /// Binds the parameters in a new body. Run-time scalars of optimizers stay inputs even where they have defaults (`keep_scalars`).
-    pub(super) fn prepare(&mut self, b: &mut Body, def: DefId, slots: Vec<Option<Given>>, span: Span, keep_scalars: bool) -> Option<Prepared> {
+    pub(super) fn prepare(&mut self, b: &mut Body, def: DefId, slots: Vec<Option<Given>>, keep_scalars: bool) -> Option<Prepared> {
         let d = self.scope.def(def);
         let (f, library) = (d.tree.clone(), d.library);
         let mut real = b.real;
@@ -519,7 +519,7 @@ impl Checker<'_> {
             return self.wrong("E0507", format!("`{}` cannot be repeated", f.name.name), span, "only a block, layer or fn can");
         }
         let Some(slots) = self.match_arguments(&f, given, span) else { return Value::Poison };
-        let Some(prepared) = self.prepare(b, def, slots, span, false) else { return Value::Poison };
+        let Some(prepared) = self.prepare(b, def, slots, false) else { return Value::Poison };
         let (made, args) = self.make(def, prepared, span);
         b.uses_mode |= made.uses_mode;
         let Some(id) = made.id else { return Value::Poison };
@@ -535,7 +535,7 @@ impl Checker<'_> {
 
     fn call_instance(&mut self, b: &mut Body, def: DefId, slots: Vec<Option<Given>>, name: Option<Given>, span: Span) -> Value {
         let kind = self.scope.def(def).tree.kind;
-        let Some(prepared) = self.prepare(b, def, slots, span, false) else { return Value::Poison };
+        let Some(prepared) = self.prepare(b, def, slots, false) else { return Value::Poison };
         let (made, args) = self.make(def, prepared, span);
         b.uses_mode |= made.uses_mode;
         let Some(id) = made.id else { return Value::Poison };

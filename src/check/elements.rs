@@ -31,10 +31,10 @@ impl Checker<'_> {
             }
             other => return self.wrong("E0323", "only tensors can be indexed", base.span, format!("this is {}", other.describe())),
         };
-        if b.elements.is_empty() { self.gather(b, base, tensor, indices, otherwise, span) } else { self.load(b, base, tensor, indices, otherwise, span) }
+        if b.elements.is_empty() { self.gather(b, base, tensor, indices, otherwise, span) } else { self.element_load(b, base, tensor, indices, otherwise, span) }
     }
 
-    fn load(&mut self, b: &mut Body, base: &tree::Expr, tensor: Expr, indices: &[Subscript], otherwise: Option<&tree::Expr>, span: Span) -> Value {
+    fn element_load(&mut self, b: &mut Body, base: &tree::Expr, tensor: Expr, indices: &[Subscript], otherwise: Option<&tree::Expr>, span: Span) -> Value {
         let shape = tensor.ty().shape.clone();
         let rest = indices.iter().filter(|i| matches!(i, Subscript::Rest(_))).count();
         let fits = if rest > 0 { indices.len() - 1 <= shape.len() } else { indices.len() == shape.len() };
@@ -355,6 +355,6 @@ fn find_rest(e: &tree::Expr, see: &mut dyn FnMut(&str, (usize, usize))) {
             find_rest(c, see);
         }
         If { condition, then, otherwise } => [condition, then, otherwise].into_iter().for_each(|e| find_rest(e, see)),
-        Int(_) | Float(_) | Quantity(..) | Text(_) | Bool(_) | Name(_) | Field(..) | Pipe(..) | Tuple(_) | List(_) | Range(..) | Scan(_) => {}
+        Int(_) | Float(_) | Quantity(..) | Text(_) | Bool(_) | Name(_) | Field(..) | Pipe(..) | Tuple(_) | List(_) | Range(..) | Scan(_) | Rest => {}
     }
 }

@@ -52,6 +52,7 @@ impl Checker<'_> {
                 Value::Tuple(parts)
             }
             ExprKind::List(parts) => Value::List(parts.iter().map(|e| self.expr(b, e)).collect()),
+            ExprKind::Rest => self.wrong("E0513", "`...` has a meaning in shapes and indices only", e.span, "here"),
             ExprKind::Range(..) => self.wrong("E0513", "a range of columns has a meaning in `data` sections only", e.span, "here"),
             ExprKind::If { condition, then, otherwise } => {
                 let c = self.expr(b, condition);
@@ -186,7 +187,7 @@ impl Checker<'_> {
         args.iter()
             .map(|a| {
                 let value = match &a.value.kind {
-                    ExprKind::Name(n) if &**n == "..." => match b.rest().cloned() {
+                    ExprKind::Rest => match b.rest().cloned() {
                         Some(sizes) => Value::List(sizes.into_iter().map(|s| Value::Static(Static::Int(s))).collect()),
                         None => self.wrong("E0307", "`...` stands for the axes of a parameter, and none has it", a.value.span, "which axes?"),
                     },

@@ -169,7 +169,7 @@ impl Checker<'_> {
             && matches!(f.kind, FunctionKind::Model | FunctionKind::Block)
         {
             let (word, by) = if d.meaning == Meaning::Probs { ("probabilities", "softmax") } else { ("logarithms of probabilities", "log_softmax") };
-            let diagnostic = Diagnostic::error("E0403", format!("the result of `{}` is declared as {word}, but nothing makes it so"), span, "plain numbers");
+            let diagnostic = Diagnostic::error("E0403", format!("the result of `{}` is declared as {word}, but nothing makes it so", f.name.name), span, "plain numbers");
             let end = Span { start: span.end, ..span };
             self.report(diagnostic.label(d.span, "declared here").fix(format!("add `|> {by}`"), end, format!(" |> {by}")));
             return None;
@@ -310,7 +310,7 @@ impl Checker<'_> {
             let local = b.local(&p.name.name, closed, p.name.span);
             given.push(Some(Given { name: None, value: Value::Tensor(b.read(local, p.name.span)), span: p.name.span }));
         }
-        let prepared = self.prepare(&mut b, def, given, f.name.span, false)?;
+        let prepared = self.prepare(&mut b, def, given, false)?;
         self.make(def, prepared, f.name.span).0.id
     }
 }

@@ -5,7 +5,6 @@
 //! types and the mode, once for equal ones. So a function is checked where it is used, at known sizes; `model`s are always used. A wrong
 //! value is poison: what follows from it is silent.
 
-pub mod print;
 mod arithmetic;
 mod bounds;
 mod builtins;
@@ -20,6 +19,7 @@ mod objective;
 mod optimizers;
 mod overrides;
 mod pieces;
+pub mod print;
 mod report;
 mod scan;
 mod scope;

@@ -3,7 +3,7 @@
 use crate::check::Checker;
 use crate::check::calls::{Given, Prepared};
 use crate::check::train::Plan;
-use crate::check::typed::*;
+use crate::check::typed::{self, *};
 use crate::check::value::*;
 use crate::diagnostic::Diagnostic;
 use crate::ir::{DType, ScalarOp, Size};
@@ -244,7 +244,7 @@ impl Checker<'_> {
                 return None;
             }
             let slots = self.match_arguments(&f, given, e.span)?;
-            let prepared: Prepared = self.prepare(b, def, slots, e.span, false)?;
+            let prepared: Prepared = self.prepare(b, def, slots, false)?;
             let statics: HashMap<Arc<str>, Binding> =
                 prepared.body.frames[0].names.iter().filter(|(_, x)| matches!(x.value, Value::Static(_))).map(|(n, x)| (n.clone(), x.clone())).collect();
             let (made, args) = self.make(def, prepared, e.span);
@@ -255,7 +255,7 @@ impl Checker<'_> {
             let types: Vec<Type> = self.instance(id).results.iter().map(|(_, e)| e.ty().clone()).collect();
             let weights = self.adopt(b, id, "");
             let site = b.site();
-            let call = Expr { kind: ExprKind::Call { instance: id, args, weights, site }, types, span: e.span };
+            let call = Expr { kind: typed::ExprKind::Call { instance: id, args, weights, site }, types, span: e.span };
             let parts = self.unpack(b, call, &names);
             let accumulators = parts.into_iter().filter_map(|(n, v)| if let (Some(n), Value::Tensor(e)) = (n, v) { Some((n, e)) } else { None }).collect();
             let function = (f.kind == FunctionKind::Metric).then_some((def, statics));
@@ -382,8 +382,6 @@ impl Checker<'_> {
         Some(self.finish(b, inputs, String::new(), results, plan.section.span))
     }
 }
-
-use crate::check::typed;
 
 /// A metric's name where it is a binding.
 fn name_of(e: &tree::Expr) -> Option<Arc<str>> {

@@ -100,7 +100,7 @@ impl Checker<'_> {
             match &g.value {
                 Value::Static(s) if s.number().is_some() => scalars.push((path.clone(), s.number().unwrap_or(0.0))),
                 _ => {
-                    let e = self.scalar(&clock, &g, &format!("`{}` of `{name}`", p.name.name))?;
+                    let e = self.scalar(&mut clock, &g, &format!("`{}` of `{name}`", p.name.name))?;
                     scheduled.push((path.clone(), e));
                 }
             }
@@ -138,7 +138,7 @@ impl Checker<'_> {
             for (i, g) in &statics {
                 slots[*i] = Some(g.clone());
             }
-            let mut prepared = self.prepare(&mut scratch, def, slots, e.span, true)?;
+            let mut prepared = self.prepare(&mut scratch, def, slots, true)?;
             if uses_step {
                 let local = prepared.body.local("step", Type::plain(DType::F64, vec![]), f.name.span);
                 let read = prepared.body.read(local, f.name.span);

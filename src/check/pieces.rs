@@ -409,6 +409,6 @@ fn index_names(e: &tree::Expr, see: &mut dyn FnMut(&std::sync::Arc<str>, Span)) 
         }
         Call { args, .. } => args.iter().for_each(|a| index_names(&a.value, see)),
         If { condition, then, otherwise } => [condition, then, otherwise].into_iter().for_each(|e| index_names(e, see)),
-        Int(_) | Float(_) | Quantity(..) | Text(_) | Bool(_) | Field(..) | Fold { .. } | Pipe(..) | Tuple(_) | List(_) | Range(..) | Scan(_) => {}
+        Int(_) | Float(_) | Quantity(..) | Text(_) | Bool(_) | Field(..) | Fold { .. } | Pipe(..) | Tuple(_) | List(_) | Range(..) | Scan(_) | Rest => {}
     }
 }

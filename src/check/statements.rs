@@ -212,7 +212,7 @@ impl Checker<'_> {
 pub fn visit_names(e: &tree::Expr, see: &mut dyn FnMut(&Arc<str>)) {
     use tree::ExprKind::*;
     match &e.kind {
-        Int(_) | Float(_) | Quantity(..) | Text(_) | Bool(_) => {}
+        Int(_) | Float(_) | Quantity(..) | Text(_) | Bool(_) | Rest => {}
         Name(n) => see(n),
         Field(base, _) => visit_names(base, see),
         Call { callee, args } => {

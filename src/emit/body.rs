@@ -9,7 +9,7 @@ use crate::math;
 use inkwell::IntPredicate;
 use inkwell::basic_block::BasicBlock;
 use inkwell::types::BasicTypeEnum;
-use inkwell::values::{BasicValue, InstructionOpcode as Op, IntValue, PointerValue};
+use inkwell::values::{InstructionOpcode as Op, IntValue, PointerValue};
 use nnc_runtime::size::Atom;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;

@@ -8,7 +8,7 @@ use inkwell::builder::Builder;
 use inkwell::context::Context;
 use inkwell::intrinsics::Intrinsic;
 use inkwell::module::Module;
-use inkwell::types::{BasicType, BasicTypeEnum, VectorType};
+use inkwell::types::{BasicTypeEnum, VectorType};
 use inkwell::values::{BasicValue, BasicValueEnum, FunctionValue, InstructionOpcode, IntValue, PointerValue, VectorValue};
 use inkwell::{AddressSpace, FloatPredicate, IntPredicate};
 
@@ -45,7 +45,7 @@ pub fn ok<T, E: std::fmt::Debug>(result: Result<T, E>) -> T {
 /// The function being written.
 pub struct Code<'c> {
     pub context: &'c Context,
-    pub module: &'c Module<'c>,
+    pub module: Module<'c>,
     pub builder: Builder<'c>,
     pub function: FunctionValue<'c>,
     /// Holds nothing but allocations.
@@ -203,7 +203,7 @@ impl<'c> Code<'c> {
 
     fn declaration(&self, name: &str, overload: &[BasicTypeEnum<'c>]) -> FunctionValue<'c> {
         let intrinsic = Intrinsic::find(name).unwrap_or_else(|| panic!("LLVM has no {name}"));
-        intrinsic.get_declaration(self.module, overload).unwrap_or_else(|| panic!("{name} takes other types"))
+        intrinsic.get_declaration(&self.module, overload).unwrap_or_else(|| panic!("{name} takes other types"))
     }
 
     /// A masked load, store, gather or scatter. Up to LLVM 21 the alignment is an argument, at position `at`; later it is an attribute.

@@ -191,8 +191,9 @@ impl<'c> Writer<'_, 'c> {
     }
 
     fn value_type(&self, stage: &Stage) -> Result<DType, String> {
-        let types = super::types::types(self.kernel, &stage.body);
-        types.and_then(|t| t.get(*stage.values.first()?).copied()).ok_or_else(|| format!("kernel {}: a value has no type", self.kernel.name))
+        let types = crate::kernel::verify::types(self.kernel, &stage.body).map_err(|e| format!("kernel {}: {e}", self.kernel.name))?;
+        let value = stage.values.first().and_then(|v| types.get(*v));
+        value.copied().ok_or_else(|| format!("kernel {}: a stage without a value", self.kernel.name))
     }
 
     /// Runs `body(scope, k)` for every point of the reduction box where the guards hold; the mask is that of lanes left out by guards

@@ -1,0 +1,163 @@
+//! Machine code: kernels to x86-64 objects through LLVM. The only folder that names inkwell.
+//!
+//! In: verified kernels ([`crate::kernel::verify`]) and a symbol for each. Out: ELF objects without undefined symbols, in which a kernel called
+//! `k` is the function `k.v3` or `k.v4`, one a level:
+//!
+//! ```text
+//! extern "C" fn(args: *const *mut u8, sizes: *const i64, lo: i64, hi: i64) -> i64
+//! ```
+//!
+//! It runs the outer points lo..hi; 0, or the number (from 1) of a checked access that was out of bounds. The bits it writes are those of
+//! [`crate::kernel::interpret`] (NaN payloads apart) at every level and for every split of the range: fold orders and scalar operations are
+//! fixed, lanes only run along independent points or along a fold's own 16 lanes, and no fast-math flag is ever set. The same input gives the
+//! same bytes. An error means that a kernel or this LLVM is not what it should be.
+
+mod body;
+mod code;
+mod lanes;
+mod modes;
+mod stage;
+mod target;
+#[cfg(test)]
+mod tests;
+
+use crate::kernel::Kernel;
+use body::Writer;
+use code::{Code, Elem, ok};
+use inkwell::AddressSpace;
+use inkwell::context::Context;
+use inkwell::module::Module;
+use inkwell::passes::PassBuilderOptions;
+use inkwell::targets::{FileType, TargetTriple};
+use rayon::prelude::*;
+use std::cell::{Cell, RefCell};
+
+/// What a CPU must have: see the x86-64 psABI.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Level {
+    /// AVX2, FMA.
+    V3,
+    /// AVX-512 F, BW, CD, DQ, VL.
+    V4,
+}
+
+impl Level {
+    /// Every level.
+    pub const ALL: [Level; 2] = [Level::V3, Level::V4];
+
+    /// The end of symbols.
+    pub fn name(self) -> &'static str {
+        match self {
+            Level::V3 => "v3",
+            Level::V4 => "v4",
+        }
+    }
+}
+
+/// What [`text`] shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What {
+    /// LLVM's language, after the passes.
+    Ir,
+    /// Assembly.
+    Assembly,
+}
+
+/// Kernels a module: small enough to share the work out, the same whatever the number of threads.
+const PER_MODULE: usize = 4;
+/// What runs before code generation; vectors are made here, not found there.
+const PASSES: &str = "function(mem2reg,simplifycfg,early-cse,instcombine<no-verify-fixpoint>,loop-mssa(licm),simplifycfg)";
+
+/// Objects that hold every kernel under its name at every level.
+///
+/// # Errors
+/// A kernel that is not well formed, or an LLVM that lacks something.
+pub fn compile(kernels: &[Kernel], names: &[String], levels: &[Level]) -> Result<Vec<Vec<u8>>, String> {
+    target::check()?;
+    if kernels.len() != names.len() {
+        return Err(format!("{} kernels have {} names", kernels.len(), names.len()));
+    }
+    let parts: Vec<(&[Kernel], &[String])> = kernels.chunks(PER_MODULE).zip(names.chunks(PER_MODULE)).collect();
+    let objects = parts.par_iter().map(|(kernels, names)| {
+        let context = Context::create();
+        let mut module = module(&context)?;
+        for (kernel, name) in kernels.iter().zip(*names) {
+            for level in levels {
+                module = function(&context, module, kernel, name, *level)?;
+            }
+        }
+        finish(&module, |machine| {
+            let buffer = machine.write_to_memory_buffer(&module, FileType::Object).map_err(|e| e.to_string())?;
+            Ok(buffer.as_slice().to_vec())
+        })
+    });
+    objects.collect()
+}
+
+/// A kernel's code as text.
+///
+/// # Errors
+/// As [`compile`].
+pub fn text(kernel: &Kernel, level: Level, what: What) -> Result<String, String> {
+    target::check()?;
+    let context = Context::create();
+    let module = function(&context, module(&context)?, kernel, &kernel.name, level)?;
+    finish(&module, |machine| match what {
+        What::Ir => Ok(module.print_to_string().to_string()),
+        What::Assembly => {
+            let buffer = machine.write_to_memory_buffer(&module, FileType::Assembly).map_err(|e| e.to_string())?;
+            Ok(String::from_utf8_lossy(buffer.as_slice()).trim_end_matches('\0').to_string())
+        }
+    })
+}
+
+/// Verifies, runs the passes, and hands on to code generation.
+fn finish<T>(module: &Module, then: impl FnOnce(&inkwell::targets::TargetMachine) -> Result<T, String>) -> Result<T, String> {
+    module.verify().map_err(|e| format!("LLVM refuses the kernels: {e}"))?;
+    let machine = target::machine()?;
+    module.run_passes(PASSES, &machine, PassBuilderOptions::create()).map_err(|e| e.to_string())?;
+    then(&machine)
+}
+
+fn module(context: &Context) -> Result<Module<'_>, String> {
+    let module = context.create_module("kernels");
+    module.set_triple(&TargetTriple::create(target::TRIPLE));
+    module.set_data_layout(&target::machine()?.get_target_data().get_data_layout());
+    Ok(module)
+}
+
+/// The module with the kernel's function added.
+fn function<'c>(context: &'c Context, module: Module<'c>, kernel: &Kernel, name: &str, level: Level) -> Result<Module<'c>, String> {
+    let (pointer, int) = (context.ptr_type(AddressSpace::default()), context.i64_type());
+    let ty = int.fn_type(&[pointer.into(), pointer.into(), int.into(), int.into()], false);
+    let function = module.add_function(&format!("{name}.{}", level.name()), ty, None);
+    target::attributes(context, function, level);
+    let entry = context.append_basic_block(function, "entry");
+    let prologue = context.append_basic_block(function, "prologue");
+    let start = context.append_basic_block(function, "start");
+    let code = Code { context, module, builder: context.create_builder(), function, entry };
+    code.builder.position_at_end(prologue);
+    let parameter = |n| function.get_nth_param(n).expect("the function has four parameters");
+    let (args, sizes) = (parameter(0).into_pointer_value(), parameter(1).into_pointer_value());
+    // Addresses are as wide as integers: both tables are read in steps of 8 bytes.
+    let params = (0..kernel.params.len()).map(|i| {
+        let at = code.element(Elem::I64, args, code.int(i as i64));
+        code.load(code.pointer(), at, 8).into_pointer_value()
+    });
+    let params = params.collect();
+    let dims = (0..kernel.sizes).map(|i| {
+        let at = code.element(Elem::I64, sizes, code.int(i as i64));
+        code.load(code.ty(Elem::I64, 1), at, 8).into_int_value()
+    });
+    let dims = dims.collect();
+    code.builder.position_at_end(start);
+    let writer = Writer { code, kernel, prologue, params, dims, known: RefCell::default(), checks: Cell::new(0) };
+    writer.outer(&modes::modes(kernel), parameter(2).into_int_value(), parameter(3).into_int_value())?;
+    let builder = &writer.code.builder;
+    ok(builder.build_return(Some(&writer.code.int(0))));
+    builder.position_at_end(prologue);
+    writer.code.jump(start);
+    builder.position_at_end(entry);
+    writer.code.jump(prologue);
+    Ok(writer.code.module)
+}

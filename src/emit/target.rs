@@ -1,0 +1,70 @@
+//! The target: x86-64 ELF objects, one function attribute set per level.
+
+use crate::emit::Level;
+use inkwell::OptimizationLevel;
+use inkwell::attributes::AttributeLoc;
+use inkwell::context::Context;
+use inkwell::intrinsics::Intrinsic;
+use inkwell::targets::{CodeModel, InitializationConfig, RelocMode, Target, TargetMachine, TargetTriple};
+use inkwell::values::FunctionValue;
+use std::sync::OnceLock;
+
+/// Where objects run. ELF whatever the host: our own loader reads it.
+pub const TRIPLE: &str = "x86_64-unknown-linux-gnu";
+
+/// Everything that emission names; asked for at the start, because LLVM ends the process where something is missing later.
+const INTRINSICS: [&str; 11] = [
+    "llvm.fma",
+    "llvm.fabs",
+    "llvm.sqrt",
+    "llvm.floor",
+    "llvm.ceil",
+    "llvm.roundeven",
+    "llvm.fptosi.sat",
+    "llvm.masked.load",
+    "llvm.masked.store",
+    "llvm.masked.gather",
+    "llvm.masked.scatter",
+];
+
+/// Whether this LLVM can do what emission needs.
+pub fn check() -> Result<(), String> {
+    static CHECKED: OnceLock<Result<(), String>> = OnceLock::new();
+    CHECKED
+        .get_or_init(|| {
+            Target::initialize_x86(&InitializationConfig::default());
+            machine()?;
+            match INTRINSICS.iter().find(|name| Intrinsic::find(name).is_none()) {
+                Some(name) => Err(format!("this LLVM has no {name}")),
+                None => Ok(()),
+            }
+        })
+        .clone()
+}
+
+/// A machine for one thread.
+pub fn machine() -> Result<TargetMachine, String> {
+    let triple = TargetTriple::create(TRIPLE);
+    let target = Target::from_triple(&triple).map_err(|e| format!("this LLVM has no x86-64: {e}"))?;
+    target
+        .create_target_machine(&triple, "x86-64-v3", "", OptimizationLevel::Default, RelocMode::PIC, CodeModel::Small)
+        .ok_or_else(|| "this LLVM has no machine for x86-64-v3".into())
+}
+
+/// Says which instructions a function may use, and that its loops must not become calls.
+pub fn attributes(context: &Context, function: FunctionValue, level: Level) {
+    let width = match level {
+        Level::V3 => "256",
+        Level::V4 => "512",
+    };
+    let cpu = match level {
+        Level::V3 => "x86-64-v3",
+        Level::V4 => "x86-64-v4",
+    };
+    let pairs = [("target-cpu", cpu), ("prefer-vector-width", width), ("min-legal-vector-width", width), ("no-builtins", "")];
+    for (key, value) in pairs {
+        function.add_attribute(AttributeLoc::Function, context.create_string_attribute(key, value));
+    }
+    let kind = inkwell::attributes::Attribute::get_named_enum_kind_id("nounwind");
+    function.add_attribute(AttributeLoc::Function, context.create_enum_attribute(kind, 0));
+}
