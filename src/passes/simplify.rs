@@ -180,7 +180,7 @@ fn on_indices(op: ScalarOp, a: &Affine, b: &Affine) -> Option<Expr> {
         Ne => Some(Expr::Holds(vec![Guard { expr: a.sub(b), relation: Relation::NonZero }])),
         Lt => Some(Expr::Holds(vec![Guard::lt(a, b)])),
         Le => Some(Expr::Holds(vec![Guard::le(a, b)])),
-        Neg | Abs | Sign | Sqrt | Exp | Expm1 | Log | Log1p | Sin | Cos | Atan | Tanh | Sigmoid | Erf | Floor | Ceil | Round | Not | Div | Pow | Max
-        | Min | And | Or | Select | Fma | FoldKey | Uniform => None,
+        Neg | Abs | Sign | Sqrt | Exp | Expm1 | Log | Log1p | Sin | Cos | Atan | Tanh | Sigmoid | Erf | Floor | Ceil | Round | Not | Div | Pow
+        | Max | Min | And | Or | Select | Fma | FoldKey | Uniform => None,
     }
 }
