@@ -48,7 +48,7 @@ fn node(dims: &[Dim], f: &mut Function, mut node: Node) -> Vec<Value> {
 }
 
 /// The operand that the node is a plain copy of.
-fn copied(f: &Function, node: &Node) -> Option<Value> {
+pub fn copied(f: &Function, node: &Node) -> Option<Value> {
     let Op::Nest(Nest { fold: Fold::None, guards, body: Expr::Load { operand, index, .. }, outs, .. }) = &node.op else { return None };
     let straight = index.iter().enumerate().all(|(axis, i)| matches!(i, Index::Affine(a) if a.as_var() == Some(axis)));
     let value = node.operands[*operand];
