@@ -138,14 +138,24 @@ impl Checker<'_> {
             && shape.len() == groups.len()
         {
             let mut at = 0;
-            for (axis, group) in shape.iter().zip(&groups) {
+            for (k, (axis, group)) in shape.iter().zip(&groups).enumerate() {
                 let own = vars[at..at + group].to_vec();
                 at += group;
                 let Some(size) = axis else { continue };
                 if let [v] = own[..] {
-                    if !c.ranges.contains_key(&v) {
-                        let what = format!("the {} axis of the result", super::nth(at));
-                        c.ranges.insert(v, Range { size: size.clone(), span: d.span, what, explicit: false });
+                    let what = format!("the {} axis of the result", super::nth(k + 1));
+                    match c.ranges.get(&v) {
+                        None => {
+                            c.ranges.insert(v, Range { size: size.clone(), span: d.span, what, explicit: false });
+                        }
+                        Some(r) if !r.explicit && r.size != *size => {
+                            let name = c.vars.iter().find(|(x, ..)| *x == v).map(|(_, n, _)| n.clone()).unwrap_or_default();
+                            let message = format!("the index `{name}` has two ranges: {} and {size}", r.size);
+                            let e = Diagnostic::error("E0325", message, r.span, format!("{} is {}", r.what, r.size));
+                            self.report(e.label(d.span, format!("{what} is {size}")).note(format!("where only a part is meant, say it: `{name} in {size}`")));
+                            return None;
+                        }
+                        Some(_) => {}
                     }
                 } else {
                     c.groups.push((own, size.clone(), span));

@@ -54,8 +54,9 @@ impl Checker<'_> {
                 return None;
             }
         }
-        let (train, measures) = self.objective_in(plan, data, &used, &batch_dim, loss, true)?;
-        let (eval, _) = self.objective_in(plan, data, &used, &batch_dim, loss, false)?;
+        let (train, measures, uses_mode) = self.objective_in(plan, data, &used, &batch_dim, loss, true)?;
+        // Where nothing depends on the mode both are one.
+        let eval = if uses_mode { self.objective_in(plan, data, &used, &batch_dim, loss, false)?.0 } else { train };
         let finish = self.finish_instance(plan, &measures)?;
         let metrics = measures.into_iter().map(|m| m.metric).collect();
         Some(Objective { data, batch_dim, train, eval, finish, metrics })
@@ -152,7 +153,7 @@ impl Checker<'_> {
         batch: &Arc<str>,
         loss: &tree::Expr,
         training: bool,
-    ) -> Option<(InstanceId, Vec<Measure>)> {
+    ) -> Option<(InstanceId, Vec<Measure>, bool)> {
         let name = plan.section.name.name.clone();
         let mut b = Body::new(name, training, self.options.real, false);
         b.weightless = true;
@@ -199,8 +200,8 @@ impl Checker<'_> {
                 w.path = path.into();
             }
         }
-        let inputs = b.inputs;
-        Some((self.finish(b, inputs, String::new(), results, plan.section.span), measures))
+        let (inputs, uses_mode) = (b.inputs, b.uses_mode);
+        Some((self.finish(b, inputs, String::new(), results, plan.section.span), measures, uses_mode))
     }
 
     /// The metrics with the names that they are given.
