@@ -38,6 +38,17 @@ pub enum KeyPart {
     Default,
 }
 
+impl KeyPart {
+    fn of(s: &Static) -> KeyPart {
+        match s {
+            Static::Int(s) => KeyPart::Int(s.clone()),
+            Static::Float(x) => KeyPart::Float(x.to_bits()),
+            Static::Bool(x) => KeyPart::Bool(*x),
+            Static::Text(x) => KeyPart::Text(x.clone()),
+        }
+    }
+}
+
 /// What an instance is made from.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Key {
@@ -193,7 +204,11 @@ impl Checker<'_> {
         let mut args = vec![];
         for (p, g) in f.params.iter().zip(slots) {
             let Some(g) = g else {
-                key.parts.push(KeyPart::Default);
+                // A default that is written out makes no other instance.
+                key.parts.push(match (p.ty.as_ref().map(takes), body.lookup(&p.name.name)) {
+                    (Some(Takes::Int | Takes::Number | Takes::Bool | Takes::Text), Some(Binding { value: Value::Static(s), .. })) => KeyPart::of(s),
+                    _ => KeyPart::Default,
+                });
                 continue;
             };
             let Some(ty) = &p.ty else {
@@ -209,12 +224,7 @@ impl Checker<'_> {
             match takes(ty) {
                 Takes::Int | Takes::Number | Takes::Bool | Takes::Text => {
                     let Some(Binding { value: Value::Static(s), .. }) = body.lookup(&p.name.name) else { continue };
-                    key.parts.push(match s {
-                        Static::Int(s) => KeyPart::Int(s.clone()),
-                        Static::Float(x) => KeyPart::Float(x.to_bits()),
-                        Static::Bool(x) => KeyPart::Bool(*x),
-                        Static::Text(x) => KeyPart::Text(x.clone()),
-                    });
+                    key.parts.push(KeyPart::of(s));
                 }
                 Takes::Scalar | Takes::Tensor => {
                     let Some(e) = self.tensor_argument(&mut body, b, &f, p, ty, g) else {
