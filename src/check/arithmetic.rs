@@ -216,7 +216,12 @@ impl Checker<'_> {
                 (a, c) if a.is_float() && c.is_float() && weak != w => (if weak { c } else { a }, false),
                 (DType::I64, DType::F64) if w && op == ScalarOp::Pow => (DType::F64, true),
                 (a, c) => {
-                    let d = Diagnostic::error("E0406", format!("`{}` mixes {a} and {c}", op.name()), span, "operands of two types");
+                    let mut d = Diagnostic::error("E0406", format!("`{}` mixes {a} and {c}", op.name()), span, "operands of two types");
+                    for v in args {
+                        if let Value::Tensor(e) = v {
+                            d = d.label(e.span, format!("this is {}", e.ty()));
+                        }
+                    }
                     self.report(d.note("convert one of them: `real(x)` or `int(x)`"));
                     return None;
                 }

@@ -130,7 +130,7 @@ pub fn call(c: &mut Checker, b: &mut Body, builtin: &'static Builtin, given: Vec
                 value => plain.push(Given { name: None, value, span: g.span }),
             },
             Some(n) if builtin.names.contains(&&*n.name) || builtin.name == "repeat" => named.push(g),
-            Some(n) => return c.unknown("E0501", &format!("`{}` has no such parameter:", builtin.name), &n.name, n.span, builtin.names),
+            Some(n) => return c.unknown("E0501", &format!("`{}` has no parameter:", builtin.name), &n.name, n.span, builtin.names),
         }
     }
     if plain.iter().chain(&named).any(|g| matches!(g.value, Value::Poison)) {

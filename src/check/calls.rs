@@ -90,8 +90,9 @@ impl Checker<'_> {
                 Some(name) => match f.params.iter().position(|p| p.name.name == name.name) {
                     Some(i) => i,
                     None => {
-                        let known: Vec<&str> = f.params.iter().map(|p| &*p.name.name).collect();
-                        self.unknown("E0501", &format!("`{kind}` has no such parameter:"), &name.name, name.span, &known);
+                        let own = usize::from(f.kind == FunctionKind::Optimizer) * 2;
+                        let known: Vec<&str> = f.params.iter().skip(own).map(|p| &*p.name.name).collect();
+                        self.unknown("E0501", &format!("`{kind}` has no parameter:"), &name.name, name.span, &known);
                         good = false;
                         continue;
                     }
@@ -142,6 +143,7 @@ impl Checker<'_> {
 
     /// Binds the parameters in a new body. Run-time scalars of optimizers stay inputs even where they have defaults (`keep_scalars`).
     pub(super) fn prepare(&mut self, b: &mut Body, def: DefId, slots: Vec<Option<Given>>, keep_scalars: bool) -> Option<Prepared> {
+        self.called.insert(def);
         let d = self.scope.def(def);
         let (f, library) = (d.tree.clone(), d.library);
         let mut real = b.real;

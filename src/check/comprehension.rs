@@ -152,7 +152,9 @@ impl Checker<'_> {
                             let name = c.vars.iter().find(|(x, ..)| *x == v).map(|(_, n, _)| n.clone()).unwrap_or_default();
                             let message = format!("the index `{name}` has two ranges: {} and {size}", r.size);
                             let e = Diagnostic::error("E0325", message, r.span, format!("{} is {}", r.what, r.size));
-                            self.report(e.label(d.span, format!("{what} is {size}")).note(format!("where only a part is meant, say it: `{name} in {size}`")));
+                            self.report(
+                                e.label(d.span, format!("{what} is {size}")).note(format!("where only a part is meant, say it: `{name} in {size}`")),
+                            );
                             return None;
                         }
                         Some(_) => {}

@@ -182,7 +182,7 @@ impl Checker<'_> {
                 Some(other) => {
                     let span = a.name.as_ref().map_or(a.value.span, |n| n.span);
                     let known: &[&str] = if word == "csv" { &["header", "separator"] } else { &[] };
-                    self.unknown("E0501", &format!("`{word}` has no such parameter:"), other, span, known);
+                    self.unknown("E0501", &format!("`{word}` has no parameter:"), other, span, known);
                     return None;
                 }
                 None => {
@@ -229,7 +229,7 @@ impl Checker<'_> {
                 },
                 Some(other) => {
                     let at = a.name.as_ref().map_or(span, |n| n.span);
-                    self.unknown("E0501", "`split` has no such parameter:", other, at, &["seed", "stratify"]);
+                    self.unknown("E0501", "`split` has no parameter:", other, at, &["seed", "stratify"]);
                     return None;
                 }
             }
@@ -388,7 +388,7 @@ impl Checker<'_> {
                 return Some(());
             }
             other => {
-                self.unknown("E0602", "a file has no", other, word.span, &["columns", "column", "rows"]);
+                self.unknown("E0602", "a file has no:", other, word.span, &["columns", "column", "rows"]);
                 return None;
             }
         };

@@ -55,7 +55,7 @@ impl Checker<'_> {
             let given = indices.len() - rest;
             let mut d = Diagnostic::error(
                 "E0323",
-                format!("`{text}` has {} axes, but {given} indices are given", shape.len()),
+                format!("`{text}` has {} axes, but {given} {} given", shape.len(), if given == 1 { "index is" } else { "indices are" }),
                 span,
                 format!("this is {}", tensor.ty()),
             );

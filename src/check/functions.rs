@@ -242,6 +242,7 @@ impl Checker<'_> {
 
     /// A function of single numbers, in place: its value here.
     pub(super) fn inline(&mut self, b: &mut Body, def: DefId, given: Vec<Given>, span: Span) -> Value {
+        self.called.insert(def);
         let d = self.scope.def(def);
         let (f, library) = (d.tree.clone(), d.library);
         if self.active.iter().any(|(d, _)| *d == def) {

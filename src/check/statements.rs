@@ -58,7 +58,11 @@ impl Checker<'_> {
                         None => return Last::Value(Value::Poison),
                     }
                 }
-                StmtKind::Require { condition, message } => self.require(b, condition, message.clone(), stmt.span),
+                StmtKind::Require { condition, message } => {
+                    if !self.require(b, condition, message.clone(), stmt.span) {
+                        return Last::Value(Value::Poison);
+                    }
+                }
                 StmtKind::Gradient { cotangents, body } => self.gradient(b, cotangents, body, declared, &last, stmt.span),
                 StmtKind::Result(_) => {}
                 StmtKind::Scatter { fold, target, indices, value, base } => {
@@ -153,16 +157,21 @@ impl Checker<'_> {
             Value::Static(Static::Bool(x)) => Some(x),
             Value::Poison => None,
             other => {
-                let d = Diagnostic::error("E0310", "this condition is not known when compiling", span, format!("this is {}", other.describe()));
+                let label = match &other {
+                    Value::Tensor(e) if e.ty().dtype == DType::Bool => "known only when the program runs".into(),
+                    other => format!("this is {}", other.describe()),
+                };
+                let d = Diagnostic::error("E0310", "this condition is not known when compiling", span, label);
                 self.report(d.note("choose between values instead: `if c then a else b`"));
                 None
             }
         }
     }
 
-    fn require(&mut self, b: &mut Body, condition: &tree::Expr, message: Option<Arc<str>>, span: Span) {
+    fn require(&mut self, b: &mut Body, condition: &tree::Expr, message: Option<Arc<str>>, span: Span) -> bool {
         match self.expr(b, condition) {
-            Value::Static(Static::Bool(true)) | Value::Poison => {}
+            Value::Static(Static::Bool(true)) => true,
+            Value::Poison => false,
             Value::Static(Static::Bool(false)) => {
                 let text = self.sources.text(condition.span).to_string();
                 let message = message.map_or_else(|| format!("`{text}` does not hold"), |m| m.to_string());
@@ -172,14 +181,17 @@ impl Checker<'_> {
                     d = d.note(values.join(", "));
                 }
                 self.report(d);
+                false
             }
             Value::Tensor(e) if e.ty().dtype == DType::Bool => {
                 let text = self.sources.text(condition.span).to_string();
                 let message = message.unwrap_or_else(|| format!("`{text}` does not hold").into());
                 b.stmts.push(Stmt::Check { condition: e, message, span });
+                true
             }
             other => {
                 self.wrong("E0407", "a condition is needed", condition.span, format!("this is {}", other.describe()));
+                false
             }
         }
     }

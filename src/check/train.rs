@@ -94,9 +94,14 @@ impl Checker<'_> {
         }
     }
 
+    /// Whether a binding is this setting misspelt: reported already.
+    fn misspelt(&self, plan: &Plan, setting: &str) -> bool {
+        plan.bindings.iter().any(|(n, _)| did_you_mean(&n.name, SETTINGS.iter().copied()) == Some(setting))
+    }
+
     fn required<'t>(&mut self, plan: &Plan<'t>, name: &str, example: &str) -> Option<&'t tree::Expr> {
         let found = plan.get(name);
-        if found.is_none() {
+        if found.is_none() && !self.misspelt(plan, name) {
             let d = Diagnostic::error("E0607", format!("the recipe `{}` has no `{name}`", plan.section.name.name), plan.section.name.span, "missing");
             self.report(d.note(format!("add `{name} = {example}`")));
         }
@@ -199,6 +204,7 @@ impl Checker<'_> {
             }
             (Some(e), None) => (e, false),
             (None, Some(e)) => (e, true),
+            (None, None) if self.misspelt(plan, "epochs") || self.misspelt(plan, "steps") => return None,
             (None, None) => {
                 let d = Diagnostic::error(
                     "E0607",
@@ -280,7 +286,7 @@ impl Checker<'_> {
                 Some("min_delta") => min_delta = self.plain_number(&a.value)?,
                 other => {
                     let at = a.name.as_ref().map_or(a.value.span, |n| n.span);
-                    self.unknown("E0501", "`early_stop` has no such parameter:", other.unwrap_or(""), at, &["on", "patience", "min_delta"]);
+                    self.unknown("E0501", "`early_stop` has no parameter:", other.unwrap_or(""), at, &["on", "patience", "min_delta"]);
                     return None;
                 }
             }
@@ -300,7 +306,7 @@ impl Checker<'_> {
         let parts: Vec<Arc<str>> = self.data[objective.data].parts.iter().map(|(p, _)| p.name.clone()).chain(["train".into()]).collect();
         if !parts.contains(part) {
             let known: Vec<&str> = parts.iter().map(|p| &**p).collect();
-            self.unknown("E0602", "the data has no part", part, base.span, &known);
+            self.unknown("E0602", "the data has no part:", part, base.span, &known);
             return None;
         }
         if &**part == "test" {
@@ -363,7 +369,7 @@ impl Checker<'_> {
                 }
                 known.sort_unstable();
                 known.dedup();
-                self.unknown("E0602", "the recipe has no weights", &path, a.value.span, &known);
+                self.unknown("E0602", "the recipe has no weights:", &path, a.value.span, &known);
             }
         }
         found

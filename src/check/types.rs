@@ -301,6 +301,13 @@ impl Checker<'_> {
         if let Some(fix) = self.softmaxes.iter().rfind(|f| inside(span, f)) {
             return Some(fix.clone());
         }
+        let within = |id: InstanceId| {
+            let body = self.instance(id).span;
+            self.softmaxes.iter().rfind(|f| inside(body, f)).cloned()
+        };
+        if let ExprKind::Call { instance, .. } = &e.kind {
+            return within(*instance);
+        }
         let ExprKind::Local(l) = e.kind else { return None };
         let stmt = b.stmts.iter().find_map(|s| match s {
             Stmt::Let { targets, value, span } if targets.contains(&l) => Some((value, *span)),
@@ -310,10 +317,7 @@ impl Checker<'_> {
             return Some(fix.clone());
         }
         match &stmt.0.kind {
-            ExprKind::Call { instance, .. } => {
-                let body = self.instance(*instance).span;
-                self.softmaxes.iter().rfind(|f| inside(body, f)).cloned()
-            }
+            ExprKind::Call { instance, .. } => within(*instance),
             _ => None,
         }
     }
