@@ -1,9 +1,7 @@
 //! Every program in `models/refused` holds one mistake, which its first line names. The diagnostics are snapshots in `snapshots/refused`.
 
+use nnc::check::{Options, check};
 use nnc::diagnostic::render;
-use nnc::driver::{self, Input};
-use nnc::ir::DType;
-use nnc::parse::parse;
 use nnc::span::Sources;
 use std::path::Path;
 
@@ -34,17 +32,13 @@ fn programs_are_refused_with_these_words() {
     assert!(failed.is_empty(), "other words for {failed:?}; `cargo insta review` shows them");
 }
 
-/// What the compiler says of a program that it refuses: its mistakes of syntax, or else what `check` finds. Imports are files beside it.
+/// What the compiler says of a program that it refuses.
 fn refusal(path: &str, text: &str) -> String {
     let mut sources = Sources::default();
     let file = sources.add(path, text);
-    let (_, diagnostics) = parse(text, file);
-    if !diagnostics.is_empty() {
-        return render(&diagnostics, &sources, false);
-    }
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/refused");
-    let load = |import: &str| std::fs::read_to_string(folder.join(import)).map_err(|error| error.kind().to_string());
-    let checked = driver::check(&Input { name: path, text, load: &load, real: DType::F32, set: vec![] });
-    assert!(checked.program.is_none() && !checked.diagnostics.is_empty(), "{path} is accepted");
-    checked.rendered(false)
+    let loader = |name: &str| std::fs::read_to_string(folder.join(name)).map_err(|_| "no such file".to_string());
+    let (program, diagnostics) = check(&mut sources, file, &loader, &Options::default());
+    assert!(program.is_none() && !diagnostics.is_empty(), "{path} is accepted");
+    render(&diagnostics, &sources, false)
 }
