@@ -59,6 +59,14 @@ fn detect() -> Option<&'static str> {
     None
 }
 
+/// Loads `objects` for this CPU; see [`Loader::new`] and [`level`].
+///
+/// # Errors
+/// As both.
+pub fn load(objects: &[Vec<u8>], kernels: &[String]) -> Result<Loader> {
+    Loader::new(objects.iter().map(Vec::as_slice), kernels, level()?)
+}
+
 impl Loader {
     /// Loads `objects`, in which a kernel called `k` is the function `k.v3` or `k.v4`; `kernels` are numbered as they will be called.
     /// `level` is [`level`]'s.
@@ -86,7 +94,7 @@ impl Loader {
         Ok(Loader { kernels, level, _mapping: mapping })
     }
 
-    /// The level that runs.
+    /// The level whose code runs.
     pub fn level(&self) -> &'static str {
         self.level
     }

@@ -4,6 +4,7 @@ use super::{plan, print};
 use crate::ir::*;
 use crate::kernel::{Kernel, interpret::Interpreter, lower, verify};
 use crate::span::{Sources, Span};
+use nnc_runtime::exec::Kernels;
 use nnc_runtime::manifest::{Buffer, Entry as Planned, Sink, Source, Step, Storage};
 use nnc_runtime::place;
 use nnc_runtime::tensor::Tensor;
