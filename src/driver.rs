@@ -76,7 +76,7 @@ pub struct Lowered {
 pub fn lower(module: Module, sources: &Sources) -> Lowered {
     let module = passes::optimise(module);
     let lowered = kernel::lower(&module);
-    let (kernels, entries) = plan::plan_lines(&module, &lowered, &|span| sources.line(span));
+    let (kernels, entries) = plan::plan(&module, &lowered, sources);
     Lowered { module, kernels, entries }
 }
 

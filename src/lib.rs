@@ -16,3 +16,4 @@ pub mod parse;
 pub mod plan;
 pub mod passes;
 pub mod span;
+pub mod std;

@@ -40,6 +40,15 @@ pub fn level() -> Result<&'static str> {
     }
 }
 
+/// Every level of this CPU, the best last.
+pub fn levels() -> &'static [&'static str] {
+    match detect() {
+        Some("v4") => &["v3", "v4"],
+        Some(_) => &["v3"],
+        None => &[],
+    }
+}
+
 #[cfg(target_arch = "x86_64")]
 fn detect() -> Option<&'static str> {
     macro_rules! all {

@@ -34,7 +34,8 @@ pub fn run(args: Args) -> Result<(), Failure> {
         command.options.set.clear();
         artifact
     };
-    let kernels = loader::load_artifact(&artifact)?;
+    let objects = artifact.code.iter().map(|(_, object)| object.as_slice());
+    let kernels = loader::Loader::new(objects, &artifact.manifest.kernels, loader::level()?)?;
     let folder = args.file.parent().unwrap_or(Path::new("")).to_path_buf();
     let program = Program { manifest: &artifact.manifest, kernels: &kernels, folder, artifact: Some(&artifact) };
     Ok(commands::run(&program, &command)?)

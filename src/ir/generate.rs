@@ -524,13 +524,6 @@ mod tests {
 
     /// Every program verifies, prints to what reads back as itself, and evaluates.
     #[test]
-    fn show() {
-        println!("{}", print::module(&case(3).module));
-        println!("{}", print::module(&case(8).module));
-        println!("{}", (0..600).filter(|s| print::module(&case(*s).module).contains("scan")).count());
-    }
-
-    #[test]
     fn programs_are_well_typed_and_their_text_is_exact() {
         for seed in 0..600 {
             let case = case(seed);

@@ -4,6 +4,7 @@
 
 pub mod bounds;
 pub mod eval;
+pub mod formulas;
 pub mod generate;
 pub mod graph;
 pub mod index;

@@ -22,24 +22,22 @@ pub fn module(text: &str) -> Result<Module, String> {
             functions.insert(name.clone(), FunctionId(functions.len() as u32));
         }
     }
-    let mut parser = Parser { tokens, at: 0, functions, depth: 0, module: Module::default(), vars: vec![], order: vec![] };
-    parser.module().map_err(|e| {
-        let line = parser.tokens.get(parser.at.min(parser.tokens.len().saturating_sub(1))).map_or(1, |t| t.1);
-        format!("line {line}: {e}")
-    })?;
+    let mut parser = Parser { functions, ..Parser::new(tokens) };
+    parser.module().map_err(|e| parser.with_line(e))?;
     Ok(parser.module)
 }
 
-type Parsed<T> = Result<T, String>;
+pub(crate) type Parsed<T> = Result<T, String>;
 
-struct Parser {
+/// Where a text is read; kernels are read with it too.
+pub(crate) struct Parser {
     tokens: Vec<(Token, usize)>,
-    at: usize,
+    pub(crate) at: usize,
     functions: BTreeMap<String, FunctionId>,
     depth: usize,
-    module: Module,
+    pub(crate) module: Module,
     /// Index variables in scope.
-    vars: Vec<String>,
+    pub(crate) vars: Vec<String>,
     /// What the open node loads, in the order of the text.
     order: Vec<String>,
 }
@@ -65,27 +63,36 @@ impl Scope {
 }
 
 impl Parser {
-    fn peek(&self) -> &Token {
+    pub(crate) fn new(tokens: Vec<(Token, usize)>) -> Parser {
+        Parser { tokens, at: 0, functions: BTreeMap::new(), depth: 0, module: Module::default(), vars: vec![], order: vec![] }
+    }
+
+    pub(crate) fn with_line(&self, error: String) -> String {
+        let line = self.tokens.get(self.at.min(self.tokens.len().saturating_sub(1))).map_or(1, |t| t.1);
+        format!("line {line}: {error}")
+    }
+
+    pub(crate) fn peek(&self) -> &Token {
         self.tokens.get(self.at).map_or(&Token::End, |t| &t.0)
     }
 
-    fn next(&mut self) -> Token {
+    pub(crate) fn next(&mut self) -> Token {
         self.at += 1;
         self.tokens.get(self.at - 1).map_or(Token::End, |t| t.0.clone())
     }
 
-    fn fail<T>(&mut self, expected: &str) -> Parsed<T> {
+    pub(crate) fn fail<T>(&mut self, expected: &str) -> Parsed<T> {
         Err(format!("expected {expected}, found {:?}", self.peek()))
     }
 
     /// Whether the next token is this sign; takes it.
-    fn sign(&mut self, sign: &str) -> bool {
+    pub(crate) fn sign(&mut self, sign: &str) -> bool {
         let found = matches!(self.peek(), Token::Sign(s) if *s == sign);
         self.at += usize::from(found);
         found
     }
 
-    fn expect(&mut self, sign: &str) -> Parsed<()> {
+    pub(crate) fn expect(&mut self, sign: &str) -> Parsed<()> {
         if self.sign(sign) { Ok(()) } else { self.fail(sign) }
     }
 
@@ -93,17 +100,17 @@ impl Parser {
         matches!(self.peek(), Token::Word(w) if w == word)
     }
 
-    fn word(&mut self, word: &str) -> bool {
+    pub(crate) fn word(&mut self, word: &str) -> bool {
         let found = self.is_word(word);
         self.at += usize::from(found);
         found
     }
 
-    fn keyword(&mut self, word: &str) -> Parsed<()> {
+    pub(crate) fn keyword(&mut self, word: &str) -> Parsed<()> {
         if self.word(word) { Ok(()) } else { self.fail(word) }
     }
 
-    fn name(&mut self) -> Parsed<Arc<str>> {
+    pub(crate) fn name(&mut self) -> Parsed<Arc<str>> {
         match self.next() {
             Token::Word(w) | Token::Text(w) => Ok(w.into()),
             _ => {
@@ -130,12 +137,12 @@ impl Parser {
         }
     }
 
-    fn natural(&mut self) -> Parsed<usize> {
+    pub(crate) fn natural(&mut self) -> Parsed<usize> {
         usize::try_from(self.integer()?).map_err(|_| "a count is not negative".into())
     }
 
     /// `item, item, ...` up to the closing sign.
-    fn list<T>(&mut self, close: &str, item: &mut dyn FnMut(&mut Parser) -> Parsed<T>) -> Parsed<Vec<T>> {
+    pub(crate) fn list<T>(&mut self, close: &str, item: &mut dyn FnMut(&mut Parser) -> Parsed<T>) -> Parsed<Vec<T>> {
         let mut items = Vec::new();
         while !self.sign(close) {
             if !items.is_empty() {
@@ -273,7 +280,7 @@ impl Parser {
         Ok(values)
     }
 
-    fn ty(&mut self) -> Parsed<Type> {
+    pub(crate) fn ty(&mut self) -> Parsed<Type> {
         let dtype = match &*self.name()? {
             "f32" => DType::F32,
             "f64" => DType::F64,
@@ -516,14 +523,14 @@ impl Parser {
         parsed
     }
 
-    fn size(&mut self) -> Parsed<Size> {
+    pub(crate) fn size(&mut self) -> Parsed<Size> {
         let vars = std::mem::take(&mut self.vars);
         let affine = self.affine();
         self.vars = vars;
         Ok(affine?.constant)
     }
 
-    fn affine(&mut self) -> Parsed<Affine> {
+    pub(crate) fn affine(&mut self) -> Parsed<Affine> {
         self.deeper(&mut |p| {
             let mut sum = if p.sign("-") { p.affine_term()?.scale(&Size::constant(-1)) } else { p.affine_term()? };
             loop {
@@ -581,7 +588,7 @@ impl Parser {
         }
     }
 
-    fn guards(&mut self) -> Parsed<Vec<Guard>> {
+    pub(crate) fn guards(&mut self) -> Parsed<Vec<Guard>> {
         let mut guards = Vec::new();
         loop {
             let a = self.affine()?;
@@ -615,7 +622,7 @@ impl Parser {
     }
 
     /// A literal with its sign.
-    fn scalar(&mut self) -> Parsed<Scalar> {
+    pub(crate) fn scalar(&mut self) -> Parsed<Scalar> {
         let minus = self.sign("-");
         let text = match self.next() {
             Token::Number(n) => n,

@@ -11,6 +11,7 @@
 //! Index variables are named after the dim they range over (`b` over `B`), else `i`, `j`, `k`, ... A value is written by its binding's name;
 //! a repeated name carries the node's number (`%y~7`), a nameless value is its number, `%m#1` is a second result.
 
+pub use crate::ir::formulas::formulas;
 use crate::ir::*;
 use nnc_runtime::manifest::{Sink, Source};
 use std::fmt::Write;
@@ -130,21 +131,25 @@ fn list<T: std::fmt::Display>(items: &[T]) -> String {
 /// Names for index variables over these ranges: the dim's name in lower case, else `i`, `j`, ...; never a declared dim's own name.
 pub fn indices<'a>(module: &Module, ranges: impl Iterator<Item = &'a Size>) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
-    let ranges: Vec<&Size> = ranges.collect();
-    let derived: Vec<Option<String>> = ranges.iter().map(|r| r.as_dim().map(|d| d.to_lowercase()).filter(|d| is_index(d))).collect();
-    for own in &derived {
-        let plain = ["i", "j", "k", "l", "m", "n", "p", "q", "r", "s"].map(String::from);
-        let plain = plain.into_iter().filter(|p| !derived.contains(&Some(p.clone())));
-        let numbered = |base: String| (2..).map(move |n| format!("{base}{n}"));
-        let mut choices: Box<dyn Iterator<Item = String>> = match own {
-            Some(d) => Box::new(std::iter::once(d.clone()).chain(numbered(d.clone()))),
-            None => Box::new(plain.chain(numbered("i".into()))),
-        };
-        let free = |n: &String| !names.contains(n) && module.dims.iter().all(|d| *d.name != **n);
-        let name = choices.find(free).unwrap_or_default();
-        names.push(name);
-    }
+    ranges.for_each(|range| names.push(index_name(module, range, &names)));
     names
+}
+
+/// A name for one more index variable.
+pub fn index_name(module: &Module, range: &Size, taken: &[String]) -> String {
+    let free = |n: &String| !taken.contains(n) && module.dims.iter().all(|d| *d.name != **n);
+    let numbered = |base: String| (2..).map(move |n| format!("{base}{n}"));
+    let own = |size: &Size| size.as_dim().map(|d| d.to_lowercase()).filter(|d| is_index(d));
+    match own(range) {
+        Some(d) => std::iter::once(d.clone()).chain(numbered(d)).find(free),
+        None => {
+            // Names that dims claim are left to them.
+            let plain = ["i", "j", "k", "l", "m", "n", "p", "q", "r", "s"].map(String::from).into_iter();
+            let plain = plain.filter(|p| module.dims.iter().all(|d| d.name.to_lowercase() != *p));
+            plain.chain(numbered("i".into())).find(free)
+        }
+    }
+    .unwrap_or_default()
 }
 
 /// Whether an index may have this name: a word that means nothing else in an expression.

@@ -5,7 +5,7 @@
 
 use crate::ir::{Affine, DType, Fold, Guard, IndexAtom, Relation, Scalar, ScalarOp, ScatterFold, Size};
 use crate::kernel::canonical::map_sizes;
-use crate::kernel::verify::{types, verify};
+use crate::kernel::verify::{self, types};
 use crate::kernel::{Index, Instr, Kernel, Stage, Target};
 use crate::math;
 use nnc_runtime::exec::Kernels;
@@ -23,11 +23,7 @@ impl Interpreter {
     /// # Panics
     /// If a kernel does not verify.
     pub fn new(kernels: Vec<Kernel>) -> Interpreter {
-        for kernel in &kernels {
-            if let Err(errors) = verify(kernel) {
-                panic!("{}\n{}", errors.join("\n"), crate::kernel::print::kernel(kernel));
-            }
-        }
+        kernels.iter().for_each(verify::check);
         Interpreter { kernels }
     }
 }
@@ -165,12 +161,12 @@ impl Machine<'_> {
 
     /// The linear position; nothing where an index is out of bounds.
     fn position(&self, param: usize, index: &[Index], values: &[Scalar]) -> Option<usize> {
-        index.iter().zip(&self.shapes[param]).try_fold(0, |linear, (index, size)| {
+        index.iter().zip(&self.shapes[param]).try_fold(0, |linear: usize, (index, size)| {
             let i = match index {
                 Index::Affine(a) => affine(a, &self.point),
                 Index::Value(v) => values[*v].to_i64(),
             };
-            (0..*size).contains(&i).then_some(linear * *size as usize + i as usize)
+            (0..*size).contains(&i).then(|| linear * *size as usize + i as usize)
         })
     }
 

@@ -7,7 +7,7 @@
 use crate::ir::{Base, DType, Function, FunctionId, Module, NodeId, Op, Scalar, Scan, Size, Type, Value};
 use crate::kernel::canonical::Registry;
 use crate::kernel::fuse::{Unit, fuse};
-use crate::kernel::{Kernel, group, movement};
+use crate::kernel::{Kernel, group, movement, verify};
 use crate::span::Span;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -118,7 +118,11 @@ pub fn lower(module: &Module) -> Lowered {
     let reached = reached(module);
     let mut registry = Registry::default();
     let functions = module.functions.iter().zip(reached).map(|(f, reached)| reached.then(|| function(module, f, &mut registry))).collect();
-    Lowered { kernels: registry.finish(), functions }
+    let kernels = registry.finish();
+    if cfg!(debug_assertions) {
+        kernels.iter().for_each(verify::check);
+    }
+    Lowered { kernels, functions }
 }
 
 /// Which functions an entry reaches.
@@ -198,10 +202,10 @@ impl State<'_> {
         buffer
     }
 
-    /// The value as a literal, where it is the same everywhere.
+    /// The value as a literal, where it is a scalar (an index of a larger one may be out of bounds).
     pub fn constant(&self, value: Value) -> Option<Scalar> {
         match &self.f.node(value.node).op {
-            Op::Constant(data) if data.len() == 1 => Some(data[0]),
+            Op::Constant(data) if self.f.ty(value).shape.is_empty() => data.first().copied(),
             _ => None,
         }
     }

@@ -23,6 +23,13 @@ pub fn verify(kernel: &Kernel) -> Result<(), Vec<String>> {
     if check.errors.is_empty() { Ok(()) } else { Err(check.errors) }
 }
 
+/// Panics with the kernel printed unless it verifies.
+pub fn check(kernel: &Kernel) {
+    if let Err(errors) = verify(kernel) {
+        panic!("{}\n{}", errors.join("\n"), super::print::kernel(kernel));
+    }
+}
+
 /// The types of a body's instructions, or what does not fit.
 pub fn types(kernel: &Kernel, body: &[Instr]) -> Result<Vec<DType>, String> {
     let mut types = Vec::with_capacity(body.len());

@@ -68,12 +68,14 @@ fn pieces(text: &str, layout: &Layout, roles: &Roles) -> Vec<Piece> {
         let next = layout.tokens.get(i + 1);
         let next_word = next.map_or("", |n| n.text(text));
         let previous = pieces.last().map_or("", |p| p.token.text(text));
-        if word == ";" && (next.is_none_or(|n| matches!(n.kind, Kind::Newline | Kind::Comment)) || matches!(next_word, ";" | "}") || previous == "{") {
+        if word == ";" && (next.is_none_or(|n| matches!(n.kind, Kind::Newline | Kind::Comment)) || matches!(next_word, ";" | "}") || previous == "{")
+        {
             continue;
         }
         let after_comment = pieces.last().is_some_and(|p| p.token.kind == Kind::Comment);
         let joined = !after_comment && continues && (word == "{" || (word == "else" && previous == "}"));
-        let opened = spread.contains(&i) && word == "}" || pieces.last().is_some_and(|p| spread.binary_search(&p.role.index).is_ok() && previous == "{");
+        let opened =
+            spread.contains(&i) && word == "}" || pieces.last().is_some_and(|p| spread.binary_search(&p.role.index).is_ok() && previous == "{");
         let starts = pieces.is_empty() || (newlines > 0 && !joined) || (opened && (word == "}" || token.kind != Kind::Comment));
         let blank = newlines > 1 && previous != "{" && !continues && !matches!(word, "}" | ")" | "]");
         let line = starts.then_some(Break { blank, continues: continues && newlines > 0 });
@@ -197,9 +199,11 @@ fn broken(text: &str, line: Line) -> Vec<Line> {
     let assign = line.pieces.iter().position(|p| of_function(p, Rule::assign)).map(|i| i + 1);
     let arrow = line.pieces.iter().position(|p| of_function(p, Rule::arrow));
     let comma = || {
-        let commas = line.pieces.iter().enumerate().filter(|(_, p)| {
-            p.role.rule == Some(Rule::comma) && matches!(p.role.parent, Some(Rule::parameters | Rule::results))
-        });
+        let commas = line
+            .pieces
+            .iter()
+            .enumerate()
+            .filter(|(_, p)| p.role.rule == Some(Rule::comma) && matches!(p.role.parent, Some(Rule::parameters | Rule::results)));
         let fits = |end: usize| Line { pieces: line.pieces[..end].to_vec(), ..line.clone() }.width(text) <= WIDTH;
         let ends: Vec<usize> = commas.map(|(i, _)| i + 1).collect();
         ends.iter().rev().find(|end| fits(**end)).or(ends.first()).copied()

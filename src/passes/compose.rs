@@ -13,8 +13,25 @@ const LARGEST: usize = 96;
 /// What may be computed again at every point of the consumer.
 const CHEAP: usize = 2;
 
+/// What a formula may compute again for the sake of its form: a factor with two divisions.
+const SCALING: usize = 6;
+
+/// What may be read through.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Policy {
+    /// What is free or cheap; into a dot loads only.
+    Cheap,
+    /// What is free, formulas without loads, and scale factors used once (but those not into dots).
+    Formulas,
+}
+
 /// Composes in every function.
 pub fn run(module: &Module) -> Module {
+    with(module, Policy::Cheap)
+}
+
+/// Composes by this policy.
+pub fn with(module: &Module, policy: Policy) -> Module {
     each(module, &mut |f| {
         let uses = uses(f);
         let mut names: Vec<usize> = Vec::new();
@@ -22,7 +39,7 @@ pub fn run(module: &Module) -> Module {
             // How often each new node is used is known from the old one it came from.
             let old = names.len();
             names.push(uses[old]);
-            let values = self::node(module, new, node, &names);
+            let values = self::node(module, new, node, &names, policy);
             debug_assert_eq!(new.nodes.len(), names.len());
             values
         })
@@ -51,7 +68,7 @@ fn uses(f: &Function) -> Vec<usize> {
     uses
 }
 
-fn node(module: &Module, f: &mut Function, mut node: Node, uses: &[usize]) -> Vec<Value> {
+fn node(module: &Module, f: &mut Function, mut node: Node, uses: &[usize], policy: Policy) -> Vec<Value> {
     let sizes = ranges(&node.op);
     let ranges = Ranges { dims: &module.dims, sizes: &sizes };
     let dot = matches!(&node.op, Op::Nest(Nest { fold: Fold::Dot, .. }));
@@ -67,7 +84,11 @@ fn node(module: &Module, f: &mut Function, mut node: Node, uses: &[usize]) -> Ve
             let read = read_through(f, value, index, *otherwise, &ranges, &|body| {
                 let weight = weight(body);
                 let free = uses[value.node.0 as usize] == 1 && visits_once(index, sizes.len());
-                if dot { matches!(body, Expr::Load { .. }) && otherwise.is_none() } else { free || weight <= CHEAP }
+                match policy {
+                    Policy::Cheap if dot => matches!(body, Expr::Load { .. }) && otherwise.is_none(),
+                    Policy::Cheap => free || weight <= CHEAP,
+                    Policy::Formulas => free || !loads(body) || (!dot && uses[value.node.0 as usize] == 1 && weight <= SCALING),
+                }
             });
             let Some((body, from)) = read else { return e };
             let mut parts = 0;
@@ -168,6 +189,13 @@ fn visits_once(index: &[Index], rank: usize) -> bool {
         }
     }
     seen.into_iter().all(|s| s)
+}
+
+/// Whether the expression reads a tensor.
+pub fn loads(e: &Expr) -> bool {
+    let mut found = false;
+    e.visit(&mut |e| found |= matches!(e, Expr::Load { .. }));
+    found
 }
 
 /// Rough cost: 1 an operation, more where it is a series.

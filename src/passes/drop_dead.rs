@@ -16,6 +16,11 @@ pub fn run(module: &Module) -> Module {
     }
 }
 
+/// Drops nodes only.
+pub fn nodes_of(module: &mut Module) {
+    module.functions.iter_mut().for_each(nodes);
+}
+
 fn size(module: &Module) -> [usize; 4] {
     let sum = |count: &dyn Fn(&Function) -> usize| module.functions.iter().map(count).sum();
     [module.functions.len(), sum(&|f| f.nodes.len()), sum(&|f| f.inputs.len()), sum(&|f| f.results.len())]

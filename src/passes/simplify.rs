@@ -48,7 +48,7 @@ fn node(dims: &[Dim], f: &mut Function, mut node: Node) -> Vec<Value> {
 }
 
 /// The operand that the node is a plain copy of.
-fn copied(f: &Function, node: &Node) -> Option<Value> {
+pub fn copied(f: &Function, node: &Node) -> Option<Value> {
     let Op::Nest(Nest { fold: Fold::None, guards, body: Expr::Load { operand, index, .. }, outs, .. }) = &node.op else { return None };
     let straight = index.iter().enumerate().all(|(axis, i)| matches!(i, Index::Affine(a) if a.as_var() == Some(axis)));
     let value = node.operands[*operand];
@@ -180,7 +180,7 @@ fn on_indices(op: ScalarOp, a: &Affine, b: &Affine) -> Option<Expr> {
         Ne => Some(Expr::Holds(vec![Guard { expr: a.sub(b), relation: Relation::NonZero }])),
         Lt => Some(Expr::Holds(vec![Guard::lt(a, b)])),
         Le => Some(Expr::Holds(vec![Guard::le(a, b)])),
-        Neg | Abs | Sign | Sqrt | Exp | Expm1 | Log | Log1p | Sin | Cos | Atan | Tanh | Sigmoid | Erf | Floor | Ceil | Round | Not | Div | Pow | Max
-        | Min | And | Or | Select | Fma | FoldKey | Uniform => None,
+        Neg | Abs | Sign | Sqrt | Exp | Expm1 | Log | Log1p | Sin | Cos | Atan | Tanh | Sigmoid | Erf | Floor | Ceil | Round | Not | Div | Pow
+        | Max | Min | And | Or | Select | Fma | FoldKey | Uniform => None,
     }
 }

@@ -24,7 +24,7 @@ pub(super) fn set(entry: &mut Entry) {
     for (buffer, life) in entry.plan.buffers.iter_mut().zip(&lives) {
         let (first, last) = life.unwrap_or((0, last_step));
         (buffer.first, buffer.last) = match buffer.storage {
-            Storage::Arena => (first, last),
+            Storage::Arena => (first, last.min(last_step)),
             Storage::Result => (first, last_step),
             Storage::Input | Storage::Constant(_) => (0, last_step),
             // Set below.
@@ -50,7 +50,8 @@ pub(super) fn buffers(step: &Step) -> Vec<BufferId> {
     }
 }
 
-/// First and last step that touches each buffer's memory, through an alias too; entry inputs and results count as touched.
+/// First and last step that touches each buffer's memory, through an alias too; entry inputs and results count as touched,
+/// results behind the last step: a loop that ends the entry is not their whole life.
 fn touches(entry: &Entry) -> Vec<Option<(u32, u32)>> {
     let plan = &entry.plan;
     let mut lives: Vec<Option<(u32, u32)>> = vec![None; plan.buffers.len()];
@@ -64,7 +65,7 @@ fn touches(entry: &Entry) -> Vec<Option<(u32, u32)>> {
         buffers(step).into_iter().for_each(|b| touch(b, at as u32));
     }
     entry.inputs.iter().for_each(|(_, b)| touch(*b, 0));
-    entry.results.iter().for_each(|(_, b)| touch(*b, (plan.steps.len() as u32).saturating_sub(1)));
+    entry.results.iter().for_each(|(_, b)| touch(*b, plan.steps.len() as u32));
     lives
 }
 

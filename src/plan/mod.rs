@@ -5,9 +5,7 @@
 
 mod flatten;
 mod lifetime;
-mod print;
-
-pub use print::entry as print;
+pub mod print;
 
 use crate::ir::Module;
 use crate::kernel::{Kernel, Lowered};

@@ -1,8 +1,8 @@
 //! The law of lowering, fusion and planning: the interpreter over the plan gives what the graph's evaluator gives, bit for bit.
 
-use super::{plan, print};
-use crate::ir::*;
-use crate::kernel::{Kernel, interpret::Interpreter, lower, verify};
+use super::{plan, print::entry as print};
+use crate::ir::{self, *};
+use crate::kernel::{Kernel, interpret::Interpreter, lower};
 use crate::span::{Sources, Span};
 use nnc_runtime::exec::Kernels;
 use nnc_runtime::manifest::{Buffer, Entry as Planned, Sink, Source, Step, Storage};
@@ -103,27 +103,43 @@ fn no_overlap(plan: &nnc_runtime::manifest::Plan, bytes: &[usize], offsets: &[Op
 fn law(mut module: Module, inputs: &[Tensor], dims: &Dims) {
     let f = FunctionId(module.functions.len() as u32 - 1);
     let function = module.function(f);
-    module.entries = vec![Entry {
+    module.entries = vec![ir::Entry {
         name: "infer:test".into(),
         function: f,
         inputs: function.inputs.iter().map(|i| Source::Data(i.name.clone())).collect(),
         results: (0..function.results.len()).map(|n| Sink::Result(format!("{n}").into())).collect(),
     }];
-    let lowered = lower(&module);
-    let (kernels, entries) = plan(&module, &lowered, &Sources::default());
+    ir::verify::verify(&module).unwrap_or_else(|e| panic!("{}\n{}", e.join("\n"), ir::print::module(&module)));
+    compare(&module, inputs, dims);
+}
+
+fn compare(module: &Module, inputs: &[Tensor], dims: &Dims) {
+    let lowered = lower(module);
+    let (kernels, entries) = plan(module, &lowered, &Sources::default());
     for kernel in &kernels {
-        verify::verify(kernel).unwrap_or_else(|e| panic!("{e:?}\n{kernel:#?}"));
+        let text = crate::kernel::print::kernel(kernel);
+        let read = crate::kernel::parse::kernel(&text).unwrap_or_else(|e| panic!("{e}\n{text}"));
+        assert!(read == *kernel && read.name == kernel.name, "{text}\nreads back as\n{}", crate::kernel::print::kernel(&read));
     }
-    let expected = eval::function(&module, f, inputs, dims);
+    let expected = eval::function(module, module.entries[0].function, inputs, dims);
     let found = run(&entries[0], &kernels, inputs, dims);
+    let text = || format!("{}\n{}", ir::print::module(module), print(&entries[0], &kernels));
     match (&expected, &found) {
         (Ok(a), Ok(b)) => {
             for (n, (a, b)) in a.iter().zip(b).enumerate() {
-                assert!(a.same(b), "result {n} is\n{:?}, not\n{:?}\n{}", b.scalars(), a.scalars(), print(&entries[0], &kernels));
+                assert!(a.same(b), "result {n} is\n{:?}, not\n{:?}\n{}", b.scalars(), a.scalars(), text());
             }
         }
         (Err(_), Err(_)) => {}
-        _ => panic!("{expected:?} but {found:?}\n{}", print(&entries[0], &kernels)),
+        _ => panic!("{expected:?} but {found:?}\n{}", text()),
+    }
+}
+
+#[test]
+fn random_programs_mean_the_same_as_plans() {
+    for seed in 0..1500 {
+        let case = ir::generate::case(seed);
+        compare(&case.module, &case.inputs, &case.dims);
     }
 }
 
@@ -143,7 +159,8 @@ fn op(op: ScalarOp, args: impl Into<Vec<Expr>>) -> Expr {
 
 fn finish(mut f: Function, results: &[Value]) -> Module {
     f.results = results.iter().map(|v| (None, *v)).collect();
-    Module { functions: vec![f], ..Module::default() }
+    let dims = vec![Dim { name: "B".into(), min: 0, max: None }];
+    Module { functions: vec![f], dims, ..Module::default() }
 }
 
 /// `softmax(relu(x W^T + b) V^T)` over a free batch; returns the function.
@@ -191,4 +208,44 @@ fn a_classifier_is_three_kernels() {
     let text = crate::kernel::fuse::describe(&module.functions[0]);
     assert_eq!(text.matches("kernel over").count(), 3, "{text}");
     assert!(text.contains("a contraction would lose a parallel axis"), "{text}");
+    let lowered = lower(&module);
+    assert_eq!(
+        crate::kernel::print::kernel(&lowered.kernels[0]),
+        "\
+kernel dot_map_map(n0) {
+  p0: f32[n0, 300]
+  p1: f32[7, 300]
+  p2: f32[7]
+  p3: out f32[n0, 7]
+  local l0: f32
+  local l1: f32
+  outer [i0 < n0, i1 < 7]
+  stage dot [i2 < 300] {
+    %0 = load p0[i0, i2]
+    %1 = load p1[i1, i2]
+    fold %0, %1
+    l0 = result 0
+  }
+  stage map {
+    %0 = local l0
+    %1 = load p2[i1]
+    %2 = %0 + %1
+    fold %2
+    l1 = result 0
+  }
+  stage map {
+    %0 = 0.0
+    %1 = local l1
+    %2 = %0 < %1
+    %3 = select %2 {
+      yield %1
+    } else {
+      yield %0
+    }
+    fold %3
+    p3[i0, i1] = result 0
+  }
+}
+"
+    );
 }

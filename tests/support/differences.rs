@@ -49,7 +49,7 @@ pub fn check_gradients(text: &str, dims: &[(&str, i64)], inputs: &Named) {
         products.sum()
     };
     let mut fast = Runnable { manifest: program.manifest.clone(), kernels: vec![] };
-    fast.kernels = program.kernels.into_iter().filter(|(name, _)| *name == "native").collect();
+    fast.kernels = program.kernels.into_iter().next_back().into_iter().collect();
     let step = 1e-5;
     let mut compared = 0;
     let names: Vec<String> = derived.keys().filter_map(|k| k.strip_prefix("grad.").map(String::from)).collect();

@@ -33,12 +33,12 @@ pub fn mistakes(text: &str) -> Result<String, String> {
 pub struct Runnable {
     /// Its table of contents.
     pub manifest: Manifest,
-    /// Its kernels, interpreted and (where built) native.
+    /// Its kernels: interpreted, and native at every level of this CPU; the most demanding last.
     pub kernels: Vec<(&'static str, Box<dyn Kernels>)>,
 }
 
 impl Runnable {
-    /// From a checked program, through `change` of its graph: interpreted, and native at the level that this CPU has.
+    /// From a checked program, through `change` of its graph.
     pub fn new(checked: &Checked, change: impl FnOnce(&mut Module)) -> Runnable {
         let program = checked.program.as_ref().unwrap();
         let mut module = driver::graph(program);
@@ -97,10 +97,14 @@ impl Runnable {
     }
 }
 
-/// The interpreter, and machine code for this CPU's level.
+/// The interpreter, and machine code for every level that this CPU has.
 fn both(lowered: &Lowered, manifest: &Manifest) -> Vec<(&'static str, Box<dyn Kernels>)> {
     let interpreted = nnc::kernel::interpret::Interpreter::new(lowered.kernels.clone());
     let objects = nnc::emit::compile(&lowered.kernels, &manifest.kernels, &[nnc::emit::Level::V3, nnc::emit::Level::V4]).unwrap();
-    let native = nnc_runtime::loader::load(&objects, &manifest.kernels).unwrap();
-    vec![("interpreter", Box::new(interpreted)), ("native", Box::new(native))]
+    let mut all: Vec<(&'static str, Box<dyn Kernels>)> = vec![("interpreter", Box::new(interpreted))];
+    for level in nnc_runtime::loader::levels() {
+        let native = nnc_runtime::loader::Loader::new(objects.iter().map(|o| o.as_slice()), &manifest.kernels, level).unwrap();
+        all.push((level, Box::new(native)));
+    }
+    all
 }

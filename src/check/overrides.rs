@@ -1,0 +1,137 @@
+//! `--set PATH=VALUE`: settings, optimizers' arguments and constants replaced before anything is checked.
+
+use crate::check::Checker;
+use crate::check::scope::Global;
+use crate::check::train::SETTINGS;
+use crate::diagnostic::{Diagnostic, did_you_mean};
+use crate::parse::tree::{self, Entry, ExprKind, SectionKind};
+use crate::span::Span;
+use std::sync::Arc;
+
+impl Checker<'_> {
+    /// Applies `options.set` in order.
+    pub(super) fn apply_overrides(&mut self) {
+        for (path, text) in self.options.set.clone() {
+            self.apply_override(&path, &text);
+        }
+    }
+
+    fn apply_override(&mut self, path: &str, text: &str) {
+        let parts: Vec<&str> = path.split('.').collect();
+        let Some(kind) = literal(text) else {
+            self.bad_override(path, format!("the value `{text}` of `--set {path}` is neither a number, nor a truth, nor a text"), &[]);
+            return;
+        };
+        match parts[..] {
+            ["const", name] => {
+                let Some(Global::Const(span, ..)) = self.scope.user.get(name) else {
+                    let known: Vec<String> = self.scope.consts.iter().map(|n| format!("const.{n}")).collect();
+                    self.bad_override(path, format!("`--set {path}`: there is no constant `{name}`"), &known);
+                    return;
+                };
+                let span = *span;
+                let value = tree::Expr { kind, span };
+                self.scope.user.insert(name.into(), Global::Const(span, Arc::new(value), None));
+            }
+            [recipe, setting] if SETTINGS.contains(&setting) => self.for_recipes(path, recipe, |section| set_entry(section, setting, kind.clone())),
+            [recipe, "optimizer", argument] => self.for_recipes(path, recipe, |section| set_argument(section, argument, kind.clone())),
+            [_, setting] => {
+                let known: Vec<String> = SETTINGS.iter().map(|s| format!("{}.{s}", parts[0])).collect();
+                self.bad_override(path, format!("`--set {path}`: there is no setting `{setting}`"), &known);
+            }
+            _ => self.bad_override(path, format!("`--set {path}` is not a path of a setting"), &[]),
+        }
+    }
+
+    fn for_recipes(&mut self, path: &str, recipe: &str, change: impl Fn(&mut tree::Section) -> bool) {
+        let mut found = false;
+        let mut changed = true;
+        for s in self.scope.sections.iter_mut().filter(|s| s.kind == SectionKind::Train && (recipe == "train" || &*s.name.name == recipe)) {
+            found = true;
+            changed &= change(s);
+        }
+        if !found {
+            let rest = path.split_once('.').map_or("", |(_, r)| r);
+            let names = self.scope.sections.iter().filter(|s| s.kind == SectionKind::Train).map(|s| s.name.name.to_string());
+            let known: Vec<String> = names.chain(["train".into()]).map(|n| format!("{n}.{rest}")).collect();
+            self.bad_override(path, format!("`--set {path}`: there is no recipe `{recipe}`"), &known);
+        } else if !changed {
+            self.bad_override(path, format!("`--set {path}`: the recipe has no optimizer to set it in"), &[]);
+        }
+    }
+
+    fn bad_override(&mut self, path: &str, message: String, known: &[String]) {
+        let mut d = Diagnostic::error("E0615", message, Span::default(), "while compiling this");
+        if let Some(near) = did_you_mean(path, known.iter().map(String::as_str)) {
+            d = d.note(format!("did you mean `{near}`?"));
+        } else {
+            d = d.note("paths are `train.batch`, `fit.optimizer.lr`, `const.H`");
+        }
+        self.diagnostics.push(d);
+    }
+}
+
+/// A literal as written on the command line.
+fn literal(text: &str) -> Option<ExprKind> {
+    let text = text.trim();
+    let plain: String = text.chars().filter(|c| *c != '_').collect();
+    if let Ok(n) = plain.parse::<i64>() {
+        return Some(ExprKind::Int(n));
+    }
+    if let Some(x) = plain.strip_suffix('%').and_then(|x| x.parse::<f64>().ok()) {
+        return Some(ExprKind::Float(x / 100.0));
+    }
+    if let Ok(x) = plain.parse::<f64>()
+        && x.is_finite()
+    {
+        return Some(ExprKind::Float(x));
+    }
+    match text {
+        "true" => Some(ExprKind::Bool(true)),
+        "false" => Some(ExprKind::Bool(false)),
+        "" => None,
+        _ if text.chars().all(|c| c.is_alphanumeric() || c == '_') => Some(ExprKind::Name(text.into())),
+        _ => text.strip_prefix('"').and_then(|t| t.strip_suffix('"')).map(|t| ExprKind::Text(t.into())),
+    }
+}
+
+fn set_entry(section: &mut tree::Section, setting: &str, kind: ExprKind) -> bool {
+    // `epochs` and `steps` exclude each other: the later choice holds.
+    let rival = match setting {
+        "epochs" => "steps",
+        "steps" => "epochs",
+        _ => "",
+    };
+    section.entries.retain(|e| !matches!(e, Entry::Set { name, .. } if &*name.name == rival));
+    for entry in &mut section.entries {
+        if let Entry::Set { name, value, .. } = entry
+            && &*name.name == setting
+        {
+            value.kind = kind;
+            return true;
+        }
+    }
+    let span = section.name.span;
+    let name = tree::Ident { name: setting.into(), span };
+    section.entries.push(Entry::Set { name, value: tree::Expr { kind, span }, ty: None });
+    true
+}
+
+fn set_argument(section: &mut tree::Section, argument: &str, kind: ExprKind) -> bool {
+    for entry in &mut section.entries {
+        let Entry::Set { name, value, .. } = entry else { continue };
+        if &*name.name != "optimizer" {
+            continue;
+        }
+        let span = value.span;
+        if let ExprKind::Call { args, .. } = &mut value.kind {
+            let new = tree::Expr { kind, span };
+            match args.iter_mut().find(|a| a.name.as_ref().is_some_and(|n| &*n.name == argument)) {
+                Some(a) => a.value = new,
+                None => args.push(tree::Arg { name: Some(tree::Ident { name: argument.into(), span }), value: new }),
+            }
+            return true;
+        }
+    }
+    false
+}
