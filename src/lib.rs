@@ -13,7 +13,7 @@ pub mod ir;
 pub mod kernel;
 pub mod math;
 pub mod parse;
-pub mod plan;
 pub mod passes;
+pub mod plan;
 pub mod span;
 pub mod std;

@@ -319,9 +319,8 @@ unsafe impl Sync for Mapping {}
 impl Mapping {
     fn new(size: usize) -> Result<Mapping> {
         // Safety: a fresh anonymous mapping.
-        let start = unsafe {
-            libc::mmap(std::ptr::null_mut(), size, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0)
-        };
+        let start =
+            unsafe { libc::mmap(std::ptr::null_mut(), size, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0) };
         if start == libc::MAP_FAILED {
             return Err(RunError::World(format!("no memory for {size} bytes of machine code")));
         }

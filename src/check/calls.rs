@@ -437,14 +437,7 @@ impl Checker<'_> {
     }
 
     /// Stores a finished body.
-    pub(super) fn finish(
-        &mut self,
-        body: Body,
-        inputs: usize,
-        arguments: String,
-        results: Vec<(Option<Arc<str>>, Expr)>,
-        span: Span,
-    ) -> InstanceId {
+    pub(super) fn finish(&mut self, body: Body, inputs: usize, arguments: String, results: Vec<(Option<Arc<str>>, Expr)>, span: Span) -> InstanceId {
         self.instances.push(Instance {
             name: body.name,
             arguments,
@@ -483,7 +476,12 @@ impl Checker<'_> {
             return self.inline(b, def, given, span);
         }
         if f.kind == FunctionKind::Optimizer {
-            return self.wrong("E0507", format!("the optimizer `{}` is used outside a recipe", f.name.name), span, "write `optimizer = ...` in a `train` section");
+            return self.wrong(
+                "E0507",
+                format!("the optimizer `{}` is used outside a recipe", f.name.name),
+                span,
+                "write `optimizer = ...` in a `train` section",
+            );
         }
         if let Some(g) = given.iter().find(|g| matches!(g.value, Value::Element(_))) {
             let d = Diagnostic::error("E0321", format!("`{}` works on whole tensors", f.name.name), g.span, "this is one element");

@@ -116,7 +116,8 @@ impl Checker<'_> {
 
     fn twice(&mut self, seen: &mut Vec<(std::sync::Arc<str>, Span)>, decl: &tree::IndexDecl) {
         if let Some((name, at)) = seen.iter().find(|(n, _)| *n == decl.name.name) {
-            let d = Diagnostic::error("E0329", format!("the index `{name}` is introduced twice"), decl.name.span, "again here").label(*at, "first here");
+            let d =
+                Diagnostic::error("E0329", format!("the index `{name}` is introduced twice"), decl.name.span, "again here").label(*at, "first here");
             self.report(d.note("a diagonal is written with one index on the left: `y[i] = x[i, i]`"));
         }
         seen.push((decl.name.name.clone(), decl.name.span));
@@ -165,7 +166,11 @@ impl Checker<'_> {
         }
         let dtype = match declared {
             Some(d) if n.weak && n.dtype != DType::Bool && d.dtype != DType::Bool => {
-                if n.dtype == DType::F64 && d.dtype == DType::I64 { n.dtype } else { d.dtype }
+                if n.dtype == DType::F64 && d.dtype == DType::I64 {
+                    n.dtype
+                } else {
+                    d.dtype
+                }
             }
             _ if n.weak && n.dtype == DType::F64 && !vars.is_empty() => b.real,
             _ => n.dtype,

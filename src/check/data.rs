@@ -355,7 +355,15 @@ impl Checker<'_> {
         self.report(d.note("for example `table = csv(\"a.csv\")`, `x = table.columns(\"a\", \"b\") / 16`, `test = split(20%, seed: 1)`"));
     }
 
-    fn fields_of(&mut self, info: &mut DataInfo, base: &tree::Expr, word: &tree::Ident, args: &[tree::Arg], span: Span, out: &mut ColumnInfo) -> Option<()> {
+    fn fields_of(
+        &mut self,
+        info: &mut DataInfo,
+        base: &tree::Expr,
+        word: &tree::Ident,
+        args: &[tree::Arg],
+        span: Span,
+        out: &mut ColumnInfo,
+    ) -> Option<()> {
         let ExprKind::Name(table) = &base.kind else {
             self.not_a_column(span);
             return None;

@@ -232,7 +232,13 @@ impl Checker<'_> {
 
     /// One loss or metric: a default name, its accumulators, and whose `result` it is.
     #[expect(clippy::type_complexity, reason = "see above")]
-    fn measure(&mut self, b: &mut Body, e: &tree::Expr, batch: &str, is_loss: bool) -> Option<(Arc<str>, Accumulators, Option<(DefId, HashMap<Arc<str>, Binding>)>)> {
+    fn measure(
+        &mut self,
+        b: &mut Body,
+        e: &tree::Expr,
+        batch: &str,
+        is_loss: bool,
+    ) -> Option<(Arc<str>, Accumulators, Option<(DefId, HashMap<Arc<str>, Binding>)>)> {
         if let Some((def, given)) = self.accumulating(b, e) {
             let f = self.scope.def(def).tree.clone();
             if is_loss && f.kind == FunctionKind::Metric {
@@ -245,8 +251,12 @@ impl Checker<'_> {
             }
             let slots = self.match_arguments(&f, given, e.span)?;
             let prepared: Prepared = self.prepare(b, def, slots, false)?;
-            let statics: HashMap<Arc<str>, Binding> =
-                prepared.body.frames[0].names.iter().filter(|(_, x)| matches!(x.value, Value::Static(_))).map(|(n, x)| (n.clone(), x.clone())).collect();
+            let statics: HashMap<Arc<str>, Binding> = prepared.body.frames[0]
+                .names
+                .iter()
+                .filter(|(_, x)| matches!(x.value, Value::Static(_)))
+                .map(|(n, x)| (n.clone(), x.clone()))
+                .collect();
             let (made, args) = self.make(def, prepared, e.span);
             b.uses_mode |= made.uses_mode;
             let id = made.id?;
@@ -257,7 +267,8 @@ impl Checker<'_> {
             let site = b.site();
             let call = Expr { kind: typed::ExprKind::Call { instance: id, args, weights, site }, types, span: e.span };
             let parts = self.unpack(b, call, &names);
-            let accumulators = parts.into_iter().filter_map(|(n, v)| if let (Some(n), Value::Tensor(e)) = (n, v) { Some((n, e)) } else { None }).collect();
+            let accumulators =
+                parts.into_iter().filter_map(|(n, v)| if let (Some(n), Value::Tensor(e)) = (n, v) { Some((n, e)) } else { None }).collect();
             let function = (f.kind == FunctionKind::Metric).then_some((def, statics));
             return Some((f.name.name.clone(), accumulators, function));
         }
@@ -286,7 +297,8 @@ impl Checker<'_> {
         };
         let name: Arc<str> = "metric".into();
         // A mean is its sum and its count, so that uneven batches are exact.
-        if let (ExprKind::Fold { fold, .. }, typed::ExprKind::Comprehension { vars, groups, element: Element::Op(ScalarOp::Div, parts) }) = (&e.kind, &value.kind)
+        if let (ExprKind::Fold { fold, .. }, typed::ExprKind::Comprehension { vars, groups, element: Element::Op(ScalarOp::Div, parts) }) =
+            (&e.kind, &value.kind)
             && &*fold.name == "mean"
             && let [sum, count] = &parts[..]
         {
@@ -366,7 +378,12 @@ impl Checker<'_> {
                             value
                         }
                         None => {
-                            let d = Diagnostic::error("E0509", format!("the metric `{}` has no `result`", f.name.name), f.name.span, "its value is missing");
+                            let d = Diagnostic::error(
+                                "E0509",
+                                format!("the metric `{}` has no `result`", f.name.name),
+                                f.name.span,
+                                "its value is missing",
+                            );
                             self.report(d.note("end it with `result hits / count`"));
                             Value::Poison
                         }

@@ -262,7 +262,12 @@ impl Checker<'_> {
             let max = max.flatten();
             if min < 0 || max.is_some_and(|m| m < min) {
                 let text = max.map_or_else(|| format!("at least {min}"), |m| format!("between {min} and {m}"));
-                self.wrong("E0303", format!("the dim `{}` cannot have any size", d.name.name), d.name.span, format!("{text}, but sizes are not negative"));
+                self.wrong(
+                    "E0303",
+                    format!("the dim `{}` cannot have any size", d.name.name),
+                    d.name.span,
+                    format!("{text}, but sizes are not negative"),
+                );
                 continue;
             }
             self.program.dims.push(Dim { name: d.name.name.clone(), min, max });

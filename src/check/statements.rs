@@ -26,7 +26,8 @@ impl Checker<'_> {
     pub(super) fn statements(&mut self, b: &mut Body, stmts: &[tree::Stmt], declared: &[Declared], tail: bool) -> Last {
         let mut last = Last::Nothing;
         // What comes behind the value in tail position without being it.
-        let silent = |s: &tree::Stmt| matches!(s.kind, StmtKind::Gradient { .. } | StmtKind::Update { .. } | StmtKind::Result(_) | StmtKind::Require { .. });
+        let silent =
+            |s: &tree::Stmt| matches!(s.kind, StmtKind::Gradient { .. } | StmtKind::Update { .. } | StmtKind::Result(_) | StmtKind::Require { .. });
         let end = stmts.iter().rposition(|s| !silent(s)).unwrap_or(stmts.len());
         for (i, stmt) in stmts.iter().enumerate() {
             let at_end = tail && i == end;
@@ -37,7 +38,8 @@ impl Checker<'_> {
                 }
                 StmtKind::Index { target, indices, value } => {
                     let as_result = declared.iter().find(|d| d.name.as_ref() == Some(&target.name));
-                    let as_value = declared.first().filter(|d| declared.len() == 1 && d.name.is_none() && self.is_value(stmts, i, at_end, &target.name));
+                    let as_value =
+                        declared.first().filter(|d| declared.len() == 1 && d.name.is_none() && self.is_value(stmts, i, at_end, &target.name));
                     let value = match self.comprehension(b, indices, value, as_result.or(as_value), stmt.span) {
                         Some(e) => Value::Tensor(e),
                         None => Value::Poison,
@@ -113,7 +115,12 @@ impl Checker<'_> {
                         _ => 1,
                     };
                     let names = targets[0].span.to(targets[targets.len() - 1].span);
-                    self.wrong("E0512", format!("{} names for {n} value{}", targets.len(), if n == 1 { "" } else { "s" }), names, "the numbers differ");
+                    self.wrong(
+                        "E0512",
+                        format!("{} names for {n} value{}", targets.len(), if n == 1 { "" } else { "s" }),
+                        names,
+                        "the numbers differ",
+                    );
                     vec![Value::Poison; targets.len()]
                 }
             };

@@ -145,7 +145,12 @@ impl Checker<'_> {
             && n > max
         {
             let span = plan.get("batch").map_or(section.name.span, |e| e.span);
-            let mut d = Diagnostic::error("E0608", format!("the batch of {n} is larger than the dim `{}` allows", objective.batch_dim), span, format!("at most {max}"));
+            let mut d = Diagnostic::error(
+                "E0608",
+                format!("the batch of {n} is larger than the dim `{}` allows", objective.batch_dim),
+                span,
+                format!("at most {max}"),
+            );
             if let Some(at) = self.declared_at(&objective.batch_dim) {
                 d = d.label(at, "declared here");
             }
@@ -195,7 +200,12 @@ impl Checker<'_> {
             (Some(e), None) => (e, false),
             (None, Some(e)) => (e, true),
             (None, None) => {
-                let d = Diagnostic::error("E0607", format!("the recipe `{}` has no `epochs`", plan.section.name.name), plan.section.name.span, "how long?");
+                let d = Diagnostic::error(
+                    "E0607",
+                    format!("the recipe `{}` has no `epochs`", plan.section.name.name),
+                    plan.section.name.span,
+                    "how long?",
+                );
                 self.report(d.note("add `epochs = 30` or `steps = 1000`"));
                 return None;
             }
@@ -250,7 +260,12 @@ impl Checker<'_> {
         frozen.dedup();
         let trained = self.instance(objective.train).weights.iter().any(|w| w.role == Role::Parameter && !frozen.contains(&w.path));
         if good && !trained {
-            self.wrong("E0610", format!("nothing is left to train in `{}`", plan.section.name.name), plan.section.name.span, "no parameters, or all frozen");
+            self.wrong(
+                "E0610",
+                format!("nothing is left to train in `{}`", plan.section.name.name),
+                plan.section.name.span,
+                "no parameters, or all frozen",
+            );
             good = false;
         }
         good.then_some((frozen, load, stop))
@@ -315,7 +330,8 @@ impl Checker<'_> {
         match &a.value.kind {
             ExprKind::Text(t) => Some(t.clone()),
             ExprKind::Name(n) => {
-                let recipes: Vec<Arc<str>> = self.scope.sections.iter().filter(|s| s.kind == SectionKind::Train).map(|s| s.name.name.clone()).collect();
+                let recipes: Vec<Arc<str>> =
+                    self.scope.sections.iter().filter(|s| s.kind == SectionKind::Train).map(|s| s.name.name.clone()).collect();
                 if !recipes.contains(n) {
                     let known: Vec<&str> = recipes.iter().map(|n| &**n).collect();
                     self.unknown("E0602", "the recipe", n, a.value.span, &known);

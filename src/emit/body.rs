@@ -408,7 +408,8 @@ impl<'c> Writer<'_, 'c> {
             (None, b) => b,
         };
         let ty = code.ty(elem, lanes);
-        let other = otherwise.map_or(ty.const_zero(), |s| if dtype == DType::Bool { self.to_memory(code.constant(s, lanes)) } else { code.constant(s, lanes) });
+        let other = otherwise
+            .map_or(ty.const_zero(), |s| if dtype == DType::Bool { self.to_memory(code.constant(s, lanes)) } else { code.constant(s, lanes) });
         let v = match self.layout(param, index, &at, scope) {
             (Access::Contiguous, offset) => {
                 let address = self.address(param, offset);

@@ -31,7 +31,8 @@ fn native(kernels: &[Kernel]) -> Vec<Loader> {
 }
 
 impl Run<'_> {
-    fn hold(&self, machines: &[Loader], random: &mut Random) {
+    /// Whether it ran to its end.
+    fn hold(&self, machines: &[Loader], random: &mut Random) -> bool {
         let kernel = &self.program[self.kernel as usize];
         let inputs: Vec<Tensor> = self.shapes.iter().map(|(t, shape)| filled(*t, shape, random)).collect();
         let call = |machine: &dyn Kernels, cuts: &[i64]| {
@@ -57,6 +58,7 @@ impl Run<'_> {
                 }
             }
         }
+        !failed
     }
 }
 
@@ -78,12 +80,13 @@ fn filled(dtype: DType, shape: &[i64], random: &mut Random) -> Tensor {
     tensor
 }
 
-/// Lowers the module and holds every launch of every entry to the law.
-fn law(module: &Module, dims: &[Dims], seed: u64) {
+/// Lowers the module and holds every launch of every entry to the law; gives how many launches there were and how many ran to their end.
+fn law(module: &Module, dims: &[Dims], seed: u64) -> (usize, usize) {
     let lowered = lower(module);
     let (kernels, entries) = plan(module, &lowered, &Sources::default());
     let machines = native(&kernels);
     let mut random = Random(seed);
+    let (mut all, mut whole) = (0, 0);
     for dims in dims {
         let number = |s: &Size| s.eval(dims).unwrap();
         for launch in entries.iter().flat_map(|e| &e.plan.steps) {
@@ -92,19 +95,26 @@ fn law(module: &Module, dims: &[Dims], seed: u64) {
             let own: Dims = sizes.iter().enumerate().map(|(i, n)| (format!("n{i}").into(), *n)).collect();
             let shape = |p: &Param| (p.dtype, p.shape.iter().map(|s| s.eval(&own).unwrap()).collect());
             let shapes = kernels[launch.kernel as usize].params.iter().map(shape).collect();
-            Run { kernel: launch.kernel, sizes, tasks: number(&launch.tasks), shapes, program: &kernels }.hold(&machines, &mut random);
+            let run = Run { kernel: launch.kernel, sizes, tasks: number(&launch.tasks), shapes, program: &kernels };
+            whole += run.hold(&machines, &mut random) as usize;
+            all += 1;
         }
     }
+    (all, whole)
 }
 
 #[test]
 fn random_programs_compile_to_what_they_mean() {
     let seeds = std::env::var("NNC_LAW_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(25);
+    let (mut all, mut whole) = (0, 0);
     for seed in 0..seeds {
         let case = generate::case(seed);
         let large: Dims = [("B".into(), 37), ("T".into(), 18)].into();
-        law(&case.module, &[case.dims, large], seed);
+        let (runs, ends) = law(&case.module, &[case.dims, large], seed);
+        (all, whole) = (all + runs, whole + ends);
     }
+    println!("{whole} of {all} launches ran to their end");
+    assert!(whole * 2 > all && whole < all);
 }
 
 /// One stage that stores one value a point.
@@ -160,7 +170,7 @@ fn scalar_operations_are_those_of_the_interpreter() {
     for n in 0..kernels.len() {
         let shapes = kernels[n].params.iter().map(|p| (p.dtype, p.shape.iter().map(|s| s.as_const().unwrap()).collect())).collect();
         let run = Run { kernel: n as u32, sizes: vec![], tasks: 150, shapes, program: &kernels };
-        (0..2).for_each(|_| run.hold(&machines, &mut random));
+        (0..2).for_each(|_| assert!(run.hold(&machines, &mut random)));
     }
 }
 
@@ -187,7 +197,11 @@ fn nests(t: DType) -> Module {
     let mut results = vec![];
     // Products: both layouts of the second operand, the transposed product of a gradient.
     for (second, index) in [(b, [2, 1]), (w, [1, 2])] {
-        results.push(f.nest(Nest::fold(vec![n.clone(), c(150)], vec![c(300)], Fold::Dot, mul(load_at(0, [0, 2]), load_at(1, index))), [a, second], s));
+        results.push(f.nest(
+            Nest::fold(vec![n.clone(), c(150)], vec![c(300)], Fold::Dot, mul(load_at(0, [0, 2]), load_at(1, index))),
+            [a, second],
+            s,
+        ));
     }
     let product = results[0];
     results.push(f.nest(Nest::fold(vec![c(300), c(150)], vec![n.clone()], Fold::Dot, mul(load_at(0, [2, 0]), load_at(1, [2, 1]))), [a, product], s));
