@@ -4,16 +4,20 @@
 //! .nn text -parse-> tree -check-> typed program -build-> graph -grad-> graph -passes-> graph -lower-> kernels -plan-> plan -emit-> machine code -pack-> artifact
 //! ```
 
-pub mod build;
-pub mod check;
+pub mod span;
 pub mod diagnostic;
-pub mod emit;
-pub mod grad;
+pub mod driver;
+
+pub mod parse;
+pub mod check;
+pub mod std;
+pub mod build;
 pub mod ir;
+pub mod grad;
+pub mod passes;
 pub mod kernel;
 pub mod math;
-pub mod parse;
-pub mod passes;
 pub mod plan;
-pub mod span;
-pub mod std;
+pub mod emit;
+
+pub mod cli;

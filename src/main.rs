@@ -1,3 +1,7 @@
 //! `nnc`: arguments to commands.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    nnc::cli::main()
+}

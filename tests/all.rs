@@ -2,3 +2,5 @@
 
 mod texts;
 mod tidy;
+
+mod refused;

@@ -345,7 +345,7 @@ impl<'a> Builder<'a> {
             Diagnostic::error("E0111", "this cannot be given a value", span, "expected a name, or a name with indices")
                 .note("as in `y = relu(x)`, `a, b = split(x, 2)` or `y[i, j] = x[j, i]`"),
         );
-        StmtKind::Expr(value)
+        StmtKind::Let { targets: further, value }
     }
 
     /// What stands in the square brackets on the left of `=`.

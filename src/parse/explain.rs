@@ -71,6 +71,17 @@ pub fn explain(source: &Source, chunk: Chunk, error: &Error<Rule>) -> Diagnostic
     place.no_item().or_else(|| place.foreign()).or_else(|| place.assign_or_colon()).or_else(|| place.line()).unwrap_or_else(|| place.general())
 }
 
+/// An item that the grammar accepts, but that does not start in the first column.
+pub fn indented(source: &Source, chunk: Chunk) -> Diagnostic {
+    let span = |start: usize, end: usize| Span { file: source.file, start: start as u32, end: end as u32 };
+    let first = source.tokens.iter().find(|t| t.start >= chunk.start && t.kind != Kind::Comment);
+    let (start, end) = first.map_or((chunk.start, chunk.start), |t| (t.start, t.end));
+    let blank = source.text[..start].trim_end_matches([' ', '\t']).len();
+    Diagnostic::error("E0107", "an item starts in the first column", span(start, end), "blanks stand before this")
+        .note("so that a mistake in one item does not hide those in the next")
+        .fix("remove the blanks", span(blank, start), "")
+}
+
 impl Place<'_> {
     fn text(&self, token: Option<Token>) -> &str {
         token.map_or("", |t| t.text(self.source.text))
@@ -103,13 +114,7 @@ impl Place<'_> {
         let word = self.text(Some(found));
         let diagnostic = Diagnostic::error("E0107", "an item was expected", self.at(found), "no item starts like this");
         if ITEM_WORDS.contains(&word) {
-            let (what, column) = (self.source.text[..found.start].rsplit('\n').next().unwrap_or(""), "items start in the first column");
-            return Some(if what.trim().is_empty() && !what.is_empty() {
-                let blank = self.span(found.start - what.len(), found.start);
-                diagnostic.note(column).fix("remove the blanks before it", blank, "")
-            } else {
-                diagnostic.note(format!("`{word}` is followed by a name"))
-            });
+            return Some(diagnostic.note(format!("`{word}` is followed by a name")));
         }
         let foreign = match word {
             "def" | "func" | "function" | "fun" => Some("fn"),
@@ -178,7 +183,12 @@ impl Place<'_> {
         let span = self.at(found);
         let c = word.chars().next()?;
         let (message, replacement) = match c {
-            '\'' => ("texts stand in double quotes", "\""),
+            '\'' => {
+                let line = self.source.text[found.end..self.chunk.end].lines().next().unwrap_or("");
+                let Some(length) = line.find('\'') else { return error("texts stand in double quotes".into(), span, "", "\"") };
+                let whole = self.span(found.start, found.end + length + 1);
+                return error("texts stand in double quotes".into(), whole, "", &format!("\"{}\"", &line[..length]));
+            }
             '\u{201c}' | '\u{201d}' | '\u{201e}' | '\u{2018}' | '\u{2019}' => ("texts stand in straight double quotes", "\""),
             '#' => ("a comment starts with `//`", "//"),
             '\u{2212}' | '\u{2013}' | '\u{2014}' => ("this is not the minus sign", "-"),
@@ -226,7 +236,7 @@ impl Place<'_> {
             return Some(Diagnostic::error("E0115", "a name is bound with `=`", span, "expected `=`").fix("use `=`", span, "="));
         }
         // `batch: 32`: what stands behind the colon is no type.
-        if before == ":" && self.bracket == "{" && self.expects(Rule::r#type) {
+        if before == ":" && self.bracket == "{" && self.expects_type() && found.kind != Kind::Word && self.in_section() {
             let colon = self.before?;
             let start = self.source.text[..colon.start].trim_end().len();
             let span = self.span(start, self.blank_end(colon.end));
@@ -237,6 +247,15 @@ impl Place<'_> {
             return Some(Diagnostic::error("E0115", "a name is bound with `=`", self.at(found), "expected `=`").fix("use `=`", span, " = "));
         }
         None
+    }
+
+    fn in_section(&self) -> bool {
+        matches!(self.source.text[self.chunk.start..self.chunk.end].lines().find(|l| !l.starts_with("//")), Some(l) if l.starts_with("data ") || l.starts_with("train "))
+    }
+
+    /// A type starts with a name, as other things do that may also be an operand.
+    fn expects_type(&self) -> bool {
+        matches!(self.text(self.before), ":" | "->") && self.expects(Rule::name) && !self.expects(Rule::number)
     }
 
     fn blank_end(&self, at: usize) -> usize {
@@ -294,6 +313,9 @@ impl Place<'_> {
         if self.expects(Rule::name) && matches!(word, "if" | "then" | "else" | "true" | "false" | "not" | "and" | "or" | "in") {
             return diagnostic.note(format!("`{word}` is a word of the language and cannot be a name"));
         }
+        if matches!(words.as_slice(), [only] if only == "`else`") {
+            return diagnostic.note("an `if` that is a value has one in either case: `if c then a else b`");
+        }
         if word == "," && self.bracket == "{" && self.expects(Rule::end_of_line) {
             return diagnostic.note("statements and settings are separated by ends of lines or `;`").fix("use `;`", self.place(), ";");
         }
@@ -314,11 +336,17 @@ impl Place<'_> {
         if operand {
             add("an expression");
         }
+        if self.expects_type() {
+            add("a type");
+        }
         for rule in &self.expected {
             match rule {
                 Rule::statement | Rule::assignment => add("a statement"),
-                Rule::r#type => add("a type"),
-                Rule::name | Rule::parameter | Rule::dim | Rule::constant | Rule::scan_input | Rule::group_index if !operand => add("a name"),
+                Rule::name | Rule::parameter | Rule::dim | Rule::constant | Rule::scan_input | Rule::group_index
+                    if !operand && !self.expects_type() =>
+                {
+                    add("a name")
+                }
                 Rule::axis | Rule::subscript => add("an index"),
                 Rule::entry => add("a setting"),
                 Rule::text if !operand => add("a text in quotes"),

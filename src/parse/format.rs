@@ -68,7 +68,11 @@ fn pieces(text: &str, layout: &Layout, roles: &Roles) -> Vec<Piece> {
         let next = layout.tokens.get(i + 1);
         let next_word = next.map_or("", |n| n.text(text));
         let previous = pieces.last().map_or("", |p| p.token.text(text));
-        if word == ";" && (next.is_none_or(|n| matches!(n.kind, Kind::Newline | Kind::Comment)) || matches!(next_word, ";" | "}") || previous == "{")
+        if word == ";"
+            && (next.is_none_or(|n| matches!(n.kind, Kind::Newline | Kind::Comment))
+                || matches!(next_word, ";" | "}")
+                || previous == "{"
+                || newlines > 0)
         {
             continue;
         }

@@ -109,11 +109,15 @@ fn next_solid(tokens: &[Token]) -> Vec<Option<usize>> {
 
 /// Whether the token opens an item: an item's word in the first column, and what such a word is followed by.
 pub fn starts_item(text: &str, tokens: &[Token], at: usize) -> bool {
-    let (token, before) = (&tokens[at], &text[..tokens[at].start]);
-    let first_column = before.is_empty() || before.ends_with('\n') || before == "\u{feff}";
-    first_column
-        && ITEM_WORDS.contains(&token.text(text))
-        && tokens.get(at + 1).is_some_and(|next| match token.text(text) {
+    let before = &text[..tokens[at].start];
+    (before.is_empty() || before.ends_with('\n') || before == "\u{feff}") && reads_as_item(text, tokens, at)
+}
+
+/// As [`starts_item`], in any column.
+fn reads_as_item(text: &str, tokens: &[Token], at: usize) -> bool {
+    let word = tokens[at].text(text);
+    ITEM_WORDS.contains(&word)
+        && tokens.get(at + 1).is_some_and(|next| match word {
             "nn" => next.kind == Kind::Number,
             "import" => matches!(next.kind, Kind::Text | Kind::OpenText),
             _ => matches!(next.kind, Kind::Word | Kind::Number),
@@ -184,7 +188,8 @@ impl Scan<'_> {
         let first_column = token.start == 0 || self.text.as_bytes()[token.start - 1] == b'\n';
         let continues = token.kind == Kind::Close || matches!(token.text(self.text), "|>" | "->" | "=" | "{" | "then" | "else");
         let follows_item = self.chunks.last().is_some_and(|c| c.item && !c.broken);
-        if self.chunks.is_empty() || (first_column && self.stack.is_empty() && !continues && follows_item) {
+        let stray = first_column || reads_as_item(self.text, self.tokens, at);
+        if self.chunks.is_empty() || (stray && self.stack.is_empty() && !continues && follows_item) {
             self.close_chunk(start);
             self.chunks.push(Chunk { start, end: start, broken: false, item: false });
         }

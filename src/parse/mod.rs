@@ -39,10 +39,10 @@ const MAX_DIAGNOSTICS: usize = 50;
 /// The tree of a text. Items with mistakes are left out of it and reported, in source order.
 pub fn parse(text: &str, file: FileId) -> (tree::File, Vec<Diagnostic>) {
     let nothing = tree::File { edition: EDITION, items: vec![] };
-    let Ok(length) = u32::try_from(text.len()) else {
+    if u32::try_from(text.len()).is_err() {
         let message = Diagnostic::error("E0118", "the file is larger than 4 GiB", Span { file, start: 0, end: 0 }, "");
         return (nothing, vec![message]);
-    };
+    }
     let layout::Layout { text: laid_out, tokens, chunks, mut diagnostics } = layout::layout(text, file);
     let source = explain::Source { text, file, tokens: &tokens };
     let mut items = vec![];
@@ -56,6 +56,7 @@ pub fn parse(text: &str, file: FileId) -> (tree::File, Vec<Diagnostic>) {
         }
         match grammar::Grammar::parse(grammar::Rule::item, &laid_out[chunk.start..chunk.end]) {
             Err(error) => diagnostics.push(explain::explain(&source, *chunk, &error)),
+            Ok(_) if !chunk.item => diagnostics.push(explain::indented(&source, *chunk)),
             Ok(pairs) => {
                 let builder = build::Builder::new(text, file, chunk.start);
                 let built = builder.item(pairs);
@@ -82,8 +83,8 @@ pub fn parse(text: &str, file: FileId) -> (tree::File, Vec<Diagnostic>) {
             ),
         ),
         // A first line that was meant to be the edition has been reported already.
-        None if diagnostics.iter().any(|d| d.labels.first().is_some_and(|(s, _)| text[..s.start as usize].trim().is_empty())) => {}
-        None => diagnostics.push(missing_edition(text, file, length)),
+        None if chunks.first().is_some_and(|c| text[c.start..].starts_with("nn ")) => {}
+        None => diagnostics.push(missing_edition(text, file, &tokens, &chunks)),
     }
     diagnostics.sort_by_key(|d| d.labels.first().map(|(span, _)| span.start));
     if diagnostics.len() >= MAX_DIAGNOSTICS
@@ -94,11 +95,11 @@ pub fn parse(text: &str, file: FileId) -> (tree::File, Vec<Diagnostic>) {
     (tree::File { edition: EDITION, items }, diagnostics)
 }
 
-fn missing_edition(text: &str, file: FileId, length: u32) -> Diagnostic {
-    let start = if text.starts_with('\u{feff}') { 3 } else { 0 };
-    let end = (start as usize + text[start as usize..].lines().next().unwrap_or("").len()) as u32;
-    let place = Span { file, start: start.min(length), end: end.min(length) };
+fn missing_edition(text: &str, file: FileId, tokens: &[token::Token], chunks: &[layout::Chunk]) -> Diagnostic {
+    let span = |start: usize, end: usize| Span { file, start: start as u32, end: end as u32 };
+    let first = chunks.first().map_or(text.len(), |c| c.start);
+    let place = tokens.iter().find(|t| t.start >= first && t.kind != token::Kind::Comment).map_or(span(first, first), |t| span(t.start, t.end));
     Diagnostic::error("E0101", "the file does not name its edition", place, "expected `nn 1` before this")
         .note("the edition keeps an old file's meaning when the language changes")
-        .fix("name the edition", Span { end: place.start, ..place }, "nn 1\n\n")
+        .fix("name the edition", span(first, first), "nn 1\n\n")
 }

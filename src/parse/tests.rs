@@ -38,7 +38,6 @@ fn programs_parse() {
     }
 }
 
-#[allow(dead_code)]
 fn codes(diagnostics: &[Diagnostic]) -> Vec<&'static str> {
     diagnostics.iter().map(|d| d.code).collect()
 }
@@ -215,8 +214,123 @@ fn formatting_keeps_the_meaning_and_the_comments_and_settles_at_once() {
 }
 
 #[test]
-fn show() {
-    for (name, text) in programs() {
-        std::fs::write(format!("/tmp/fmt_{}", name.replace('/', "_")), super::format(&text).unwrap()).unwrap();
+fn signatures_are_broken_and_blocks_spread() {
+    let long = "long_parameter_name: real[B, C, H, W]";
+    let text = format!("nn 1\n\n\nfn f({long}, a_{long}, b_{long}, c_{long})->real[B]\n{{ y=x;\n\n;-y }} // end\ndim B");
+    let laid_out = format!("nn 1\n\nfn f({long}, a_{long}, b_{long},\n    c_{long})\n    -> real[B] {{\n    y = x\n\n    -y\n}}  // end\n\ndim B\n");
+    let once = super::format(&text).unwrap();
+    assert_eq!(once, laid_out);
+    assert_eq!(super::format(&once).unwrap(), once);
+}
+
+/// The tree of an expression.
+fn expression(text: &str) -> String {
+    let text = format!("nn 1\nconst X = {text}");
+    assert_eq!(rendered(&text), "");
+    meaning(&text)
+}
+
+#[test]
+fn operators_bind_as_documented() {
+    for (text, bracketed) in [
+        ("-x^2 * y", "(-(x^2)) * y"),
+        ("2^-a^b", "2^(-(a^b))"),
+        ("a - b - c / d / e", "(a - b) - ((c / d) / e)"),
+        ("not a == b and c or d", "((not (a == b)) and c) or d"),
+        ("a + b |> f(1) |> g.h", "((a + b) |> f(1)) |> (g.h)"),
+        ("0..n - 1", "0..(n - 1)"),
+        ("if a then b else c + d |> f", "if a then b else ((c + d) |> f)"),
+        ("a < b + 1", "a < (b + 1)"),
+        ("-f(x)[i].h", "-((f(x))[i].h)"),
+        ("- sum[i](x[i])^2", "-((sum[i](x[i]))^2)"),
+        ("h.0.1", "(h.0).1"),
+        ("20% + 1", "0.2 + 1"),
+        ("(a == b) == c", "((a == b)) == c"),
+    ] {
+        assert_eq!(expression(text), expression(bracketed), "{text}");
+    }
+    assert_ne!(expression("(a,)"), expression("(a)"), "a tuple of one element");
+}
+
+#[test]
+fn statements_end_where_the_line_does() {
+    let body = |text: &str| meaning(&format!("nn 1\nfn f(x: real) {{\n{text}\n}}"));
+    assert_eq!(body("y = f(\n  x,\n  2\n) // c\n // d\n |> g\n z"), body("y = f(x, 2) |> g; z"));
+    assert_eq!(body("y =\n x\n if a\n {\n b }\n else { c }"), body("y = x; if a { b } else { c }"));
+    assert_eq!(
+        body("s = scan e in x over T from (h: z) {\n a = e\n (h: a)\n}\ns.h"),
+        body("s = scan e in x over T from (h: z) { a = e; (h: a) }; s.h")
+    );
+    assert_eq!(body("g(scan e in x over T from (h: z) {\n a = e\n (h: a)\n}\n)"), body("g(scan e in x over T from (h: z) { a = e; (h: a) })"));
+}
+
+#[test]
+fn every_item_with_a_mistake_is_reported() {
+    let text =
+        "nn 1\ndim B,\nfn f(x: real) {\n    y = (x + 1\n}\nmodel Good(x: real[B]) -> real[B] { x }\nmodle Bad(x: real) { x }\nconst N = 3furlongs\n";
+    let (tree, diagnostics) = parse(text, FileId(0));
+    assert_eq!(codes(&diagnostics), ["E0108", "E0103", "E0107", "E0110"], "{}", rendered(text));
+    assert_eq!(tree.items.len(), 1);
+}
+
+/// Wrong texts that are deep, long or both: each is refused, and quickly, on a thread with the usual stack.
+#[test]
+fn depth_and_junk_are_refused_in_time() {
+    let many = |part: &str, n: usize| part.repeat(n);
+    let million = 1 << 20;
+    let bytes: String = (0..million as u64).map(|i| char::from(32 + (i.wrapping_mul(6364136223846793005).rotate_left(29) % 95) as u8)).collect();
+    let texts = [
+        format!("nn 1\nconst X = {}1{}", many("(", 10_000), many(")", 10_000)),
+        format!("nn 1\nconst X = {}", many("(", million)),
+        format!("nn 1\nconst X = {}", many("[a(", million / 3)),
+        format!("nn 1\nconst X = {}x", many("-", million)),
+        format!("nn 1\nconst X = a{}", many("^a", million / 2)),
+        format!("nn 1\nconst X = a{}", many("[i](b)", million / 6)),
+        format!("nn 1\nconst X = {}c", many("if a then b else ", million / 17)),
+        format!("nn 1\nfn f(x: real) {{ {}", many("if a { ", million / 7)),
+        format!("nn 1\nfn f(x: real) {{ {}", many("a[b(", 50)),
+        format!("nn 1\nfn f(x: real) {{ {} + {} }}", many("(a[b(", 33), many(")])", 33)),
+        many("fn f(\n", million / 6),
+        many("fn f(x)\n", million / 8),
+        many("\n", million) + "x",
+        many("nn 1\n", million / 5),
+        bytes.clone(),
+        bytes.replace(' ', "\n"),
+        format!("nn 1\nconst X = {bytes}"),
+    ];
+    for text in texts {
+        let start = std::time::Instant::now();
+        let (_, diagnostics) = parse(&text, FileId(0));
+        let begin: String = text.chars().take(60).collect();
+        assert!(!diagnostics.is_empty() && diagnostics.len() <= super::MAX_DIAGNOSTICS + 1, "{begin}");
+        assert!(start.elapsed().as_secs_f64() < 1.0, "{begin} took {:?}", start.elapsed());
+    }
+}
+
+#[test]
+fn no_text_makes_the_parser_panic() {
+    let mut random = 42u64;
+    let mut below = |n: usize| {
+        random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (random >> 33) as usize % n.max(1)
+    };
+    let texts = [DIGITS, GPT, TAGGER, LIBRARY, REST];
+    let marks =
+        ["(", ")", "[", "]", "{", "}", "=", ":", ",", "\"", "\n", "%", "é", "..", "-", "if ", " in ", "9e999", "else", "|>", "\\", "'", "1x", "\r"];
+    for _ in 0..2000 {
+        let text = texts[below(texts.len())];
+        let cut = |at: usize| (0..=at).rev().find(|i| text.is_char_boundary(*i)).unwrap_or(0);
+        let (a, b) = (cut(below(text.len())), cut(below(text.len())));
+        let mutated = match below(4) {
+            0 => format!("{}{}{}", &text[..a], marks[below(marks.len())], &text[a..]),
+            1 => format!("{}{}", &text[..a], &text[cut(a + below(12)).max(a)..]),
+            2 => format!("{}{}{}", &text[..a], &text[b..cut(b + below(40)).max(b)], &text[a..]),
+            _ => text[..a].to_string(),
+        };
+        let shown = rendered(&mutated);
+        match super::format(&mutated) {
+            Ok(once) => assert_eq!(super::format(&once).as_deref(), Ok(once.as_str()), "{mutated}"),
+            Err(_) => assert!(!shown.is_empty()),
+        }
     }
 }
