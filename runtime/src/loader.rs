@@ -103,7 +103,7 @@ impl Loader {
         Ok(Loader { kernels, level, _mapping: mapping })
     }
 
-    /// The level that runs.
+    /// The level whose code runs.
     pub fn level(&self) -> &'static str {
         self.level
     }
