@@ -2,6 +2,8 @@
 
 mod gradients;
 mod library;
+mod refused;
 mod support;
 mod texts;
 mod tidy;
+mod training;
