@@ -6,6 +6,7 @@
 
 use crate::ir::bounds::Ranges;
 use crate::ir::*;
+use crate::passes::drop_dead;
 use crate::passes::rebuild::{each, keep, map_exprs, ranges, rebuild, tidy_node, visit_exprs};
 
 /// Expressions do not grow over this many parts.
@@ -32,6 +33,10 @@ pub fn run(module: &Module) -> Module {
 
 /// Composes by this policy.
 pub fn with(module: &Module, policy: Policy) -> Module {
+    // Only living uses count.
+    let mut module = module.clone();
+    drop_dead::nodes_of(&mut module);
+    let module = &module;
     each(module, &mut |f| {
         let uses = uses(f);
         let mut names: Vec<usize> = Vec::new();
