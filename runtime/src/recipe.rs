@@ -59,7 +59,7 @@ pub struct Column {
     pub name: Arc<str>,
     /// Index into [`Data::tables`].
     pub table: usize,
-    /// Column names (or numbers) in the table; empty: the rows' own number.
+    /// Column names (or numbers) in the table; empty: the rows' own number. `a..b` stands for all columns from `a` to `b` in the file's order.
     pub fields: Vec<String>,
     /// Words and the classes they stand for, where the field is text: position is the class.
     pub classes_named: Vec<String>,
@@ -67,7 +67,7 @@ pub struct Column {
     pub steps: Vec<Scaling>,
     /// Element type the entries expect.
     pub dtype: DType,
-    /// One sample's shape; empty for a scalar.
+    /// One sample's shape; empty for a scalar; -1 where the size is a free dim, which the file decides.
     pub shape: Vec<i64>,
     /// Values must be whole and in `0..bound`: classes, tokens.
     pub bound: Option<i64>,

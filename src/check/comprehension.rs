@@ -249,6 +249,12 @@ impl Checker<'_> {
         if !good {
             return None;
         }
+        // Counts of points (for means) are products of ranges.
+        if out.values().try_fold(Size::constant(1), |s, r| s.checked_mul(r)).is_none() {
+            let at = c.vars.first().map_or(Span::default(), |(_, _, at)| *at);
+            self.wrong("E0701", "a number does not fit in 63 bits", at, "the number of points over all indices");
+            return None;
+        }
         for (vars, size, at) in &c.groups {
             let product = vars.iter().try_fold(Size::constant(1), |s, v| s.checked_mul(&out[v]));
             if product.as_ref() != Some(size) {

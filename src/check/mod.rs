@@ -5,6 +5,7 @@
 //! types and the mode, once for equal ones. So a function is checked where it is used, at known sizes; `model`s are always used. A wrong
 //! value is poison: what follows from it is silent.
 
+mod arguments;
 mod arithmetic;
 mod bounds;
 mod builtins;

@@ -23,3 +23,68 @@ fn models_pass() {
         check_ok(&std::fs::read_to_string(&path).expect("readable"));
     }
 }
+
+fn codes(text: &str) -> Vec<&'static str> {
+    run(text).1.iter().map(|d| d.code).collect()
+}
+
+/// Weights are shared by models, apart for calls, and the mode makes two instances only where it is asked.
+#[test]
+fn weights_have_stable_paths() {
+    let p = check_ok(
+        "nn 1\ndim B\nblock Layer(x: real[B, 4]) -> real[B, 4] { x |> linear(4, name: \"up\") |> dropout(0.1) }\n\
+         model Inner(x: f32[B, 4]) -> real[B, 4] { linear(x, 4) }\n\
+         model Net(x: f32[B, 4]) -> real[B, 4] { Inner(x |> repeat(2, Layer, name: \"h\")) + Inner(x) }\n",
+    );
+    let net = p.models.iter().find(|m| &*m.name == "Net").expect("Net");
+    let paths: Vec<&str> = p.functions[net.infer.0 as usize].weights.iter().map(|w| &*w.path).collect();
+    assert_eq!(paths, ["h.0.up.weight", "h.0.up.bias", "h.1.up.weight", "h.1.up.bias", "/Inner.linear.weight", "/Inner.linear.bias"]);
+    assert_ne!(net.infer, net.train, "dropout asks for the mode");
+    let inner = p.models.iter().find(|m| &*m.name == "Inner").expect("Inner");
+    assert_eq!(inner.infer, inner.train);
+}
+
+/// Every mistake of a program is found in one run; what follows from one is silent.
+#[test]
+fn all_mistakes_at_once() {
+    let text = "nn 1\ndim B\nmodel A(x: f32[B, 4]) -> real[B, 4] { y = rleu(x)\n y + 1 }\nmodel C(x: f32[B, 4]) -> real[B, 5] { linear(x, 4) }\nmodel D(x: f32[Q]) -> real[Q] { x }\n";
+    let mut found = codes(text);
+    found.sort_unstable();
+    assert_eq!(found, ["E0201", "E0206", "E0302"]);
+}
+
+fn with_settings(set: &[(&str, &str)]) -> (Option<Program>, Vec<Diagnostic>) {
+    let text = std::fs::read_to_string("models/digits.nn").expect("readable");
+    let mut sources = Sources::default();
+    let root = sources.add("digits.nn", &text);
+    let set = set.iter().map(|(a, b)| (a.to_string(), b.to_string())).collect();
+    check(&mut sources, root, &|_| Err("no files here".into()), &Options { real: DType::F64, set })
+}
+
+#[test]
+fn settings_are_overridden() {
+    let (program, found) = with_settings(&[("train.batch", "64"), ("fit.optimizer.lr", "0.5"), ("const.Classes", "10")]);
+    assert!(found.is_empty(), "{found:?}");
+    let program = program.expect("a program");
+    let settings = &program.recipes[0].settings;
+    assert_eq!(settings.batch, 64);
+    assert!(settings.scalars.contains(&("optimizer.lr".into(), 0.5)));
+    let train = &program.functions[program.recipes[0].train.0 as usize];
+    assert!(train.locals[0].1.dtype == DType::F64 && train.weights[0].ty.dtype == DType::F64);
+    for wrong in [("fit.bacth", "64"), ("fti.batch", "64"), ("fit.batch", ""), ("const.Clases", "3")] {
+        assert_eq!(with_settings(&[wrong]).1.iter().map(|d| d.code).collect::<Vec<_>>(), ["E0615"], "{wrong:?}");
+    }
+}
+
+#[test]
+fn imports_are_read_once() {
+    let mut sources = Sources::default();
+    let root = sources.add("a.nn", "nn 1\nimport \"sub/b.nn\"\nimport \"c.nn\"\ndim B\nmodel Net(x: f32[B, 4]) -> real[B, 4] { Mine(x) }\n");
+    let loader = |path: &str| match path {
+        "sub/b.nn" => Ok("nn 1\nimport \"c.nn\"\n".to_string()),
+        "c.nn" => Ok("nn 1\nblock Mine(x: real[..., N]) -> real[..., N] { relu(x) }\n".to_string()),
+        other => Err(format!("no {other}")),
+    };
+    let (program, found) = check(&mut sources, root, &loader, &Options::default());
+    assert!(program.is_some() && found.is_empty(), "{found:?}");
+}

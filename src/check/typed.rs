@@ -108,7 +108,8 @@ pub struct Instance {
 /// A parameter or state that an instance needs.
 #[derive(Clone, Debug)]
 pub struct WeightDecl {
-    /// `fc1.weight`, relative
+    /// `fc1.weight`, relative to the instance; `/Net.fc1.weight` for a weight of a model that is called (absolute). Of a recipe's instances all are
+    /// absolute, without the slash. An `init`'s `Random` sites are the declaring instance's: the path is part of the key.
     pub path: Arc<str>,
     /// Trained, or updated by the layer.
     pub role: nnc_runtime::manifest::Role,

@@ -42,8 +42,6 @@ pub struct Declared {
     pub meaning: Meaning,
     /// Axes; `None` where `...` is not known.
     pub shape: Option<Vec<Option<Size>>>,
-    /// A size or truth known when compiling: results of functions such as `conv_size`.
-    pub takes: Takes,
     /// The type's text.
     pub span: Span,
 }
@@ -187,7 +185,7 @@ impl Checker<'_> {
                 }
             }
         }
-        Some(Declared { name, dtype, meaning, shape, takes: takes(ty), span: ty.span })
+        Some(Declared { name, dtype, meaning, shape, span: ty.span })
     }
 
     /// The declared type, all of it known.

@@ -4,7 +4,7 @@ use crate::check::Checker;
 use crate::check::arithmetic::{cast_element, number};
 use crate::check::calls::Given;
 use crate::check::typed::*;
-use crate::check::types::{Declared, Takes};
+use crate::check::types::Declared;
 use crate::check::value::*;
 use crate::diagnostic::Diagnostic;
 use crate::ir::{DType, Size};
@@ -166,7 +166,7 @@ impl Checker<'_> {
             Some(indices) => {
                 let shape = ty.shape.iter().cloned().map(Some).collect();
                 let meaning = ty.meaning.clone();
-                let d = Declared { name: None, dtype: ty.dtype, meaning, shape: Some(shape), takes: Takes::Tensor, span: target.span };
+                let d = Declared { name: None, dtype: ty.dtype, meaning, shape: Some(shape), span: target.span };
                 self.comprehension(b, indices, value, Some(&d), span).map_or(Value::Poison, Value::Tensor)
             }
             None => self.expr(b, value),
