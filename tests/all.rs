@@ -1,6 +1,9 @@
 //! One binary for all integration tests.
 
+mod gradients;
+mod library;
+mod refused;
+mod support;
 mod texts;
 mod tidy;
-
-mod refused;
+mod training;

@@ -1,7 +1,7 @@
 //! Every program in `models/refused` holds one mistake, which its first line names. The diagnostics are snapshots in `snapshots/refused`.
 
+use nnc::check::{Options, check};
 use nnc::diagnostic::render;
-use nnc::parse::parse;
 use nnc::span::Sources;
 use std::path::Path;
 
@@ -36,7 +36,9 @@ fn programs_are_refused_with_these_words() {
 fn refusal(path: &str, text: &str) -> String {
     let mut sources = Sources::default();
     let file = sources.add(path, text);
-    let (_, diagnostics) = parse(text, file);
-    assert!(!diagnostics.is_empty(), "{path} is accepted");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/refused");
+    let loader = |name: &str| std::fs::read_to_string(folder.join(name)).map_err(|_| "no such file".to_string());
+    let (program, diagnostics) = check(&mut sources, file, &loader, &Options::default());
+    assert!(program.is_none() && !diagnostics.is_empty(), "{path} is accepted");
     render(&diagnostics, &sources, false)
 }

@@ -1,8 +1,8 @@
-//! The artifact: one file with the manifest, machine code for each level, and maybe weights.
+//! The artifact: one file with the manifest, machine code, and maybe weights.
 //!
 //! Layout, little-endian: magic (8), format version (u32), sections (u32), length of the file (u64), CRC-32 of everything from byte 32 on (u64);
 //! for each section its name (16, zero-padded), start (u64) and length (u64); then the sections. Names: `manifest` (JSON), `weights` (safetensors),
-//! `code.LEVEL` (object file). The code is native and trusted like a program; everything else is checked.
+//! `code.NAME` (an object file). The code is native and trusted like a program; everything else is checked.
 
 use crate::error::{Result, RunError, refuse, wrong};
 use crate::manifest::{Manifest, VERSION};
@@ -18,7 +18,7 @@ const ENTRY: usize = 32;
 pub struct Artifact {
     /// What it can run.
     pub manifest: Manifest,
-    /// Object files by level, such as `v3`; most demanding last.
+    /// Object files by name; each holds code for one or more levels.
     pub code: Vec<(String, Vec<u8>)>,
     /// Weights, as a safetensors file.
     pub weights: Option<Vec<u8>>,

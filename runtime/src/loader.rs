@@ -68,6 +68,14 @@ fn detect() -> Option<&'static str> {
     None
 }
 
+/// Loads an artifact's kernels for this CPU.
+///
+/// # Errors
+/// As [`level`] and [`Loader::new`].
+pub fn load_artifact(artifact: &crate::artifact::Artifact) -> Result<Loader> {
+    Loader::new(artifact.code.iter().map(|(_, object)| object.as_slice()), &artifact.manifest.kernels, level()?)
+}
+
 impl Loader {
     /// Loads `objects`, in which a kernel called `k` is the function `k.v3` or `k.v4`; `kernels` are numbered as they will be called.
     /// `level` is [`level`]'s.
@@ -95,7 +103,7 @@ impl Loader {
         Ok(Loader { kernels, level, _mapping: mapping })
     }
 
-    /// The level that runs.
+    /// The level whose code runs.
     pub fn level(&self) -> &'static str {
         self.level
     }
@@ -311,9 +319,8 @@ unsafe impl Sync for Mapping {}
 impl Mapping {
     fn new(size: usize) -> Result<Mapping> {
         // Safety: a fresh anonymous mapping.
-        let start = unsafe {
-            libc::mmap(std::ptr::null_mut(), size, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0)
-        };
+        let start =
+            unsafe { libc::mmap(std::ptr::null_mut(), size, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0) };
         if start == libc::MAP_FAILED {
             return Err(RunError::World(format!("no memory for {size} bytes of machine code")));
         }

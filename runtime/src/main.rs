@@ -1,3 +1,34 @@
 //! `nnc-run`: runs an artifact on a machine without nnc.
 
-fn main() {}
+use nnc_runtime::artifact::Artifact;
+use nnc_runtime::commands::{self, HELP};
+use nnc_runtime::error::{Result, RunError};
+use nnc_runtime::loader;
+use nnc_runtime::program::Program;
+use std::path::Path;
+use std::process::ExitCode;
+
+fn run(args: &[String]) -> Result<()> {
+    let Some((file, rest)) = args.split_first().filter(|(file, _)| !file.starts_with('-')) else {
+        return Err(RunError::Usage(format!("which artifact?\nUsage: nnc-run ARTIFACT [WHAT] [OPTIONS]\n\n{HELP}")));
+    };
+    let command = commands::parse(rest)?;
+    let path = Path::new(file);
+    let artifact = Artifact::read(path)?;
+    let kernels = loader::load_artifact(&artifact)?;
+    let folder = path.parent().unwrap_or(Path::new("")).to_path_buf();
+    commands::run(&Program { manifest: &artifact.manifest, kernels: &kernels, folder, artifact: Some(&artifact) }, &command)
+}
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args_os().skip(1).map(|a| a.to_string_lossy().into_owned()).collect();
+    if args.iter().any(|a| matches!(a.as_str(), "-h" | "--help")) {
+        println!("Runs a compiled program.\n\nUsage: nnc-run ARTIFACT [WHAT] [OPTIONS]\n\n{HELP}");
+        return ExitCode::SUCCESS;
+    }
+    if args.iter().any(|a| matches!(a.as_str(), "-V" | "--version")) {
+        println!("nnc-run {}", env!("CARGO_PKG_VERSION"));
+        return ExitCode::SUCCESS;
+    }
+    commands::finish(run(&args))
+}

@@ -34,15 +34,15 @@ pub fn read_npz(path: &Path) -> Result<BTreeMap<String, Tensor>> {
 pub(crate) fn parse_npz(bytes: &[u8]) -> std::result::Result<BTreeMap<String, Tensor>, String> {
     let mut archive = zip::ZipArchive::new(Cursor::new(bytes)).map_err(|e| format!("this is no .npz archive ({e})"))?;
     let mut arrays = BTreeMap::new();
+    // The sizes that the archive claims are not believed: all members together cannot be more than deflate makes of the file at most.
+    let mut budget = (bytes.len() as u64).saturating_mul(1040).saturating_add(1 << 16);
     for i in 0..archive.len() {
         let mut member = archive.by_index(i).map_err(|e| format!("member {i} cannot be read ({e})"))?;
         let name = member.name().map_err(|e| format!("member {i} has no readable name ({e})"))?.to_string();
         let name = name.strip_suffix(".npy").unwrap_or(&name).to_string();
-        // The size that the archive claims is not believed: reading stops at what deflate can make of the file at most.
-        let limit = (bytes.len() as u64).saturating_mul(1040).saturating_add(1 << 16);
         let mut content = Vec::new();
-        let read = (&mut member).take(limit).read_to_end(&mut content);
-        read.map_err(|e| format!("{name} cannot be read ({e})"))?;
+        let read = (&mut member).take(budget).read_to_end(&mut content);
+        budget -= read.map_err(|e| format!("{name} cannot be read ({e})"))? as u64;
         let array = parse(&content).map_err(|e| format!("{name}: {e}"))?;
         if arrays.insert(name.clone(), array).is_some() {
             return Err(format!("two arrays are called {name}"));

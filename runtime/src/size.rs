@@ -265,6 +265,7 @@ impl std::ops::Add for &Size {
 
 impl std::ops::Sub for &Size {
     type Output = Size;
+    #[expect(clippy::suspicious_arithmetic_impl, reason = "a difference is a sum with the negative")]
     fn sub(self, other: &Size) -> Size {
         self + &other.neg()
     }

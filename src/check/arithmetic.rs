@@ -83,7 +83,9 @@ impl Checker<'_> {
                 }
             }
         }
-        if op == ScalarOp::Select && let Value::Static(Static::Bool(c)) = &args[0] {
+        if op == ScalarOp::Select
+            && let Value::Static(Static::Bool(c)) = &args[0]
+        {
             return args[if *c { 1 } else { 2 }].clone();
         }
         self.dynamic(b, op, args, span)
@@ -115,7 +117,9 @@ impl Checker<'_> {
                     (t.dtype, t.shape.is_empty() && t.dtype != DType::F32)
                 }
                 Value::Element(n) if element => (n.dtype, n.weak),
-                Value::Element(_) => return self.wrong("E0321", "an index is used outside its comprehension", span, "here whole tensors are computed"),
+                Value::Element(_) => {
+                    return self.wrong("E0321", "an index is used outside its comprehension", span, "here whole tensors are computed");
+                }
                 other => return self.wrong("E0306", format!("`{}` needs numbers", op.name()), span, format!("got {}", other.describe())),
             });
         }
@@ -154,7 +158,12 @@ impl Checker<'_> {
             let (long, short) = if other.len() > shape.len() { (other, &shape) } else { (&shape, other) };
             if long[long.len() - short.len()..] != short[..] {
                 let (a, c) = (shape_text(&shape), shape_text(other));
-                let d = Diagnostic::error("E0302", format!("the shapes {a} and {c} do not fit together"), span, format!("`{}` needs equal shapes", op.name()));
+                let d = Diagnostic::error(
+                    "E0302",
+                    format!("the shapes {a} and {c} do not fit together"),
+                    span,
+                    format!("`{}` needs equal shapes", op.name()),
+                );
                 let d = d.label(owner.unwrap_or(span), format!("this is {a}")).label(e.span, format!("this is {c}"));
                 let d = self.origin(d, b, args.iter());
                 self.report(d.note("only scalars and missing leading axes are repeated; use index notation for anything else"));
@@ -207,7 +216,12 @@ impl Checker<'_> {
                 (a, c) if a.is_float() && c.is_float() && weak != w => (if weak { c } else { a }, false),
                 (DType::I64, DType::F64) if w && op == ScalarOp::Pow => (DType::F64, true),
                 (a, c) => {
-                    let d = Diagnostic::error("E0406", format!("`{}` mixes {a} and {c}", op.name()), span, "operands of two types");
+                    let mut d = Diagnostic::error("E0406", format!("`{}` mixes {a} and {c}", op.name()), span, "operands of two types");
+                    for v in args {
+                        if let Value::Tensor(e) = v {
+                            d = d.label(e.span, format!("this is {}", e.ty()));
+                        }
+                    }
                     self.report(d.note("convert one of them: `real(x)` or `int(x)`"));
                     return None;
                 }

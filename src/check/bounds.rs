@@ -93,7 +93,13 @@ impl Checker<'_> {
         let value = match (op, numbers.as_slice()) {
             (Neg, [a]) => -a,
             (Abs, [a]) => a.abs(),
-            (Sign, [a]) => if *a == 0.0 || a.is_nan() { *a } else { a.signum() },
+            (Sign, [a]) => {
+                if *a == 0.0 || a.is_nan() {
+                    *a
+                } else {
+                    a.signum()
+                }
+            }
             (Sqrt, [a]) => a.sqrt(),
             (Exp, [a]) => a.exp(),
             (Expm1, [a]) => a.exp_m1(),

@@ -43,7 +43,13 @@ pub const LIST: &[Builtin] = &[
     Builtin { name: "full", about: "full(value, sizes..): the value everywhere", arity: (1, MANY), names: &[], run: |c, b, a| c.full(b, a) },
     Builtin { name: "zeros_like", about: "zeros_like(x): 0 in the shape of x", arity: (1, 1), names: &[], run: |c, b, a| c.filled_like(b, a, 0) },
     Builtin { name: "ones_like", about: "ones_like(x): 1 in the shape of x", arity: (1, 1), names: &[], run: |c, b, a| c.filled_like(b, a, 1) },
-    Builtin { name: "stop_gradient", about: "stop_gradient(x): x, with derivative 0", arity: (1, 1), names: &[], run: |c, b, a| c.stop_gradient(b, a) },
+    Builtin {
+        name: "stop_gradient",
+        about: "stop_gradient(x): x, with derivative 0",
+        arity: (1, 1),
+        names: &[],
+        run: |c, b, a| c.stop_gradient(b, a),
+    },
     Builtin {
         name: "split",
         about: "split(x, n, axis: -1) or split(x, [a, b], axis: -1): parts along an axis",
@@ -51,12 +57,30 @@ pub const LIST: &[Builtin] = &[
         names: &["axis"],
         run: |c, b, a| c.split(b, a),
     },
-    Builtin { name: "concat", about: "concat(a, b, .., axis: 0): one behind the other", arity: (1, MANY), names: &["axis"], run: |c, b, a| c.concat(b, a) },
+    Builtin {
+        name: "concat",
+        about: "concat(a, b, .., axis: 0): one behind the other",
+        arity: (1, MANY),
+        names: &["axis"],
+        run: |c, b, a| c.concat(b, a),
+    },
     Builtin { name: "positions", about: "positions(T): 0, 1, .., T - 1", arity: (1, 1), names: &[], run: |c, b, a| c.positions(b, a) },
     Builtin { name: "size", about: "size(x): the number of elements", arity: (1, 1), names: &[], run: |c, b, a| c.element_count(b, a) },
     Builtin { name: "rank", about: "rank(x): the number of axes", arity: (1, 1), names: &[], run: |c, b, a| c.rank(b, a) },
-    Builtin { name: "reshape", about: "reshape(x, sizes..): adjacent axes split or merged", arity: (1, MANY), names: &[], run: |c, b, a| c.reshape(b, a) },
-    Builtin { name: "write", about: "write(base, piece, start..): base with piece at start", arity: (3, MANY), names: &[], run: |c, b, a| c.write(b, a) },
+    Builtin {
+        name: "reshape",
+        about: "reshape(x, sizes..): adjacent axes split or merged",
+        arity: (1, MANY),
+        names: &[],
+        run: |c, b, a| c.reshape(b, a),
+    },
+    Builtin {
+        name: "write",
+        about: "write(base, piece, start..): base with piece at start",
+        arity: (3, MANY),
+        names: &[],
+        run: |c, b, a| c.write(b, a),
+    },
     Builtin {
         name: "place",
         about: "place(fill, sizes, (piece, [starts], [strides])..): pieces over a fill",
@@ -71,7 +95,13 @@ pub const LIST: &[Builtin] = &[
         names: &["descending"],
         run: |c, b, a| c.sort(b, a),
     },
-    Builtin { name: "random", about: "random(): uniform in [0, 1), of one element or of sizes", arity: (0, MANY), names: &[], run: |c, b, a| c.random(b, a) },
+    Builtin {
+        name: "random",
+        about: "random(): uniform in [0, 1), of one element or of sizes",
+        arity: (0, MANY),
+        names: &[],
+        run: |c, b, a| c.random(b, a),
+    },
     Builtin { name: "grad", about: "grad(e, wrt: x): derivative of a single number", arity: (1, 1), names: &["wrt"], run: |c, b, a| c.grad(b, a) },
     Builtin {
         name: "repeat",
@@ -100,7 +130,7 @@ pub fn call(c: &mut Checker, b: &mut Body, builtin: &'static Builtin, given: Vec
                 value => plain.push(Given { name: None, value, span: g.span }),
             },
             Some(n) if builtin.names.contains(&&*n.name) || builtin.name == "repeat" => named.push(g),
-            Some(n) => return c.unknown("E0501", &format!("`{}` has no such parameter:", builtin.name), &n.name, n.span, builtin.names),
+            Some(n) => return c.unknown("E0501", &format!("`{}` has no parameter:", builtin.name), &n.name, n.span, builtin.names),
         }
     }
     if plain.iter().chain(&named).any(|g| matches!(g.value, Value::Poison)) {
@@ -173,7 +203,9 @@ impl Checker<'_> {
         }
         let Some(shape) = self.sizes(&a.plain[1..]) else { return Value::Poison };
         let real = b.real;
-        let Some(e) = self.fit(b, a.first().value.clone(), real, &Meaning::Plain, a.first().span, "the value of `full`") else { return Value::Poison };
+        let Some(e) = self.fit(b, a.first().value.clone(), real, &Meaning::Plain, a.first().span, "the value of `full`") else {
+            return Value::Poison;
+        };
         let e = b.hoist("_", e);
         match self.as_element(&e, a.span) {
             Some(n) => self.constant_tensor(b, shape, n.element, real, a.span),
@@ -267,7 +299,9 @@ impl Checker<'_> {
                 }
                 sizes
             }
-            other => return self.wrong("E0506", "`split` takes a number of parts or a list of sizes", by.span, format!("this is {}", other.describe())),
+            other => {
+                return self.wrong("E0506", "`split` takes a number of parts or a list of sizes", by.span, format!("this is {}", other.describe()));
+            }
         };
         let mut start = Size::default();
         let mut parts = vec![];

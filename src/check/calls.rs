@@ -38,6 +38,17 @@ pub enum KeyPart {
     Default,
 }
 
+impl KeyPart {
+    fn of(s: &Static) -> KeyPart {
+        match s {
+            Static::Int(s) => KeyPart::Int(s.clone()),
+            Static::Float(x) => KeyPart::Float(x.to_bits()),
+            Static::Bool(x) => KeyPart::Bool(*x),
+            Static::Text(x) => KeyPart::Text(x.clone()),
+        }
+    }
+}
+
 /// What an instance is made from.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Key {
@@ -79,8 +90,9 @@ impl Checker<'_> {
                 Some(name) => match f.params.iter().position(|p| p.name.name == name.name) {
                     Some(i) => i,
                     None => {
-                        let known: Vec<&str> = f.params.iter().map(|p| &*p.name.name).collect();
-                        self.unknown("E0501", &format!("`{kind}` has no such parameter:"), &name.name, name.span, &known);
+                        let own = usize::from(f.kind == FunctionKind::Optimizer) * 2;
+                        let known: Vec<&str> = f.params.iter().skip(own).map(|p| &*p.name.name).collect();
+                        self.unknown("E0501", &format!("`{kind}` has no parameter:"), &name.name, name.span, &known);
                         good = false;
                         continue;
                     }
@@ -131,6 +143,7 @@ impl Checker<'_> {
 
     /// Binds the parameters in a new body. Run-time scalars of optimizers stay inputs even where they have defaults (`keep_scalars`).
     pub(super) fn prepare(&mut self, b: &mut Body, def: DefId, slots: Vec<Option<Given>>, keep_scalars: bool) -> Option<Prepared> {
+        self.called.insert(def);
         let d = self.scope.def(def);
         let (f, library) = (d.tree.clone(), d.library);
         let mut real = b.real;
@@ -193,7 +206,11 @@ impl Checker<'_> {
         let mut args = vec![];
         for (p, g) in f.params.iter().zip(slots) {
             let Some(g) = g else {
-                key.parts.push(KeyPart::Default);
+                // A default that is written out makes no other instance.
+                key.parts.push(match (p.ty.as_ref().map(takes), body.lookup(&p.name.name)) {
+                    (Some(Takes::Int | Takes::Number | Takes::Bool | Takes::Text), Some(Binding { value: Value::Static(s), .. })) => KeyPart::of(s),
+                    _ => KeyPart::Default,
+                });
                 continue;
             };
             let Some(ty) = &p.ty else {
@@ -209,12 +226,7 @@ impl Checker<'_> {
             match takes(ty) {
                 Takes::Int | Takes::Number | Takes::Bool | Takes::Text => {
                     let Some(Binding { value: Value::Static(s), .. }) = body.lookup(&p.name.name) else { continue };
-                    key.parts.push(match s {
-                        Static::Int(s) => KeyPart::Int(s.clone()),
-                        Static::Float(x) => KeyPart::Float(x.to_bits()),
-                        Static::Bool(x) => KeyPart::Bool(*x),
-                        Static::Text(x) => KeyPart::Text(x.clone()),
-                    });
+                    key.parts.push(KeyPart::of(s));
                 }
                 Takes::Scalar | Takes::Tensor => {
                     let Some(e) = self.tensor_argument(&mut body, b, &f, p, ty, g) else {
@@ -437,14 +449,7 @@ impl Checker<'_> {
     }
 
     /// Stores a finished body.
-    pub(super) fn finish(
-        &mut self,
-        body: Body,
-        inputs: usize,
-        arguments: String,
-        results: Vec<(Option<Arc<str>>, Expr)>,
-        span: Span,
-    ) -> InstanceId {
+    pub(super) fn finish(&mut self, body: Body, inputs: usize, arguments: String, results: Vec<(Option<Arc<str>>, Expr)>, span: Span) -> InstanceId {
         self.instances.push(Instance {
             name: body.name,
             arguments,
@@ -483,7 +488,12 @@ impl Checker<'_> {
             return self.inline(b, def, given, span);
         }
         if f.kind == FunctionKind::Optimizer {
-            return self.wrong("E0507", format!("the optimizer `{}` is used outside a recipe", f.name.name), span, "write `optimizer = ...` in a `train` section");
+            return self.wrong(
+                "E0507",
+                format!("the optimizer `{}` is used outside a recipe", f.name.name),
+                span,
+                "write `optimizer = ...` in a `train` section",
+            );
         }
         if let Some(g) = given.iter().find(|g| matches!(g.value, Value::Element(_))) {
             let d = Diagnostic::error("E0321", format!("`{}` works on whole tensors", f.name.name), g.span, "this is one element");

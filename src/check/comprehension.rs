@@ -116,7 +116,8 @@ impl Checker<'_> {
 
     fn twice(&mut self, seen: &mut Vec<(std::sync::Arc<str>, Span)>, decl: &tree::IndexDecl) {
         if let Some((name, at)) = seen.iter().find(|(n, _)| *n == decl.name.name) {
-            let d = Diagnostic::error("E0329", format!("the index `{name}` is introduced twice"), decl.name.span, "again here").label(*at, "first here");
+            let d =
+                Diagnostic::error("E0329", format!("the index `{name}` is introduced twice"), decl.name.span, "again here").label(*at, "first here");
             self.report(d.note("a diagonal is written with one index on the left: `y[i] = x[i, i]`"));
         }
         seen.push((decl.name.name.clone(), decl.name.span));
@@ -137,14 +138,26 @@ impl Checker<'_> {
             && shape.len() == groups.len()
         {
             let mut at = 0;
-            for (axis, group) in shape.iter().zip(&groups) {
+            for (k, (axis, group)) in shape.iter().zip(&groups).enumerate() {
                 let own = vars[at..at + group].to_vec();
                 at += group;
                 let Some(size) = axis else { continue };
                 if let [v] = own[..] {
-                    if !c.ranges.contains_key(&v) {
-                        let what = format!("the {} axis of the result", super::nth(at));
-                        c.ranges.insert(v, Range { size: size.clone(), span: d.span, what, explicit: false });
+                    let what = format!("the {} axis of the result", super::nth(k + 1));
+                    match c.ranges.get(&v) {
+                        None => {
+                            c.ranges.insert(v, Range { size: size.clone(), span: d.span, what, explicit: false });
+                        }
+                        Some(r) if !r.explicit && r.size != *size => {
+                            let name = c.vars.iter().find(|(x, ..)| *x == v).map(|(_, n, _)| n.clone()).unwrap_or_default();
+                            let message = format!("the index `{name}` has two ranges: {} and {size}", r.size);
+                            let e = Diagnostic::error("E0325", message, r.span, format!("{} is {}", r.what, r.size));
+                            self.report(
+                                e.label(d.span, format!("{what} is {size}")).note(format!("where only a part is meant, say it: `{name} in {size}`")),
+                            );
+                            return None;
+                        }
+                        Some(_) => {}
                     }
                 } else {
                     c.groups.push((own, size.clone(), span));
@@ -165,7 +178,11 @@ impl Checker<'_> {
         }
         let dtype = match declared {
             Some(d) if n.weak && n.dtype != DType::Bool && d.dtype != DType::Bool => {
-                if n.dtype == DType::F64 && d.dtype == DType::I64 { n.dtype } else { d.dtype }
+                if n.dtype == DType::F64 && d.dtype == DType::I64 {
+                    n.dtype
+                } else {
+                    d.dtype
+                }
             }
             _ if n.weak && n.dtype == DType::F64 && !vars.is_empty() => b.real,
             _ => n.dtype,

@@ -182,7 +182,7 @@ impl Checker<'_> {
                 Some(other) => {
                     let span = a.name.as_ref().map_or(a.value.span, |n| n.span);
                     let known: &[&str] = if word == "csv" { &["header", "separator"] } else { &[] };
-                    self.unknown("E0501", &format!("`{word}` has no such parameter:"), other, span, known);
+                    self.unknown("E0501", &format!("`{word}` has no parameter:"), other, span, known);
                     return None;
                 }
                 None => {
@@ -229,7 +229,7 @@ impl Checker<'_> {
                 },
                 Some(other) => {
                     let at = a.name.as_ref().map_or(span, |n| n.span);
-                    self.unknown("E0501", "`split` has no such parameter:", other, at, &["seed", "stratify"]);
+                    self.unknown("E0501", "`split` has no parameter:", other, at, &["seed", "stratify"]);
                     return None;
                 }
             }
@@ -355,7 +355,15 @@ impl Checker<'_> {
         self.report(d.note("for example `table = csv(\"a.csv\")`, `x = table.columns(\"a\", \"b\") / 16`, `test = split(20%, seed: 1)`"));
     }
 
-    fn fields_of(&mut self, info: &mut DataInfo, base: &tree::Expr, word: &tree::Ident, args: &[tree::Arg], span: Span, out: &mut ColumnInfo) -> Option<()> {
+    fn fields_of(
+        &mut self,
+        info: &mut DataInfo,
+        base: &tree::Expr,
+        word: &tree::Ident,
+        args: &[tree::Arg],
+        span: Span,
+        out: &mut ColumnInfo,
+    ) -> Option<()> {
         let ExprKind::Name(table) = &base.kind else {
             self.not_a_column(span);
             return None;
@@ -380,7 +388,7 @@ impl Checker<'_> {
                 return Some(());
             }
             other => {
-                self.unknown("E0602", "a file has no", other, word.span, &["columns", "column", "rows"]);
+                self.unknown("E0602", "a file has no:", other, word.span, &["columns", "column", "rows"]);
                 return None;
             }
         };

@@ -31,17 +31,34 @@ impl Checker<'_> {
             }
             other => return self.wrong("E0323", "only tensors can be indexed", base.span, format!("this is {}", other.describe())),
         };
-        if b.elements.is_empty() { self.gather(b, base, tensor, indices, otherwise, span) } else { self.element_load(b, base, tensor, indices, otherwise, span) }
+        if b.elements.is_empty() {
+            self.gather(b, base, tensor, indices, otherwise, span)
+        } else {
+            self.element_load(b, base, tensor, indices, otherwise, span)
+        }
     }
 
-    fn element_load(&mut self, b: &mut Body, base: &tree::Expr, tensor: Expr, indices: &[Subscript], otherwise: Option<&tree::Expr>, span: Span) -> Value {
+    fn element_load(
+        &mut self,
+        b: &mut Body,
+        base: &tree::Expr,
+        tensor: Expr,
+        indices: &[Subscript],
+        otherwise: Option<&tree::Expr>,
+        span: Span,
+    ) -> Value {
         let shape = tensor.ty().shape.clone();
         let rest = indices.iter().filter(|i| matches!(i, Subscript::Rest(_))).count();
         let fits = if rest > 0 { indices.len() - 1 <= shape.len() } else { indices.len() == shape.len() };
         if !fits || rest > 1 {
             let text = self.sources.text(base.span).to_string();
             let given = indices.len() - rest;
-            let mut d = Diagnostic::error("E0323", format!("`{text}` has {} axes, but {given} indices are given", shape.len()), span, format!("this is {}", tensor.ty()));
+            let mut d = Diagnostic::error(
+                "E0323",
+                format!("`{text}` has {} axes, but {given} {} given", shape.len(), if given == 1 { "index is" } else { "indices are" }),
+                span,
+                format!("this is {}", tensor.ty()),
+            );
             d = self.made_at(d, b, &tensor);
             self.report(d);
             return Value::Poison;
@@ -55,12 +72,20 @@ impl Checker<'_> {
                 Subscript::Rest(at) => {
                     let Some(vars) = self.rest_vars(b, &shape[axis..axis + free], *at) else { return Value::Poison };
                     if vars.len() != free {
-                        let d = Diagnostic::error("E0323", format!("`...` stands for {} axes, but {free} are left of `{name}`", vars.len()), *at, "here");
+                        let d =
+                            Diagnostic::error("E0323", format!("`...` stands for {} axes, but {free} are left of `{name}`", vars.len()), *at, "here");
                         self.report(self.made_at(d, b, &tensor));
                         return Value::Poison;
                     }
                     for (k, v) in vars.into_iter().enumerate() {
-                        self.constrain(b, v, &shape[axis + k], *at, || format!("the {} axis of `{name}`", super::nth(axis + k + 1)), otherwise.is_some());
+                        self.constrain(
+                            b,
+                            v,
+                            &shape[axis + k],
+                            *at,
+                            || format!("the {} axis of `{name}`", super::nth(axis + k + 1)),
+                            otherwise.is_some(),
+                        );
                         elements.push(Element::Index(v));
                     }
                 }

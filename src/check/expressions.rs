@@ -144,6 +144,11 @@ impl Checker<'_> {
             known.extend(self.scope.user.keys().map(|k| k.to_string()));
         }
         let known: Vec<&str> = known.iter().map(String::as_str).collect();
+        if !b.elements.is_empty() && crate::diagnostic::did_you_mean(name, known.iter().copied().filter(|k| k.len() > 1)).is_none() {
+            let d = Diagnostic::error("E0320", format!("the index `{name}` is not known"), span, "not found");
+            self.report(d.note("an index is introduced on the left of `=` or by a fold: `sum[i](...)`"));
+            return Value::Poison;
+        }
         self.unknown("E0201", "the name", name, span, &known)
     }
 

@@ -69,7 +69,14 @@ impl Checker<'_> {
     }
 
     /// The values that the body gives for the declared results.
-    fn result_values(&mut self, b: &mut Body, f: &tree::Function, declared: &[Declared], last: Last, failed: bool) -> Option<Vec<(Option<Arc<str>>, Value)>> {
+    fn result_values(
+        &mut self,
+        b: &mut Body,
+        f: &tree::Function,
+        declared: &[Declared],
+        last: Last,
+        failed: bool,
+    ) -> Option<Vec<(Option<Arc<str>>, Value)>> {
         let end = Span { start: f.span.end.saturating_sub(1), ..f.span };
         let named = !declared.is_empty() && declared.iter().all(|d| d.name.is_some());
         let value = match last {
@@ -155,7 +162,8 @@ impl Checker<'_> {
             let same = shape.len() == given.len() && shape.iter().zip(&given).all(|(a, g)| a.as_ref().is_none_or(|a| a == g));
             if !same {
                 let wanted: Vec<String> = shape.iter().map(|s| s.as_ref().map_or("_".into(), Size::to_string)).collect();
-                let message = format!("`{}` declares a result of shape [{}], but its value is {}", f.name.name, wanted.join(", "), shape_text(&given));
+                let message =
+                    format!("`{}` declares a result of shape [{}], but its value is {}", f.name.name, wanted.join(", "), shape_text(&given));
                 let diagnostic = Diagnostic::error("E0302", message, span, format!("this is {}", e.ty())).label(d.span, "declared here");
                 let diagnostic = self.made_at(diagnostic, b, &e);
                 self.report(diagnostic);
@@ -169,7 +177,12 @@ impl Checker<'_> {
             && matches!(f.kind, FunctionKind::Model | FunctionKind::Block)
         {
             let (word, by) = if d.meaning == Meaning::Probs { ("probabilities", "softmax") } else { ("logarithms of probabilities", "log_softmax") };
-            let diagnostic = Diagnostic::error("E0403", format!("the result of `{}` is declared as {word}, but nothing makes it so", f.name.name), span, "plain numbers");
+            let diagnostic = Diagnostic::error(
+                "E0403",
+                format!("the result of `{}` is declared as {word}, but nothing makes it so", f.name.name),
+                span,
+                "plain numbers",
+            );
             let end = Span { start: span.end, ..span };
             self.report(diagnostic.label(d.span, "declared here").fix(format!("add `|> {by}`"), end, format!(" |> {by}")));
             return None;
@@ -229,6 +242,7 @@ impl Checker<'_> {
 
     /// A function of single numbers, in place: its value here.
     pub(super) fn inline(&mut self, b: &mut Body, def: DefId, given: Vec<Given>, span: Span) -> Value {
+        self.called.insert(def);
         let d = self.scope.def(def);
         let (f, library) = (d.tree.clone(), d.library);
         if self.active.iter().any(|(d, _)| *d == def) {
@@ -261,7 +275,9 @@ impl Checker<'_> {
                 (None, None) => (Value::Poison, span),
             };
             let takes = p.ty.as_ref().map_or(Takes::Scalar, super::types::takes);
-            if let (Takes::Int | Takes::Number, Value::Static(Static::Bool(_) | Static::Text(_))) | (Takes::Int, Value::Static(Static::Float(_))) = (takes, &value) {
+            if let (Takes::Int | Takes::Number, Value::Static(Static::Bool(_) | Static::Text(_))) | (Takes::Int, Value::Static(Static::Float(_))) =
+                (takes, &value)
+            {
                 let word = if takes == Takes::Int { "a whole number" } else { "a number" };
                 self.wrong("E0506", format!("`{}` of `{}` is {word}", p.name.name, f.name.name), at, format!("this is {}", value.describe()));
                 good = false;

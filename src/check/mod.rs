@@ -29,6 +29,7 @@ mod tests;
 mod train;
 pub mod typed;
 mod types;
+mod uncalled;
 mod value;
 mod weights;
 
@@ -69,6 +70,8 @@ pub(crate) struct Checker<'a> {
     active: Vec<(DefId, Span)>,
     /// For every use of softmax in the program's text: the edit that drops it.
     softmaxes: Vec<crate::diagnostic::Fix>,
+    /// Functions that were called.
+    called: std::collections::BTreeSet<DefId>,
     /// Data sections being checked.
     data: Vec<data::DataInfo>,
     program: Program,
@@ -91,6 +94,7 @@ pub fn check(
         memo: HashMap::new(),
         active: vec![],
         softmaxes: vec![],
+        called: Default::default(),
         data: vec![],
         program: Program::default(),
     };
@@ -101,8 +105,14 @@ pub fn check(
     c.check_data_sections();
     c.check_train_sections();
     c.finish_data();
+    c.check_uncalled();
+    // Items that did not parse are missing: that their names are not known is no news.
+    let unread = c.diagnostics.iter().any(|d| d.code.starts_with("E01"));
     let mut seen = Vec::new();
     for d in c.diagnostics {
+        if unread && matches!(d.code, "E0201" | "E0206" | "E0602" | "E0605" | "E0606" | "E0607" | "E0614") {
+            continue;
+        }
         if !seen.contains(&d) {
             seen.push(d);
         }

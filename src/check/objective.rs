@@ -54,8 +54,9 @@ impl Checker<'_> {
                 return None;
             }
         }
-        let (train, measures) = self.objective_in(plan, data, &used, &batch_dim, loss, true)?;
-        let (eval, _) = self.objective_in(plan, data, &used, &batch_dim, loss, false)?;
+        let (train, measures, uses_mode) = self.objective_in(plan, data, &used, &batch_dim, loss, true)?;
+        // Where nothing depends on the mode both are one.
+        let eval = if uses_mode { self.objective_in(plan, data, &used, &batch_dim, loss, false)?.0 } else { train };
         let finish = self.finish_instance(plan, &measures)?;
         let metrics = measures.into_iter().map(|m| m.metric).collect();
         Some(Objective { data, batch_dim, train, eval, finish, metrics })
@@ -152,7 +153,7 @@ impl Checker<'_> {
         batch: &Arc<str>,
         loss: &tree::Expr,
         training: bool,
-    ) -> Option<(InstanceId, Vec<Measure>)> {
+    ) -> Option<(InstanceId, Vec<Measure>, bool)> {
         let name = plan.section.name.name.clone();
         let mut b = Body::new(name, training, self.options.real, false);
         b.weightless = true;
@@ -199,8 +200,8 @@ impl Checker<'_> {
                 w.path = path.into();
             }
         }
-        let inputs = b.inputs;
-        Some((self.finish(b, inputs, String::new(), results, plan.section.span), measures))
+        let (inputs, uses_mode) = (b.inputs, b.uses_mode);
+        Some((self.finish(b, inputs, String::new(), results, plan.section.span), measures, uses_mode))
     }
 
     /// The metrics with the names that they are given.
@@ -232,7 +233,13 @@ impl Checker<'_> {
 
     /// One loss or metric: a default name, its accumulators, and whose `result` it is.
     #[expect(clippy::type_complexity, reason = "see above")]
-    fn measure(&mut self, b: &mut Body, e: &tree::Expr, batch: &str, is_loss: bool) -> Option<(Arc<str>, Accumulators, Option<(DefId, HashMap<Arc<str>, Binding>)>)> {
+    fn measure(
+        &mut self,
+        b: &mut Body,
+        e: &tree::Expr,
+        batch: &str,
+        is_loss: bool,
+    ) -> Option<(Arc<str>, Accumulators, Option<(DefId, HashMap<Arc<str>, Binding>)>)> {
         if let Some((def, given)) = self.accumulating(b, e) {
             let f = self.scope.def(def).tree.clone();
             if is_loss && f.kind == FunctionKind::Metric {
@@ -245,8 +252,12 @@ impl Checker<'_> {
             }
             let slots = self.match_arguments(&f, given, e.span)?;
             let prepared: Prepared = self.prepare(b, def, slots, false)?;
-            let statics: HashMap<Arc<str>, Binding> =
-                prepared.body.frames[0].names.iter().filter(|(_, x)| matches!(x.value, Value::Static(_))).map(|(n, x)| (n.clone(), x.clone())).collect();
+            let statics: HashMap<Arc<str>, Binding> = prepared.body.frames[0]
+                .names
+                .iter()
+                .filter(|(_, x)| matches!(x.value, Value::Static(_)))
+                .map(|(n, x)| (n.clone(), x.clone()))
+                .collect();
             let (made, args) = self.make(def, prepared, e.span);
             b.uses_mode |= made.uses_mode;
             let id = made.id?;
@@ -257,7 +268,8 @@ impl Checker<'_> {
             let site = b.site();
             let call = Expr { kind: typed::ExprKind::Call { instance: id, args, weights, site }, types, span: e.span };
             let parts = self.unpack(b, call, &names);
-            let accumulators = parts.into_iter().filter_map(|(n, v)| if let (Some(n), Value::Tensor(e)) = (n, v) { Some((n, e)) } else { None }).collect();
+            let accumulators =
+                parts.into_iter().filter_map(|(n, v)| if let (Some(n), Value::Tensor(e)) = (n, v) { Some((n, e)) } else { None }).collect();
             let function = (f.kind == FunctionKind::Metric).then_some((def, statics));
             return Some((f.name.name.clone(), accumulators, function));
         }
@@ -286,7 +298,8 @@ impl Checker<'_> {
         };
         let name: Arc<str> = "metric".into();
         // A mean is its sum and its count, so that uneven batches are exact.
-        if let (ExprKind::Fold { fold, .. }, typed::ExprKind::Comprehension { vars, groups, element: Element::Op(ScalarOp::Div, parts) }) = (&e.kind, &value.kind)
+        if let (ExprKind::Fold { fold, .. }, typed::ExprKind::Comprehension { vars, groups, element: Element::Op(ScalarOp::Div, parts) }) =
+            (&e.kind, &value.kind)
             && &*fold.name == "mean"
             && let [sum, count] = &parts[..]
         {
@@ -366,7 +379,12 @@ impl Checker<'_> {
                             value
                         }
                         None => {
-                            let d = Diagnostic::error("E0509", format!("the metric `{}` has no `result`", f.name.name), f.name.span, "its value is missing");
+                            let d = Diagnostic::error(
+                                "E0509",
+                                format!("the metric `{}` has no `result`", f.name.name),
+                                f.name.span,
+                                "its value is missing",
+                            );
                             self.report(d.note("end it with `result hits / count`"));
                             Value::Poison
                         }

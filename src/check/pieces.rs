@@ -14,7 +14,15 @@ use crate::span::Span;
 
 impl Checker<'_> {
     /// `wte[tokens]`, `x[0]`, `x[..., 0]`: single numbers take one position, whole tensors of positions put their axes there.
-    pub(super) fn gather(&mut self, b: &mut Body, base: &tree::Expr, tensor: Expr, indices: &[Subscript], otherwise: Option<&tree::Expr>, span: Span) -> Value {
+    pub(super) fn gather(
+        &mut self,
+        b: &mut Body,
+        base: &tree::Expr,
+        tensor: Expr,
+        indices: &[Subscript],
+        otherwise: Option<&tree::Expr>,
+        span: Span,
+    ) -> Value {
         let shape = tensor.ty().shape.clone();
         if let Some(e) = otherwise {
             return self.wrong("E0324", "`else:` belongs to index notation", e.span, "here whole tensors are read");
@@ -46,7 +54,9 @@ impl Checker<'_> {
                     keep(b, &mut vars, &mut elements, free);
                     continue;
                 }
-                Subscript::Group(_, at) => return self.wrong("E0321", "grouped indices belong to index notation", *at, "here whole tensors are read"),
+                Subscript::Group(_, at) => {
+                    return self.wrong("E0321", "grouped indices belong to index notation", *at, "here whole tensors are read");
+                }
                 Subscript::Expr(e) => e,
             };
             let value = self.expr(b, e);
@@ -57,7 +67,8 @@ impl Checker<'_> {
                         let axis = &shape[elements.len()];
                         let negative = self.interval(size).1.is_some_and(|x| x < 0);
                         if negative || self.at_most(axis, size) == Some(true) {
-                            let d = Diagnostic::error("E0328", format!("there is no element {size}"), e.span, format!("the axis has {axis} elements"));
+                            let d =
+                                Diagnostic::error("E0328", format!("there is no element {size}"), e.span, format!("the axis has {axis} elements"));
                             let d = self.made_at(d, b, &tensor);
                             self.report(d);
                             return Value::Poison;
@@ -180,7 +191,12 @@ impl Checker<'_> {
             _ => None,
         };
         let Some(fill) = fill else {
-            return self.wrong("E0506", "what `place` fills with is a number known when compiling", a.first().span, format!("this is {}", a.first().value.describe()));
+            return self.wrong(
+                "E0506",
+                "what `place` fills with is a number known when compiling",
+                a.first().span,
+                format!("this is {}", a.first().value.describe()),
+            );
         };
         if !self.limit(&shape, a.span) {
             return Value::Poison;
@@ -274,7 +290,15 @@ impl Checker<'_> {
     }
 
     /// `scatter sum y[index[m], d] = x[m, d] into base`
-    pub(super) fn scatter(&mut self, b: &mut Body, fold: &tree::Ident, indices: &[Subscript], value: &tree::Expr, base: &tree::Expr, span: Span) -> Value {
+    pub(super) fn scatter(
+        &mut self,
+        b: &mut Body,
+        fold: &tree::Ident,
+        indices: &[Subscript],
+        value: &tree::Expr,
+        base: &tree::Expr,
+        span: Span,
+    ) -> Value {
         let fold = match &*fold.name {
             "replace" => ScatterFold::Replace,
             "sum" => ScatterFold::Sum,
@@ -304,7 +328,12 @@ impl Checker<'_> {
         let mut places = vec![];
         let mut good = indices.len() == ty.shape.len();
         if !good {
-            self.wrong("E0323", format!("the base has {} axes, but {} indices are given", ty.shape.len(), indices.len()), span, format!("it is {ty}"));
+            self.wrong(
+                "E0323",
+                format!("the base has {} axes, but {} indices are given", ty.shape.len(), indices.len()),
+                span,
+                format!("it is {ty}"),
+            );
         }
         for (k, i) in indices.iter().enumerate() {
             let Subscript::Expr(e) = i else {
@@ -409,6 +438,18 @@ fn index_names(e: &tree::Expr, see: &mut dyn FnMut(&std::sync::Arc<str>, Span)) 
         }
         Call { args, .. } => args.iter().for_each(|a| index_names(&a.value, see)),
         If { condition, then, otherwise } => [condition, then, otherwise].into_iter().for_each(|e| index_names(e, see)),
-        Int(_) | Float(_) | Quantity(..) | Text(_) | Bool(_) | Field(..) | Fold { .. } | Pipe(..) | Tuple(_) | List(_) | Range(..) | Scan(_) | Rest => {}
+        Int(_)
+        | Float(_)
+        | Quantity(..)
+        | Text(_)
+        | Bool(_)
+        | Field(..)
+        | Fold { .. }
+        | Pipe(..)
+        | Tuple(_)
+        | List(_)
+        | Range(..)
+        | Scan(_)
+        | Rest => {}
     }
 }

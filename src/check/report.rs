@@ -30,8 +30,15 @@ impl Checker<'_> {
 
     /// An unknown name, with what may have been meant.
     pub(super) fn unknown(&mut self, code: &'static str, what: &str, name: &str, span: Span, known: &[&str]) -> Value {
-        let mut d = Diagnostic::error(code, format!("{what} `{name}` is not known"), span, "not found");
-        if let Some(near) = did_you_mean(name, known.iter().copied()) {
+        // `what` ends with a colon where it is a whole sentence but for the name.
+        let message = match what.strip_suffix(':') {
+            Some(sentence) => format!("{sentence} `{name}`"),
+            None => format!("{what} `{name}` is not known"),
+        };
+        let mut d = Diagnostic::error(code, message, span, "not found");
+        // Any letter is near to any other.
+        let near = if name.chars().count() > 1 { did_you_mean(name, known.iter().copied()) } else { None };
+        if let Some(near) = near {
             d = d.fix(format!("did you mean `{near}`?"), span, near);
         } else if !known.is_empty() && known.len() <= 12 {
             d = d.note(format!("known here: {}", known.join(", ")));

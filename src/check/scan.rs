@@ -155,7 +155,12 @@ impl Checker<'_> {
         }
         let found = shape.iter().position(|s| s == length);
         if found.is_none() {
-            let d = Diagnostic::error("E0317", format!("no axis of this has {length} elements, over which the scan runs"), span, format!("this is {}", xs.ty()));
+            let d = Diagnostic::error(
+                "E0317",
+                format!("no axis of this has {length} elements, over which the scan runs"),
+                span,
+                format!("this is {}", xs.ty()),
+            );
             let d = self.made_at(d, b, xs);
             self.report(d);
         }
@@ -171,9 +176,7 @@ impl Checker<'_> {
         carries: &[(tree::Ident, Local, Expr)],
         span: Span,
     ) -> Option<(Vec<Value>, Vec<(Option<Arc<str>>, Value)>)> {
-        let bound = |b: &Body| -> Vec<Value> {
-            carries.iter().map(|(n, ..)| b.lookup(&n.name).map_or(Value::Poison, |x| x.value.clone())).collect()
-        };
+        let bound = |b: &Body| -> Vec<Value> { carries.iter().map(|(n, ..)| b.lookup(&n.name).map_or(Value::Poison, |x| x.value.clone())).collect() };
         match last {
             Last::Value(Value::Poison) => None,
             Last::Value(Value::Tuple(parts)) => {

@@ -63,6 +63,11 @@ impl Scope {
         all.map(|(i, d)| (d.tree.name.name.clone(), DefId(i as u32))).collect()
     }
 
+    /// The program's functions in source order.
+    pub fn own(&self) -> Vec<DefId> {
+        self.defs.iter().enumerate().filter(|(_, d)| !d.library).map(|(i, _)| DefId(i as u32)).collect()
+    }
+
     /// Functions' and other global names, for proposals.
     pub fn names(&self, library_only: bool) -> Vec<&str> {
         let user = self.user.keys().map(|k| &**k).filter(|_| !library_only);
@@ -261,8 +266,11 @@ impl Checker<'_> {
             let (Some(min), max @ (None | Some(Some(_)))) = (min, max) else { continue };
             let max = max.flatten();
             if min < 0 || max.is_some_and(|m| m < min) {
-                let text = max.map_or_else(|| format!("at least {min}"), |m| format!("between {min} and {m}"));
-                self.wrong("E0303", format!("the dim `{}` cannot have any size", d.name.name), d.name.span, format!("{text}, but sizes are not negative"));
+                let label = match max {
+                    Some(m) if m < min => format!("at least {min} and at most {m}"),
+                    _ => format!("at least {min}, but sizes are not negative"),
+                };
+                self.wrong("E0303", format!("the dim `{}` cannot have any size", d.name.name), d.name.span, label);
                 continue;
             }
             self.program.dims.push(Dim { name: d.name.name.clone(), min, max });

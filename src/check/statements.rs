@@ -26,7 +26,8 @@ impl Checker<'_> {
     pub(super) fn statements(&mut self, b: &mut Body, stmts: &[tree::Stmt], declared: &[Declared], tail: bool) -> Last {
         let mut last = Last::Nothing;
         // What comes behind the value in tail position without being it.
-        let silent = |s: &tree::Stmt| matches!(s.kind, StmtKind::Gradient { .. } | StmtKind::Update { .. } | StmtKind::Result(_) | StmtKind::Require { .. });
+        let silent =
+            |s: &tree::Stmt| matches!(s.kind, StmtKind::Gradient { .. } | StmtKind::Update { .. } | StmtKind::Result(_) | StmtKind::Require { .. });
         let end = stmts.iter().rposition(|s| !silent(s)).unwrap_or(stmts.len());
         for (i, stmt) in stmts.iter().enumerate() {
             let at_end = tail && i == end;
@@ -37,7 +38,8 @@ impl Checker<'_> {
                 }
                 StmtKind::Index { target, indices, value } => {
                     let as_result = declared.iter().find(|d| d.name.as_ref() == Some(&target.name));
-                    let as_value = declared.first().filter(|d| declared.len() == 1 && d.name.is_none() && self.is_value(stmts, i, at_end, &target.name));
+                    let as_value =
+                        declared.first().filter(|d| declared.len() == 1 && d.name.is_none() && self.is_value(stmts, i, at_end, &target.name));
                     let value = match self.comprehension(b, indices, value, as_result.or(as_value), stmt.span) {
                         Some(e) => Value::Tensor(e),
                         None => Value::Poison,
@@ -56,7 +58,11 @@ impl Checker<'_> {
                         None => return Last::Value(Value::Poison),
                     }
                 }
-                StmtKind::Require { condition, message } => self.require(b, condition, message.clone(), stmt.span),
+                StmtKind::Require { condition, message } => {
+                    if !self.require(b, condition, message.clone(), stmt.span) {
+                        return Last::Value(Value::Poison);
+                    }
+                }
                 StmtKind::Gradient { cotangents, body } => self.gradient(b, cotangents, body, declared, &last, stmt.span),
                 StmtKind::Result(_) => {}
                 StmtKind::Scatter { fold, target, indices, value, base } => {
@@ -113,7 +119,12 @@ impl Checker<'_> {
                         _ => 1,
                     };
                     let names = targets[0].span.to(targets[targets.len() - 1].span);
-                    self.wrong("E0512", format!("{} names for {n} value{}", targets.len(), if n == 1 { "" } else { "s" }), names, "the numbers differ");
+                    self.wrong(
+                        "E0512",
+                        format!("{} names for {n} value{}", targets.len(), if n == 1 { "" } else { "s" }),
+                        names,
+                        "the numbers differ",
+                    );
                     vec![Value::Poison; targets.len()]
                 }
             };
@@ -146,16 +157,21 @@ impl Checker<'_> {
             Value::Static(Static::Bool(x)) => Some(x),
             Value::Poison => None,
             other => {
-                let d = Diagnostic::error("E0310", "this condition is not known when compiling", span, format!("this is {}", other.describe()));
+                let label = match &other {
+                    Value::Tensor(e) if e.ty().dtype == DType::Bool => "known only when the program runs".into(),
+                    other => format!("this is {}", other.describe()),
+                };
+                let d = Diagnostic::error("E0310", "this condition is not known when compiling", span, label);
                 self.report(d.note("choose between values instead: `if c then a else b`"));
                 None
             }
         }
     }
 
-    fn require(&mut self, b: &mut Body, condition: &tree::Expr, message: Option<Arc<str>>, span: Span) {
+    fn require(&mut self, b: &mut Body, condition: &tree::Expr, message: Option<Arc<str>>, span: Span) -> bool {
         match self.expr(b, condition) {
-            Value::Static(Static::Bool(true)) | Value::Poison => {}
+            Value::Static(Static::Bool(true)) => true,
+            Value::Poison => false,
             Value::Static(Static::Bool(false)) => {
                 let text = self.sources.text(condition.span).to_string();
                 let message = message.map_or_else(|| format!("`{text}` does not hold"), |m| m.to_string());
@@ -165,14 +181,17 @@ impl Checker<'_> {
                     d = d.note(values.join(", "));
                 }
                 self.report(d);
+                false
             }
             Value::Tensor(e) if e.ty().dtype == DType::Bool => {
                 let text = self.sources.text(condition.span).to_string();
                 let message = message.unwrap_or_else(|| format!("`{text}` does not hold").into());
                 b.stmts.push(Stmt::Check { condition: e, message, span });
+                true
             }
             other => {
                 self.wrong("E0407", "a condition is needed", condition.span, format!("this is {}", other.describe()));
+                false
             }
         }
     }

@@ -94,9 +94,14 @@ impl Checker<'_> {
         }
     }
 
+    /// Whether a binding is this setting misspelt: reported already.
+    fn misspelt(&self, plan: &Plan, setting: &str) -> bool {
+        plan.bindings.iter().any(|(n, _)| did_you_mean(&n.name, SETTINGS.iter().copied()) == Some(setting))
+    }
+
     fn required<'t>(&mut self, plan: &Plan<'t>, name: &str, example: &str) -> Option<&'t tree::Expr> {
         let found = plan.get(name);
-        if found.is_none() {
+        if found.is_none() && !self.misspelt(plan, name) {
             let d = Diagnostic::error("E0607", format!("the recipe `{}` has no `{name}`", plan.section.name.name), plan.section.name.span, "missing");
             self.report(d.note(format!("add `{name} = {example}`")));
         }
@@ -145,7 +150,12 @@ impl Checker<'_> {
             && n > max
         {
             let span = plan.get("batch").map_or(section.name.span, |e| e.span);
-            let mut d = Diagnostic::error("E0608", format!("the batch of {n} is larger than the dim `{}` allows", objective.batch_dim), span, format!("at most {max}"));
+            let mut d = Diagnostic::error(
+                "E0608",
+                format!("the batch of {n} is larger than the dim `{}` allows", objective.batch_dim),
+                span,
+                format!("at most {max}"),
+            );
             if let Some(at) = self.declared_at(&objective.batch_dim) {
                 d = d.label(at, "declared here");
             }
@@ -194,8 +204,14 @@ impl Checker<'_> {
             }
             (Some(e), None) => (e, false),
             (None, Some(e)) => (e, true),
+            (None, None) if self.misspelt(plan, "epochs") || self.misspelt(plan, "steps") => return None,
             (None, None) => {
-                let d = Diagnostic::error("E0607", format!("the recipe `{}` has no `epochs`", plan.section.name.name), plan.section.name.span, "how long?");
+                let d = Diagnostic::error(
+                    "E0607",
+                    format!("the recipe `{}` has no `epochs`", plan.section.name.name),
+                    plan.section.name.span,
+                    "how long?",
+                );
                 self.report(d.note("add `epochs = 30` or `steps = 1000`"));
                 return None;
             }
@@ -250,7 +266,12 @@ impl Checker<'_> {
         frozen.dedup();
         let trained = self.instance(objective.train).weights.iter().any(|w| w.role == Role::Parameter && !frozen.contains(&w.path));
         if good && !trained {
-            self.wrong("E0610", format!("nothing is left to train in `{}`", plan.section.name.name), plan.section.name.span, "no parameters, or all frozen");
+            self.wrong(
+                "E0610",
+                format!("nothing is left to train in `{}`", plan.section.name.name),
+                plan.section.name.span,
+                "no parameters, or all frozen",
+            );
             good = false;
         }
         good.then_some((frozen, load, stop))
@@ -265,7 +286,7 @@ impl Checker<'_> {
                 Some("min_delta") => min_delta = self.plain_number(&a.value)?,
                 other => {
                     let at = a.name.as_ref().map_or(a.value.span, |n| n.span);
-                    self.unknown("E0501", "`early_stop` has no such parameter:", other.unwrap_or(""), at, &["on", "patience", "min_delta"]);
+                    self.unknown("E0501", "`early_stop` has no parameter:", other.unwrap_or(""), at, &["on", "patience", "min_delta"]);
                     return None;
                 }
             }
@@ -285,7 +306,7 @@ impl Checker<'_> {
         let parts: Vec<Arc<str>> = self.data[objective.data].parts.iter().map(|(p, _)| p.name.clone()).chain(["train".into()]).collect();
         if !parts.contains(part) {
             let known: Vec<&str> = parts.iter().map(|p| &**p).collect();
-            self.unknown("E0602", "the data has no part", part, base.span, &known);
+            self.unknown("E0602", "the data has no part:", part, base.span, &known);
             return None;
         }
         if &**part == "test" {
@@ -315,7 +336,8 @@ impl Checker<'_> {
         match &a.value.kind {
             ExprKind::Text(t) => Some(t.clone()),
             ExprKind::Name(n) => {
-                let recipes: Vec<Arc<str>> = self.scope.sections.iter().filter(|s| s.kind == SectionKind::Train).map(|s| s.name.name.clone()).collect();
+                let recipes: Vec<Arc<str>> =
+                    self.scope.sections.iter().filter(|s| s.kind == SectionKind::Train).map(|s| s.name.name.clone()).collect();
                 if !recipes.contains(n) {
                     let known: Vec<&str> = recipes.iter().map(|n| &**n).collect();
                     self.unknown("E0602", "the recipe", n, a.value.span, &known);
@@ -347,7 +369,7 @@ impl Checker<'_> {
                 }
                 known.sort_unstable();
                 known.dedup();
-                self.unknown("E0602", "the recipe has no weights", &path, a.value.span, &known);
+                self.unknown("E0602", "the recipe has no weights:", &path, a.value.span, &known);
             }
         }
         found

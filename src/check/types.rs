@@ -171,7 +171,8 @@ impl Checker<'_> {
                     (Some(_), None) => {}
                 },
                 Axis::Size(e) => {
-                    let unknown = matches!(&e.kind, tree::ExprKind::Name(n) if b.lookup(n).is_none() && (b.library() || self.declared_at(n).is_none()));
+                    let unknown =
+                        matches!(&e.kind, tree::ExprKind::Name(n) if b.lookup(n).is_none() && (b.library() || self.declared_at(n).is_none()));
                     let size = if unknown && open { None } else { Some(self.size(b, e)?) };
                     if let Some(s) = &mut shape {
                         s.push(size);
@@ -269,11 +270,17 @@ impl Checker<'_> {
             (Class(_), Token(_)) => (format!("{what} takes classes, but this is words"), "a word is no class; convert on purpose with `int(x)`"),
             (Token(_), Class(_)) => (format!("{what} takes words, but this is classes"), "a class is no word; convert on purpose with `int(x)`"),
             (Logits, Probs) => (format!("{what} takes scores before softmax, but this is probabilities"), "softmax is applied inside"),
-            (Logits, LogProbs) => (format!("{what} takes scores before softmax, but this is logarithms of probabilities"), "softmax is applied inside"),
+            (Logits, LogProbs) => {
+                (format!("{what} takes scores before softmax, but this is logarithms of probabilities"), "softmax is applied inside")
+            }
             (Probs, Logits) => (format!("{what} takes probabilities, but this is scores"), "apply `softmax` first"),
-            (Probs, LogProbs) => (format!("{what} takes probabilities, but this is their logarithms"), "apply `exp`, or use `softmax` instead of `log_softmax`"),
+            (Probs, LogProbs) => {
+                (format!("{what} takes probabilities, but this is their logarithms"), "apply `exp`, or use `softmax` instead of `log_softmax`")
+            }
             (LogProbs, Logits) => (format!("{what} takes logarithms of probabilities, but this is scores"), "apply `log_softmax` first"),
-            (LogProbs, Probs) => (format!("{what} takes logarithms of probabilities, but this is probabilities"), "use `log_softmax` instead of `softmax`"),
+            (LogProbs, Probs) => {
+                (format!("{what} takes logarithms of probabilities, but this is probabilities"), "use `log_softmax` instead of `softmax`")
+            }
             (_, _) => (format!("{what} takes another kind of value"), "see what it stands for"),
         };
         let mut d = Diagnostic::error("E0402", message, span, format!("this is {}", e.ty())).note(note);
@@ -294,6 +301,13 @@ impl Checker<'_> {
         if let Some(fix) = self.softmaxes.iter().rfind(|f| inside(span, f)) {
             return Some(fix.clone());
         }
+        let within = |id: InstanceId| {
+            let body = self.instance(id).span;
+            self.softmaxes.iter().rfind(|f| inside(body, f)).cloned()
+        };
+        if let ExprKind::Call { instance, .. } = &e.kind {
+            return within(*instance);
+        }
         let ExprKind::Local(l) = e.kind else { return None };
         let stmt = b.stmts.iter().find_map(|s| match s {
             Stmt::Let { targets, value, span } if targets.contains(&l) => Some((value, *span)),
@@ -303,10 +317,7 @@ impl Checker<'_> {
             return Some(fix.clone());
         }
         match &stmt.0.kind {
-            ExprKind::Call { instance, .. } => {
-                let body = self.instance(*instance).span;
-                self.softmaxes.iter().rfind(|f| inside(body, f)).cloned()
-            }
+            ExprKind::Call { instance, .. } => within(*instance),
             _ => None,
         }
     }

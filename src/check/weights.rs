@@ -157,7 +157,8 @@ impl Checker<'_> {
         if let Some(w) = weight
             && let Some(first) = b.updated.insert(w, target.span)
         {
-            let d = Diagnostic::error("E0520", format!("the state `{}` is updated twice", target.name), target.span, "again here").label(first, "first here");
+            let d = Diagnostic::error("E0520", format!("the state `{}` is updated twice", target.name), target.span, "again here")
+                .label(first, "first here");
             self.report(d.note("bind the first value to a name and update once"));
             return;
         }
@@ -259,7 +260,8 @@ impl Checker<'_> {
     /// Takes a name for the weights of a call.
     pub(super) fn claim(&mut self, b: &mut Body, name: &Arc<str>, span: Span) -> Option<()> {
         if b.weightless {
-            let d = Diagnostic::error("E0513", format!("`{name}` has weights, so it needs a `layer`, `block` or `model` around it"), span, "called here");
+            let d =
+                Diagnostic::error("E0513", format!("`{name}` has weights, so it needs a `layer`, `block` or `model` around it"), span, "called here");
             self.report(d.note("a `fn` is its inputs' value alone; make it a `layer` or a `block`"));
             return None;
         }

@@ -310,7 +310,7 @@ impl<'c> Writer<'_, 'c> {
         let mut inside: Option<V<'c>> = None;
         let at = index.iter().zip(shape).map(|(index, size)| {
             let (i, check) = match index {
-                Index::Affine(a) => (self.affine(a, scope, false), all && !a.as_var().is_some_and(|v| scope.ranges[v] == *size)),
+                Index::Affine(a) => (self.affine(a, scope, false), all && a.as_var().is_none_or(|v| scope.ranges[v] != *size)),
                 Index::Value(v) => (values[*v], true),
             };
             if check {
@@ -393,7 +393,7 @@ impl<'c> Writer<'_, 'c> {
         if widest == 1 {
             let read = || {
                 let v = code.load(code.ty(elem, 1), self.address(param, self.offset(param, &at)), align);
-                Ok::<_, String>(self.from_memory(v, dtype))
+                Ok::<_, String>(self.loaded(v, dtype))
             };
             let v = match (inside, otherwise) {
                 (Some(inside), Some(other)) => code.either(inside.into_int_value(), read, || Ok(code.constant(other, 1))),
@@ -408,7 +408,8 @@ impl<'c> Writer<'_, 'c> {
             (None, b) => b,
         };
         let ty = code.ty(elem, lanes);
-        let other = otherwise.map_or(ty.const_zero(), |s| if dtype == DType::Bool { self.to_memory(code.constant(s, lanes)) } else { code.constant(s, lanes) });
+        let other = otherwise
+            .map_or(ty.const_zero(), |s| if dtype == DType::Bool { self.storable(code.constant(s, lanes)) } else { code.constant(s, lanes) });
         let v = match self.layout(param, index, &at, scope) {
             (Access::Contiguous, offset) => {
                 let address = self.address(param, offset);
@@ -426,7 +427,7 @@ impl<'c> Writer<'_, 'c> {
                 code.masked("llvm.masked.gather", &overload, vec![addresses, mask, other], 1, align).expect("a value")
             }
         };
-        self.from_memory(v, dtype)
+        self.loaded(v, dtype)
     }
 
     /// Stores `value`, or what `join` makes of the old value and it (one lane only), at an element.
@@ -457,15 +458,15 @@ impl<'c> Writer<'_, 'c> {
                 let value = match join {
                     None => value,
                     Some(op) => {
-                        let old = self.from_memory(code.load(code.ty(elem, 1), address, align), dtype);
+                        let old = self.loaded(code.load(code.ty(elem, 1), address, align), dtype);
                         self.op(op, &[old, value])
                     }
                 };
-                code.store(address, self.to_memory(value), align);
+                code.store(address, self.storable(value), align);
             }
             _ if join.is_some() => return Err(format!("kernel {}: a joining store in lanes", self.kernel.name)),
             Access::Contiguous => {
-                let (address, value) = (self.address(param, offset), self.to_memory(value));
+                let (address, value) = (self.address(param, offset), self.storable(value));
                 match scope.mask {
                     None => code.store(address, value, align),
                     Some(mask) => {
@@ -475,7 +476,7 @@ impl<'c> Writer<'_, 'c> {
                 }
             }
             Access::Same | Access::Scattered => {
-                let (addresses, value) = (self.addresses(param, code.splat(offset, lanes)), self.to_memory(value));
+                let (addresses, value) = (self.addresses(param, code.splat(offset, lanes)), self.storable(value));
                 let mask = scope.mask.unwrap_or_else(|| code.constant(Scalar::bool(true), lanes));
                 let overload = [value.get_type(), addresses.get_type()];
                 code.masked("llvm.masked.scatter", &overload, vec![value, addresses, mask], 2, align);
@@ -484,11 +485,11 @@ impl<'c> Writer<'_, 'c> {
         Ok(())
     }
 
-    fn from_memory(&self, v: V<'c>, dtype: DType) -> V<'c> {
+    fn loaded(&self, v: V<'c>, dtype: DType) -> V<'c> {
         if dtype == DType::Bool { self.code.icmp(IntPredicate::NE, v, v.get_type().const_zero()) } else { v }
     }
 
-    fn to_memory(&self, v: V<'c>) -> V<'c> {
+    fn storable(&self, v: V<'c>) -> V<'c> {
         if dtype(v) == DType::Bool { self.code.convert(Op::ZExt, v, self.code.ty(Elem::I8, Code::lanes(v))) } else { v }
     }
 }

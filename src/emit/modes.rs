@@ -137,7 +137,13 @@ fn survey(stage: &Stage, var: usize, outer: bool) -> Survey {
 fn width(kernel: &Kernel, stages: &[&Stage], heavy: bool, size: &Size) -> u32 {
     let wide = kernel.params.iter().any(|p| p.dtype == DType::F64);
     let most = match (stages.iter().any(|s| s.fold == Fold::Dot), heavy) {
-        (true, false) => if wide { 32 } else { 64 },
+        (true, false) => {
+            if wide {
+                32
+            } else {
+                64
+            }
+        }
         _ => 16,
     };
     size.as_const().map_or(most, |n| most.min((n.clamp(1, 64) as u32).next_multiple_of(16).next_power_of_two()))

@@ -9,6 +9,9 @@ use inkwell::IntPredicate;
 use inkwell::types::{BasicType, BasicTypeEnum};
 use inkwell::values::{BasicValueEnum, InstructionOpcode as Op, IntValue, PointerValue};
 
+/// What runs at a point of the reduction box: its scope, its position, and the lanes that take part where not all do.
+type PointBody<'a, 'c> = &'a dyn Fn(&Scope<'c>, IntValue<'c>, Option<V<'c>>) -> Result<(), String>;
+
 /// Consecutive positions of one chain of fma.
 const LEAF: i64 = 256;
 
@@ -198,13 +201,7 @@ impl<'c> Writer<'_, 'c> {
 
     /// Runs `body(scope, k)` for every point of the reduction box where the guards hold; the mask is that of lanes left out by guards
     /// (with [`Mode::Reds`] also by the box's end).
-    fn reductions(
-        &self,
-        stage: &Stage,
-        mode: Mode,
-        scope: &Scope<'c>,
-        body: &dyn Fn(&Scope<'c>, IntValue<'c>, Option<V<'c>>) -> Result<(), String>,
-    ) -> Result<(), String> {
+    fn reductions(&self, stage: &Stage, mode: Mode, scope: &Scope<'c>, body: PointBody<'_, 'c>) -> Result<(), String> {
         let i64t = self.code.ty(Elem::I64, 1);
         let k = self.code.variable(i64t);
         self.code.set(k, self.code.int(0).into());

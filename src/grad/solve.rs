@@ -32,6 +32,9 @@ enum Kind {
     Rest,
 }
 
+/// Which variable an equation is solved for, least first: the only one; kind; coefficient 1 or -1; the largest range.
+type Score = (bool, u8, bool, i64);
+
 struct System<'a> {
     dims: &'a [Dim],
     kinds: Vec<Kind>,
@@ -131,7 +134,7 @@ impl System<'_> {
             self.equations.remove(i);
             return Some(true);
         }
-        let mut best: Option<((bool, u8, bool, i64), usize, Var, Size)> = None;
+        let mut best: Option<(Score, usize, Var, Size)> = None;
         for (i, e) in equations.iter().enumerate() {
             let mut open = vec![];
             e.visit_vars(&mut |v| {
@@ -285,10 +288,9 @@ impl System<'_> {
     fn finish(self, rank: usize, olds: usize) -> Solved {
         let mut reds = vec![];
         let mut number: Vec<Var> = (0..self.kinds.len()).collect();
-        for v in rank..self.kinds.len() {
-            // A quotient or remainder that nothing refers to was only needed to exist.
+        for (v, number) in number.iter_mut().enumerate().skip(rank) {
             if self.open(v) {
-                number[v] = rank + reds.len();
+                *number = rank + reds.len();
                 reds.push(self.ranges[v].clone().expect("an open variable has a range"));
             }
         }

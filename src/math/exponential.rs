@@ -113,11 +113,14 @@ pub fn erf<M: Machine>(m: &M, x: M::F) -> M::F {
     copysign(m, y, x)
 }
 
+/// Upper end, centre, coefficients.
+type Piece<const N: usize> = (f64, f64, [f64; N]);
+
 /// The polynomial of the piece that `a` lies in (at the last piece's end if beyond), its coefficients picked one by one.
-fn pieces<M: Machine, const N: usize>(m: &M, a: M::F, table: &[(f64, f64, [f64; N])]) -> M::F {
+fn pieces<M: Machine, const N: usize>(m: &M, a: M::F, table: &[Piece<N>]) -> M::F {
     let (last, rest) = table.split_last().expect("a piece");
     let a = at_most(m, a, last.0);
-    let choose = |of: &dyn Fn(&(f64, f64, [f64; N])) -> f64| {
+    let choose = |of: &dyn Fn(&Piece<N>) -> f64| {
         rest.iter().rev().fold(m.float(of(last)), |chosen, piece| m.pick(m.lt(a, m.float(piece.0)), m.float(of(piece)), chosen))
     };
     let u = m.sub(a, choose(&|p| p.1));

@@ -5,6 +5,7 @@
 //! except where its comment says what the caller owes.
 
 /// Basic operations on values of one width; floats round to nearest even, integers wrap.
+#[expect(clippy::wrong_self_convention, reason = "operations are methods of the machine, not of the value")]
 pub trait Machine {
     /// A float.
     type F: Copy;

@@ -334,7 +334,9 @@ impl Builder<'_> {
             }
             match self.fold_index(entry.kind, entry.span) {
                 Ok(index) => indices.push(index),
-                Err(diagnostic) => self.report(diagnostic),
+                Err(label) => {
+                    self.report(Diagnostic::error("E0116", "a fold runs over indices", entry.span, label).note("as in `sum[i, j in N](x[i, j])`"))
+                }
             }
         }
         let mut args = self.elements(call.clone());
@@ -351,16 +353,16 @@ impl Builder<'_> {
         Expr { kind: ExprKind::Fold { fold, indices, condition, body }, span }
     }
 
-    fn fold_index(&self, kind: EntryKind, span: Span) -> Result<FoldIndex, Diagnostic> {
-        let error = |label: &str| Err(Diagnostic::error("E0116", "a fold runs over indices", span, label).note("as in `sum[i, j in N](x[i, j])`"));
+    /// What stands wrongly among a fold's indices, in words, or the index.
+    fn fold_index(&self, kind: EntryKind, span: Span) -> Result<FoldIndex, &'static str> {
         match kind {
             EntryKind::Rest => Ok(FoldIndex::Rest(span)),
             EntryKind::Value { value: Expr { kind: ExprKind::Name(name), span }, range } => {
                 Ok(FoldIndex::Var(IndexDecl { name: Ident { name, span }, range }))
             }
-            EntryKind::Value { .. } => error("expected the name of an index"),
-            EntryKind::Group(_) => error("a fold takes the indices of a group one by one, with commas between"),
-            EntryKind::Otherwise(_) => error("`else:` belongs to loads"),
+            EntryKind::Value { .. } => Err("expected the name of an index"),
+            EntryKind::Group(_) => Err("a fold takes the indices of a group one by one, with commas between"),
+            EntryKind::Otherwise(_) => Err("`else:` belongs to loads"),
         }
     }
 }

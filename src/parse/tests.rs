@@ -250,6 +250,9 @@ fn operators_bind_as_documented() {
         assert_eq!(expression(text), expression(bracketed), "{text}");
     }
     assert_ne!(expression("(a,)"), expression("(a)"), "a tuple of one element");
+    // What is just not too deep is taken, on a thread with the usual stack.
+    expression(&format!("{}x{}", "f(a[".repeat(49), "])".repeat(49)));
+    expression(&format!("{}x", "-a^".repeat(490)));
 }
 
 #[test]

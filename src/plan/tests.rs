@@ -249,3 +249,61 @@ kernel dot_map_map(n0) {
 "
     );
 }
+
+/// Three rounds of `(a, b) -> (b, a + b)` inside three rounds of `(b, a)` over rows of a matrix: carries that change places, loops in loops.
+#[test]
+fn carries_change_places() {
+    let (ty, s) = (Type::new(DType::F32, vec![c(4)]), Span::default());
+    let i64s = Type::scalar(DType::I64);
+    let mut swap = Function::new("swap");
+    swap.input("i", i64s.clone());
+    let (a, b) = (swap.input("a", ty.clone()), swap.input("b", ty.clone()));
+    let sum = swap.nest(Nest::map(vec![c(4)], op(ScalarOp::Add, [load_at(0, [0]), load_at(1, [0])])), [a, b], s);
+    swap.results = vec![(None, b), (None, sum), (None, a)];
+    let mut turn = Function::new("turn");
+    turn.input("i", i64s);
+    let (a, b, row) = (turn.input("a", ty.clone()), turn.input("b", ty.clone()), turn.input("row", ty.clone()));
+    let add = turn.nest(Nest::map(vec![c(4)], op(ScalarOp::Add, [load_at(0, [0]), load_at(1, [0])])), [a, row], s);
+    let stack = Type::new(DType::F32, vec![c(4), c(3)]);
+    let scan = |body, carries, reversed, inputs, outputs| Op::Scan(Scan { body: FunctionId(body), length: c(3), reversed, carries, inputs, outputs });
+    let types = vec![ty.clone(), ty.clone(), stack.clone()];
+    let inner = turn.push_node(Node { op: scan(0, 2, false, vec![], vec![1]), operands: vec![add, b], types, name: None, span: s });
+    let at = |node, result| Value { node, result };
+    turn.results = vec![(None, at(inner, 1)), (None, a), (None, at(inner, 2))];
+    let mut f = Function::new("main");
+    let (a, m) = (f.input("a", ty.clone()), f.input("m", Type::new(DType::F32, vec![c(3), c(4)])));
+    let stacks = Type::new(DType::F32, vec![c(3), c(4), c(3)]);
+    let types = vec![ty.clone(), ty, stacks];
+    let outer = f.push_node(Node { op: scan(1, 2, true, vec![0], vec![0]), operands: vec![a, a, m], types, name: None, span: s });
+    let mut module = finish(f, &[at(outer, 0), at(outer, 1), at(outer, 2), a]);
+    module.functions.splice(0..0, [swap, turn]);
+    law(module, &[f32s(&[4], 0.5), f32s(&[3, 4], 0.6)], &dims(1));
+}
+
+/// A gather beyond the axis stops the run, in a loop over the rest of the program or not.
+#[test]
+fn accesses_are_checked() {
+    let mut f = Function::new("f");
+    let (x, at) = (f.input("x", Type::new(DType::F32, vec![c(5)])), f.input("at", Type::new(DType::I64, vec![c(2)])));
+    let body = Expr::Load { operand: 0, index: vec![Index::Gather(Box::new(load_at(1, [0])))], otherwise: None };
+    let y = f.nest(Nest::map(vec![c(2)], body), [x, at], Span::default());
+    let module = finish(f, &[y]);
+    for indices in [[0, 4], [0, 5], [-1, 0]] {
+        law(module.clone(), &[f32s(&[5], 0.1), Tensor::from_i64(&[2], &indices)], &dims(1));
+    }
+}
+
+/// Long chains neither fill one kernel nor take long.
+#[test]
+fn long_functions_lower_quickly() {
+    let mut f = Function::new("chain");
+    let mut x = f.input("x", Type::new(DType::F32, vec![c(8)]));
+    for _ in 0..3000 {
+        x = f.nest(Nest::map(vec![c(8)], op(ScalarOp::Sin, [load_at(0, [0])])), [x], Span::default());
+    }
+    let module = finish(f, &[x]);
+    let before = std::time::Instant::now();
+    let lowered = lower(&module);
+    assert!(before.elapsed().as_secs() < 5, "{:?}", before.elapsed());
+    assert_eq!(lowered.kernels.len(), 1, "equal groups are one kernel");
+}

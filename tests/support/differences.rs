@@ -11,7 +11,7 @@ use nnc_runtime::tensors::Tensors;
 pub fn uniform(shape: &[i64], lo: f64, hi: f64, seed: u64) -> Tensor {
     let mut generator = Generator::new(seed);
     let n = shape.iter().product::<i64>();
-    let values: Vec<f64> = (0..n).map(|_| lo + (hi - lo) * (generator.next() >> 11) as f64 / (1u64 << 53) as f64).collect();
+    let values: Vec<f64> = (0..n).map(|_| lo + (hi - lo) * (generator.draw() >> 11) as f64 / (1u64 << 53) as f64).collect();
     Tensor::from_f64(shape, &values)
 }
 
