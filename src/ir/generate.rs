@@ -94,10 +94,10 @@ impl Random {
 
     /// A value, sometimes a special one.
     pub fn value(&mut self, dtype: DType) -> Scalar {
-        let special = self.once_in(12);
+        let special = self.once_in(6);
         match dtype {
             DType::F32 | DType::F64 if special => {
-                let values = [0.0, -0.0, 1.0, -1.0, f64::INFINITY, f64::NEG_INFINITY, f64::NAN, 1e-40, 3e38, -1e-310, 1e20, 0.5];
+                let values = [0.0, -0.0, -0.0, 1.0, -1.0, f64::INFINITY, f64::NEG_INFINITY, f64::NAN, 1e-40, 3e38, -1e-310, 1e20, 0.5];
                 Scalar::float(dtype, *self.pick(&values))
             }
             DType::F32 | DType::F64 => Scalar::float(dtype, (self.below(1 << 20) as f64 / (1 << 18) as f64) - 2.0),
@@ -468,8 +468,18 @@ impl Builder<'_> {
             };
         }
         let depth = depth - 1;
-        let binary =
-            |b: &mut Self, scope: &mut Scope, op: ScalarOp, dtype: DType| Expr::op(op, [b.expr(scope, dtype, depth), b.expr(scope, dtype, depth)]);
+        let binary = |b: &mut Self, scope: &mut Scope, op: ScalarOp, dtype: DType| {
+            let mut args = [b.expr(scope, dtype, depth), b.expr(scope, dtype, depth)];
+            // What simplifications look for: an operation with a neutral literal, a negation, or twice the same operand.
+            let at = b.random.below(2);
+            match b.random.below(12) {
+                0..4 => args[at] = Expr::Const(Scalar::float(dtype, *b.random.pick(&[0.0, -0.0, 1.0, -1.0]))),
+                4 if dtype != DType::Bool => args[at] = Expr::op(Neg, [args[at].clone()]),
+                5 => args[at] = args[1 - at].clone(),
+                _ => {}
+            }
+            Expr::op(op, args)
+        };
         match dtype {
             _ if self.random.once_in(9) => {
                 let c = self.expr(scope, DType::Bool, depth);

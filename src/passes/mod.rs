@@ -81,7 +81,7 @@ mod tests {
     /// The law of every pass, alone and together.
     #[test]
     fn passes_keep_every_bit() {
-        for seed in 0..400 {
+        for seed in 0..600 {
             for pass in LIST {
                 same(seed, pass.name, &|m| (pass.run)(&m));
             }
