@@ -3,7 +3,7 @@
 use crate::support::{Named, Runnable, checked};
 use nnc::ir::{DType, Dims};
 use nnc_runtime::dtype::Scalar;
-use nnc_runtime::npy::read_npz;
+use nnc_runtime::npy::read_npz_where;
 use nnc_runtime::tensor::Tensor;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -56,7 +56,7 @@ fn program(parameters: &[(String, Vec<i64>)], optimizer: &str) -> String {
 }
 
 fn trajectory(file: &Path, optimizer: &str) -> Result<(), String> {
-    let arrays = read_npz(file).map_err(|e| e.message().to_string())?;
+    let arrays = read_npz_where(file, &|name| name != "spec").map_err(|e| e.message().to_string())?;
     let parameters: Vec<(String, Vec<i64>)> = arrays.iter().filter_map(|(k, t)| Some((k.strip_prefix("p0.")?.to_string(), t.shape.clone()))).collect();
     let runnable = Runnable::new(&checked(&program(&parameters, optimizer), DType::F64), |_| {});
     let mut store = runnable.store();
