@@ -40,6 +40,12 @@ pub fn formulas(module: &Module, f: &Function) -> String {
     if text.len() == before { String::new() } else { text }
 }
 
+/// Functions worth a name.
+fn series(op: ScalarOp) -> bool {
+    use ScalarOp::*;
+    matches!(op, Exp | Expm1 | Log | Log1p | Sin | Cos | Atan | Tanh | Sigmoid | Erf | Sqrt)
+}
+
 /// Whether it is another value, or a number, under a new name or type.
 fn alias(e: &Expr) -> bool {
     match e {
@@ -88,16 +94,15 @@ impl Reader<'_> {
         f.results.iter().for_each(|(_, v)| by_index[v.node.0 as usize] = false);
         let inlined = f.iter().map(|(id, node)| {
             let Op::Nest(nest) = &node.op else { return false };
-            let (mut parts, mut series) = (0, false);
+            let (mut parts, mut slow) = (0, false);
             nest.body.visit(&mut |e| {
-                use ScalarOp::*;
                 parts += 1;
-                series |= matches!(e, Expr::Op(Exp | Expm1 | Log | Log1p | Sin | Cos | Atan | Tanh | Sigmoid | Erf | Pow, _));
+                slow |= matches!(e, Expr::Op(op, _) if series(*op));
             });
             if by_index[id.0 as usize] && nest.fold == Fold::None && nest.guards.is_empty() && alias(&nest.body) {
                 return true;
             }
-            if node.name.is_some() && (series || nest.fold != Fold::None) {
+            if node.name.is_some() && (slow || nest.fold != Fold::None) {
                 return false;
             }
             let plain = nest.fold.results() == 1 && (nest.fold != Fold::None || nest.guards.is_empty());
@@ -124,6 +129,7 @@ impl Reader<'_> {
                         continue;
                     }
                     (_, Some(own)) => own.to_string(),
+                    (Op::Nest(Nest { body: Expr::Op(op, _), fold: Fold::None, .. }), None) if series(*op) => op.name().into(),
                     (_, None) => format!("v{}", id.0),
                 };
                 // What is not read takes no name from others.
