@@ -4,6 +4,7 @@ mod gradients;
 mod library;
 mod refused;
 mod support;
+mod textbook;
 mod texts;
 mod tidy;
 mod training;
