@@ -6,6 +6,7 @@ mod library;
 mod refused;
 mod steps;
 mod support;
+mod textbook;
 mod texts;
 mod tidy;
 mod training;
