@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 /// What a list of statements ends with.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "one lives at a time, for a moment")]
 pub enum Last {
     /// Neither a value nor a binding.
     Nothing,

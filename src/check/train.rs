@@ -135,7 +135,7 @@ impl Checker<'_> {
         for (setting, make) in [("clip_norm", Clip::Norm as fn(Arc<str>) -> Clip), ("clip_value", Clip::Value as fn(Arc<str>) -> Clip)] {
             let Some(e) = plan.get(setting) else { continue };
             let x = self.plain_number(e)?;
-            if !(x > 0.0) {
+            if x.is_nan() || x <= 0.0 {
                 self.wrong("E0608", format!("`{setting}` is above 0"), e.span, format!("this is {x}"));
             }
             if clip.is_some() {
