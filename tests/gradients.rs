@@ -4,9 +4,10 @@ use crate::support::Named;
 use crate::support::differences::{below, check_gradients};
 use nnc_runtime::tensor::Tensor;
 
-/// A model `M` without dims and integer inputs.
-fn check(model: &str) {
-    check_gradients(&format!("nn 1\n{model}\n"), &[], &Named::new());
+/// A model `M` without dims and integer inputs. Items start at the margin.
+fn check(program: &str) {
+    let lines: Vec<&str> = program.lines().map(|l| if ["model", "block", "fn"].contains(&l.split_whitespace().next().unwrap_or("")) { l.trim_start() } else { l }).collect();
+    check_gradients(&format!("nn 1\n{}\n", lines.join("\n")), &[], &Named::new());
 }
 
 #[test]

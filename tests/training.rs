@@ -12,6 +12,8 @@ struct Program {
     module: Module,
     tensors: Vec<TensorDecl>,
     dims: Dims,
+    /// The recipes' own values of run-time scalars.
+    scalars: Values,
 }
 
 type Values = BTreeMap<String, Vec<f64>>;
@@ -24,7 +26,8 @@ fn program(text: &str, b: i64) -> Program {
     let program = program.unwrap_or_else(|| panic!("{diagnostics:#?}"));
     let module = nnc::build::steps(nnc::build::build(&program), &program);
     ir::verify::verify(&module).unwrap_or_else(|e| panic!("{}", e.join("\n")));
-    Program { module, tensors: nnc::build::tensors(&program), dims: [("B".into(), b)].into() }
+    let scalars = program.recipes.iter().flat_map(|r| &r.settings.scalars).map(|(name, x)| (name.to_string(), vec![*x])).collect();
+    Program { module, tensors: nnc::build::tensors(&program), dims: [("B".into(), b)].into(), scalars }
 }
 
 impl Program {
@@ -38,7 +41,7 @@ impl Program {
                 Source::Step => ("step", Some(vec![1.0])),
                 Source::Key => ("key", Some(vec![7.0])),
             };
-            let values = inputs.get(name).cloned().or(default).unwrap_or_else(|| panic!("no input {name}"));
+            let values = inputs.get(name).or(self.scalars.get(name)).cloned().or(default).unwrap_or_else(|| panic!("no input {name}"));
             let shape: Vec<i64> = input.ty.shape.iter().map(|s| s.eval(&self.dims).unwrap()).collect();
             let scalar = |x: &f64| if input.ty.dtype == DType::I64 { Scalar::i64(*x as i64) } else { Scalar::float(input.ty.dtype, *x) };
             Tensor::from_scalars(input.ty.dtype, &shape, &values.iter().map(scalar).collect::<Vec<_>>())

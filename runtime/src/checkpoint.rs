@@ -22,8 +22,11 @@ pub struct Position {
     pub seed: u64,
     /// Samples a step.
     pub batch: i64,
-    /// Settings given on the command line, in order.
+    /// Settings given on the command line and applied by the runtime, in order.
     pub set: Vec<(String, String)>,
+    /// Settings that the program was compiled with, in order.
+    #[serde(default)]
+    pub compiled: Vec<(String, String)>,
     /// Steps done.
     pub step: u64,
     /// Epochs done.
@@ -44,6 +47,21 @@ pub struct Position {
     pub stopped: bool,
 }
 
+impl Position {
+    /// How far the run in `folder` is.
+    ///
+    /// # Errors
+    /// There is no checkpoint.
+    pub fn read(folder: &Path) -> Result<Position> {
+        let last = folder.join("last.safetensors");
+        let name = last.display();
+        let bytes = files::read(&last).map_err(|e| RunError::World(format!("{e}; {} holds no run to resume", folder.display())))?;
+        let note = weights::note(&bytes, &name.to_string())?;
+        let position = note.as_deref().and_then(|n| serde_json::from_str(n).ok());
+        position.map_or_else(|| wrong!("{name} is no checkpoint: it does not say how far the run was"), Ok)
+    }
+}
+
 /// A run's folder, open for writing.
 pub struct Folder {
     /// Where it is.
@@ -53,7 +71,7 @@ pub struct Folder {
 }
 
 impl Folder {
-    /// A new folder: `at`, or the next free number in `runs/NAME`.
+    /// A new folder: `at`, or the next free number in `runs/RECIPE`.
     ///
     /// # Errors
     /// Not writable, or `at` already holds a run.
@@ -84,9 +102,8 @@ impl Folder {
     pub fn resume(path: &Path, store: &mut Tensors) -> Result<(Folder, Position)> {
         let last = path.join("last.safetensors");
         let name = last.display().to_string();
-        let note = weights::from_bytes(store, ALL, &files::read(&last)?, &name)?;
-        let position = note.as_deref().and_then(|n| serde_json::from_str::<Position>(n).ok());
-        let Some(position) = position else { return wrong!("{name} is no checkpoint: it does not say how far the run was") };
+        let position = Position::read(path)?;
+        weights::from_bytes(store, ALL, &files::read(&last)?, &name)?;
         let log_path = path.join("log.jsonl");
         let failed = |e: std::io::Error| RunError::file("write", &log_path, &e);
         let log = OpenOptions::new().append(true).create(true).open(&log_path).map_err(failed)?;

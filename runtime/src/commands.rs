@@ -6,7 +6,7 @@ use crate::infer;
 use crate::program::{Machine, Program};
 use crate::report::{Report, Style};
 use crate::tensors::Tensors;
-use crate::train::{self, number};
+use crate::train::{self, Options, number};
 use crate::{pool::Pool, settings};
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ use std::sync::atomic::AtomicBool;
 /// For `--help`: everything after the program or artifact.
 pub const HELP: &str = "\
 What to run:
-  train[:NAME]   a recipe (the only one without NAME); writes runs/NAME/N
+  train[:NAME]   a recipe (the only one without NAME); writes runs/PROGRAM/RECIPE/N
   eval[:NAME]    a recipe's metrics on a part of its data
   infer[:NAME]   a model
 
@@ -25,9 +25,9 @@ Options:
   --seed N              instead of the recipe's
   --set PATH=VALUE      changes a setting: train.batch=64, optimizer.lr=0.01
   --dim NAME=N          the size of a free dim
-  --weights FILE        weights (.safetensors, .npz), or run:NAME for the best of a recipe's last run
-  --run-dir DIR         where train writes (default: runs/NAME/N)
-  --resume DIR          goes on with the run in DIR
+  --weights FILE        weights (.safetensors, .npz), or run:RECIPE for the best of its last run
+  --run-dir DIR         where train writes (default: runs/PROGRAM/RECIPE/N)
+  --resume DIR          goes on with the run in DIR, with its settings
   --batches FILE        train: the order of samples, whole numbers [steps, batch] (.npz, .npy)
   --log-steps           train: every step's loss in log.jsonl
   --data PART|FILE      eval, infer: a part of the data section, or a file in its form (eval: test, else valid, else train)
@@ -73,7 +73,7 @@ pub struct Command {
 /// [`RunError::Usage`].
 pub fn parse(args: &[String]) -> Result<Command> {
     let usage = |text: String| Err(RunError::Usage(text));
-    let options = train::Options { runs: "runs".into(), ..Default::default() };
+    let options = Options { runs: "runs".into(), ..Default::default() };
     let mut command = Command { what: What::Train(None), options, threads: 0, style: Style::Text, data: None, inputs: vec![], output: ".".into() };
     let (mut chosen, mut rest) = (false, args.iter());
     while let Some(arg) = rest.next() {
@@ -135,7 +135,7 @@ pub fn parse(args: &[String]) -> Result<Command> {
 /// What goes wrong, sorted by exit code.
 pub fn run(program: &Program, command: &Command) -> Result<()> {
     let threads = if command.threads > 0 { command.threads } else { std::thread::available_parallelism().map_or(1, |n| n.get()) };
-    let options = &command.options;
+    let options = &Options { runs: command.options.runs.join(program.name()), ..command.options.clone() };
     let mut machine = Machine { kernels: program.kernels, pool: Pool::new(threads), store: Tensors::new(&program.manifest.tensors)? };
     let report = Report::new(command.style);
     match &command.what {

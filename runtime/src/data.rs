@@ -143,9 +143,12 @@ fn read_columns(data: &Data, columns: &[&Column], path: &dyn Fn(usize) -> PathBu
         for &k in &mine {
             let parts: Vec<table::Field> = fields.by_ref().take(columns[k].fields.len()).collect();
             raw[k] = match parts.len() {
-                0 => table::Field { width: 1, values: (0..read.count).map(|i| i as f64).collect() },
+                0 => table::Field { width: 1, values: (0..read.count).map(|i| i as f64).collect(), ..table::Field::default() },
+                1 => parts.into_iter().next().unwrap_or_default(),
                 _ => table::Field {
                     width: parts.iter().map(|f| f.width).sum(),
+                    shape: vec![parts.iter().map(|f| f.width as i64).sum()],
+                    names: if parts.iter().all(|f| f.names.len() == f.width) { parts.iter().flat_map(|f| f.names.clone()).collect() } else { vec![] },
                     values: (0..read.count)
                         .flat_map(|i| parts.iter().flat_map(move |f| &f.values[i * f.width..(i + 1) * f.width]))
                         .copied()
@@ -162,10 +165,8 @@ fn read_columns(data: &Data, columns: &[&Column], path: &dyn Fn(usize) -> PathBu
 
 /// Applies the steps and checks the values; `train` are the rows that standardize, unless the statistics are `known`.
 fn finish(column: &Column, field: &mut table::Field, train: &[u32], known: Option<&[(Vec<f64>, Vec<f64>)]>) -> Result<Values> {
-    let per_sample = crate::tensors::elements(&column.shape)?;
-    if field.width != per_sample {
-        return wrong!("column {} has {} numbers a row, but its samples have the shape {:?}", column.name, field.width, column.shape);
-    }
+    let column = &Column { shape: resolve(column, field)?, ..column.clone() };
+    let per_sample = field.width;
     let mut statistics = vec![];
     scale(column, field, train, &mut statistics, known)?;
     let width = column.dtype.bytes();
@@ -176,6 +177,29 @@ fn finish(column: &Column, field: &mut table::Field, train: &[u32], known: Optio
     Ok(Values { column: column.clone(), bytes, stride: width * per_sample, statistics })
 }
 
+/// The shape of a sample: the program's, with the file's sizes where the program leaves them free.
+fn resolve(column: &Column, field: &table::Field) -> Result<Vec<i64>> {
+    let mut shape = column.shape.clone();
+    let fixed = crate::tensors::elements(&shape.iter().copied().filter(|&n| n >= 0).collect::<Vec<_>>())?;
+    let fits = match shape.iter().filter(|&&n| n < 0).count() {
+        0 => field.width == fixed,
+        1 if fixed > 0 && field.width % fixed == 0 => {
+            shape.iter_mut().filter(|n| **n < 0).for_each(|n| *n = (field.width / fixed) as i64);
+            true
+        }
+        _ => {
+            let same = field.shape.len() == shape.len() && shape.iter().zip(&field.shape).all(|(&want, &has)| want < 0 || want == has);
+            shape.clone_from(&field.shape);
+            same
+        }
+    };
+    if fits {
+        return Ok(shape);
+    }
+    let wanted: Vec<String> = column.shape.iter().map(|&n| if n < 0 { "any".into() } else { n.to_string() }).collect();
+    wrong!("column {} has {} numbers a row, but its samples have the shape [{}]", column.name, field.width, wanted.join(", "))
+}
+
 fn scale(
     column: &Column,
     field: &mut table::Field,
@@ -184,6 +208,7 @@ fn scale(
     known: Option<&[(Vec<f64>, Vec<f64>)]>,
 ) -> Result<()> {
     let (width, values) = (field.width, &mut field.values);
+    let names = &field.names;
     for step in &column.steps {
         match *step {
             Scaling::Add(c) => values.iter_mut().for_each(|x| *x += c),
@@ -204,7 +229,7 @@ fn scale(
     for (i, &x) in values.iter().enumerate() {
         let place = || {
             let (row, at) = (i / width + 1, i % width);
-            let name = if column.fields.len() == width { &column.fields[at] } else { &*column.name };
+            let name = if names.len() == width { &names[at] } else { &*column.name };
             if *name == *column.name { format!("row {row}, column {name}") } else { format!("row {row}, column {name} (of {})", column.name) }
         };
         if !Scalar::float(column.dtype, x).to_f64().is_finite() {
@@ -258,7 +283,7 @@ mod tests {
             name: "pets".into(),
             tables: vec![Table { name: "t".into(), path: path.into(), format: Format::Csv { header, separator: b',' } }],
             columns: vec![
-                column("x", &["a", "b"], DType::F32, &[2], None, vec![Scaling::Div(2.0), Scaling::Standardize]),
+                column("x", &["a..b"], DType::F32, &[-1], None, vec![Scaling::Div(2.0), Scaling::Standardize]),
                 column("kind", &["kind"], DType::I64, &[], Some(2), vec![]),
                 column("row", &[], DType::I64, &[], None, vec![Scaling::Add(1.0)]),
             ],
@@ -276,7 +301,7 @@ mod tests {
 
     #[test]
     fn rows_become_samples() {
-        let data = load("b,kind,a\n10,cat,2\n10,dog,4\n10,cat,2\n10, dog ,4\n").unwrap();
+        let data = load("kind,a,b\ncat,2,10\ndog,4,10\ncat,2,10\n dog ,4,10\n").unwrap();
         let train = data.part("train").unwrap();
         assert_eq!((train.len(), data.part("test").unwrap().len()), (2, 2));
         let mut x = [0u8; 16];
@@ -298,6 +323,7 @@ mod tests {
             ("a,b,kind\n1,2,cow\n", "column kind: \"cow\" is none of the classes cat, dog"),
             ("a,b,kind\n1,2\n", "row 1 (line 2) has 2 fields instead of 3"),
             ("a,c,kind\n1,2,cat\n", "has no column b; it has a, c, kind"),
+            ("b,a,kind\n1,2,cat\n", "the column b comes before a"),
             ("a,b,kind\n", "has no rows"),
             ("", "has no column a"),
         ] {

@@ -21,6 +21,19 @@ pub fn read(path: &Path) -> Result<Vec<u8>> {
 /// # Errors
 /// The folder is missing or not writable, or the disk is full.
 pub fn write_with(path: &Path, write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<()> {
+    let shown = path;
+    // A link stays one: what it leads to is replaced.
+    let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+    let old = fs::metadata(path).ok();
+    if old.as_ref().is_some_and(|m| !m.is_file() && !m.is_dir()) {
+        // A device or a pipe is written to, not replaced.
+        let whole = || -> std::io::Result<()> {
+            let mut file = BufWriter::with_capacity(1 << 16, fs::OpenOptions::new().write(true).open(path)?);
+            write(&mut file)?;
+            file.flush()
+        };
+        return whole().map_err(|e| RunError::file("write", shown, &e));
+    }
     let mut name = path.file_name().unwrap_or_default().to_os_string();
     name.push(format!(".{}.part", std::process::id()));
     let aside: PathBuf = path.with_file_name(name);
@@ -28,12 +41,15 @@ pub fn write_with(path: &Path, write: impl FnOnce(&mut dyn Write) -> std::io::Re
         let mut file = BufWriter::with_capacity(1 << 16, File::create(&aside)?);
         write(&mut file)?;
         file.flush()?;
+        if let Some(old) = &old {
+            fs::set_permissions(&aside, old.permissions())?;
+        }
         drop(file);
         fs::rename(&aside, path)
     };
     whole().map_err(|e| {
         let _ = fs::remove_file(&aside);
-        RunError::file("write", path, &e)
+        RunError::file("write", shown, &e)
     })
 }
 

@@ -27,11 +27,19 @@ pub fn read_npy(path: &Path) -> Result<Tensor> {
 /// # Errors
 /// Not readable; not such a file; objects inside.
 pub fn read_npz(path: &Path) -> Result<BTreeMap<String, Tensor>> {
-    parse_npz(&crate::files::read(path)?).map_err(|e| refuse!("{}: {e}", path.display()))
+    read_npz_where(path, &|_| true)
 }
 
-/// The arrays of a `.npz` archive in memory.
-pub(crate) fn parse_npz(bytes: &[u8]) -> std::result::Result<BTreeMap<String, Tensor>, String> {
+/// The arrays of a `.npz` archive whose names are `wanted`; the others may hold anything.
+///
+/// # Errors
+/// As [`read_npz`].
+pub fn read_npz_where(path: &Path, wanted: &dyn Fn(&str) -> bool) -> Result<BTreeMap<String, Tensor>> {
+    parse_npz(&crate::files::read(path)?, wanted).map_err(|e| refuse!("{}: {e}", path.display()))
+}
+
+/// The arrays of a `.npz` archive in memory whose names are `wanted`.
+pub(crate) fn parse_npz(bytes: &[u8], wanted: &dyn Fn(&str) -> bool) -> std::result::Result<BTreeMap<String, Tensor>, String> {
     let mut archive = zip::ZipArchive::new(Cursor::new(bytes)).map_err(|e| format!("this is no .npz archive ({e})"))?;
     let mut arrays = BTreeMap::new();
     // The sizes that the archive claims are not believed: all members together cannot be more than deflate makes of the file at most.
@@ -40,6 +48,9 @@ pub(crate) fn parse_npz(bytes: &[u8]) -> std::result::Result<BTreeMap<String, Te
         let mut member = archive.by_index(i).map_err(|e| format!("member {i} cannot be read ({e})"))?;
         let name = member.name().map_err(|e| format!("member {i} has no readable name ({e})"))?.to_string();
         let name = name.strip_suffix(".npy").unwrap_or(&name).to_string();
+        if !wanted(&name) {
+            continue;
+        }
         let mut content = Vec::new();
         let read = (&mut member).take(budget).read_to_end(&mut content);
         budget -= read.map_err(|e| format!("{name} cannot be read ({e})"))? as u64;
@@ -256,6 +267,6 @@ mod tests {
         assert!(says(&"(".repeat(60000), &[]).contains("header"));
         assert!(says("{'descr': '<c8', 'fortran_order': False, 'shape': (0,), }", &[]).contains("<c8"));
         assert!(parse(b"\x93NUMPY\x02\x00\xff\xff\xff\xff").unwrap_err().contains("claims"));
-        assert!(parse_npz(b"PK\x03\x04junk").unwrap_err().contains("npz"));
+        assert!(parse_npz(b"PK\x03\x04junk", &|_| true).unwrap_err().contains("npz"));
     }
 }

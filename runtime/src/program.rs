@@ -27,6 +27,11 @@ pub struct Program<'a> {
 }
 
 impl Program<'_> {
+    /// The program's name: its file's, without ending. Its runs are in a folder of this name.
+    pub fn name(&self) -> &str {
+        Path::new(&self.manifest.source).file_stem().and_then(|s| s.to_str()).unwrap_or("program")
+    }
+
     /// The entry called `name`.
     ///
     /// # Errors
@@ -96,7 +101,7 @@ impl Program<'_> {
             (None, Some(inside)) => drop(crate::weights::from_bytes(&mut store, crate::weights::MODEL, inside, "the artifact's weights")?),
             (None, None) if store.iter(crate::weights::MODEL).next().is_some() => {
                 return Err(RunError::Usage(
-                    "the program has no trained weights: give --weights FILE, or --weights run:NAME for the last run of a recipe".into(),
+                    "the program has no trained weights: give --weights FILE, or --weights run:RECIPE for the best of its last run".into(),
                 ));
             }
             (None, None) => {}
@@ -163,13 +168,23 @@ pub struct StepValues<'a> {
 /// No run of that recipe.
 pub fn weights_path(text: &str, folder: &Path, runs: &Path) -> Result<PathBuf> {
     let Some(name) = text.strip_prefix("run:") else { return Ok(folder.join(text)) };
-    let best = last_run(&runs.join(name)).map(|n| runs.join(name).join(n.to_string()).join("best.safetensors"));
-    best.filter(|p| p.exists()).ok_or_else(|| RunError::World(format!("there is no finished run of {name} in {}", runs.display())))
+    let folder = runs.join(name);
+    let best = |n: u64| Some(folder.join(n.to_string()).join("best.safetensors")).filter(|p| p.exists());
+    let found = numbers(&folder).into_iter().rev().find_map(best);
+    found.ok_or_else(|| RunError::World(format!("there is no run of {name} with weights in {}", folder.display())))
 }
 
 /// The largest number that names a folder in `folder`.
 pub fn last_run(folder: &Path) -> Option<u64> {
-    std::fs::read_dir(folder).ok()?.filter_map(|e| e.ok()?.file_name().to_str()?.parse().ok()).max()
+    numbers(folder).pop()
+}
+
+/// The numbers that name something in `folder`, in order.
+fn numbers(folder: &Path) -> Vec<u64> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten();
+    let mut numbers: Vec<u64> = entries.filter_map(|e| e.ok()?.file_name().to_str()?.parse().ok()).collect();
+    numbers.sort_unstable();
+    numbers
 }
 
 /// Writes a scalar input, `whole` where it is an integer.

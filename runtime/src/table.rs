@@ -10,6 +10,7 @@ use crate::{dtype::DType, files, npy};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io::Read;
+use std::ops::Range;
 use std::path::Path;
 
 /// A field of every row.
@@ -19,9 +20,14 @@ pub struct Field {
     pub width: usize,
     /// Row after row.
     pub values: Vec<f64>,
+    /// The shape that the file gives a row's numbers; empty for one number.
+    pub shape: Vec<i64>,
+    /// The file's name of each number of a row, where each has one.
+    pub names: Vec<String>,
 }
 
 /// A field to read and the words that it may consist of: their positions are its values. Without words it must be a number.
+/// `a..b` reads all columns of a CSV file from `a` to `b` as one field.
 pub type Wanted<'a> = (&'a str, &'a [String]);
 
 /// What was read.
@@ -47,7 +53,7 @@ pub fn read(table: &Table, path: &Path, wanted: &[Wanted]) -> Result<Rows> {
     }
     let rows = match &table.format {
         Format::Csv { header, separator } => csv(&bytes, &name, header, *separator, wanted),
-        Format::Npz => arrays(npy::parse_npz(&bytes).map_err(|e| refuse!("{name}: {e}"))?, &name, wanted),
+        Format::Npz => arrays(npy::parse_npz(&bytes, &|_| true).map_err(|e| refuse!("{name}: {e}"))?, &name, wanted),
         Format::Npy => arrays([("data".to_string(), npy::parse(&bytes).map_err(|e| refuse!("{name}: {e}"))?)].into(), &name, wanted),
     }?;
     if rows.count == 0 { wrong!("{name} has no rows") } else { Ok(rows) }
@@ -74,8 +80,8 @@ fn csv(bytes: &[u8], file: &str, header: &Header, separator: u8, wanted: &[Wante
         Header::Names(names) => names.clone(),
     };
     let mut record = csv::ByteRecord::new();
-    let mut rows = Rows { count: 0, fields: vec![Field { width: 1, values: vec![] }; wanted.len()] };
-    let mut at: Option<Vec<usize>> = None;
+    let mut rows = Rows { count: 0, fields: vec![Field::default(); wanted.len()] };
+    let mut at: Option<Vec<Range<usize>>> = None;
     while reader.read_byte_record(&mut record).map_err(broken)? {
         rows.count += 1;
         let line = record.position().map_or(0, csv::Position::line);
@@ -86,12 +92,20 @@ fn csv(bytes: &[u8], file: &str, header: &Header, separator: u8, wanted: &[Wante
             return wrong!("{file}: row {} (line {line}) has {} fields instead of {}", rows.count, record.len(), names.len());
         }
         if at.is_none() {
-            at = Some(positions(&names, file, wanted)?);
+            let found = positions(&names, file, wanted)?;
+            for (range, to) in found.iter().zip(&mut rows.fields) {
+                to.width = range.len();
+                to.shape = if range.len() == 1 { vec![] } else { vec![range.len() as i64] };
+                to.names = names[range.clone()].to_vec();
+            }
+            at = Some(found);
         }
-        for ((field, words), (&i, to)) in wanted.iter().zip(at.iter().flatten().zip(&mut rows.fields)) {
-            let place = || format!("{file}: row {} (line {line}), column {field}", rows.count);
-            let text: Cow<str> = String::from_utf8_lossy(&record[i]);
-            to.values.push(if words.is_empty() { number(&text, &place)? } else { word(&text, words, &place)? });
+        for ((_, words), (range, to)) in wanted.iter().zip(at.iter().flatten().zip(&mut rows.fields)) {
+            for i in range.clone() {
+                let place = || format!("{file}: row {} (line {line}), column {}", rows.count, names[i]);
+                let text: Cow<str> = String::from_utf8_lossy(&record[i]);
+                to.values.push(if words.is_empty() { number(&text, &place)? } else { word(&text, words, &place)? });
+            }
         }
     }
     if at.is_none() && !matches!(header, Header::None) {
@@ -100,16 +114,24 @@ fn csv(bytes: &[u8], file: &str, header: &Header, separator: u8, wanted: &[Wante
     Ok(rows)
 }
 
-/// Where in a row the wanted fields are.
-fn positions(names: &[String], file: &str, wanted: &[Wanted]) -> Result<Vec<usize>> {
+/// Where in a row the wanted fields are: columns by name or number, or `from..to` in the file's order.
+fn positions(names: &[String], file: &str, wanted: &[Wanted]) -> Result<Vec<Range<usize>>> {
     let mut index: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
     names.iter().enumerate().for_each(|(i, n)| index.entry(n).or_default().push(i));
-    let find = |(field, _): &Wanted| match index.get(field).map(Vec::as_slice) {
-        Some([one]) => Ok(*one),
-        Some(many) => wrong!("{file} has {} columns called {field}", many.len()),
-        None => wrong!("{file} has no column {field}; it has {}", list(names.iter().map(String::as_str))),
+    let find = |field: &str| match (index.get(field).map(Vec::as_slice), field.parse::<usize>()) {
+        (Some([one]), _) => Ok(*one),
+        (Some(many), _) => wrong!("{file} has {} columns called {field}", many.len()),
+        (None, Ok(number)) if number < names.len() => Ok(number),
+        (None, _) => wrong!("{file} has no column {field}; it has {}", list(names.iter().map(String::as_str))),
     };
-    wanted.iter().map(find).collect()
+    let range = |(field, _): &Wanted| match field.split_once("..") {
+        Some((from, to)) if !index.contains_key(field) => match (find(from)?, find(to)?) {
+            (from, to) if from <= to => Ok(from..to + 1),
+            _ => wrong!("{file}: the column {to} comes before {from}, so {field} has no columns"),
+        },
+        Some(_) | None => find(field).map(|i| i..i + 1),
+    };
+    wanted.iter().map(range).collect()
 }
 
 /// A finite number.
@@ -159,7 +181,7 @@ fn arrays(arrays: BTreeMap<String, Tensor>, file: &str, wanted: &[Wanted]) -> Re
             }
             values.push(x);
         }
-        rows.fields.push(Field { width, values });
+        rows.fields.push(Field { width, values, shape: array.shape[1..].to_vec(), names: vec![] });
     }
     if wanted.is_empty() {
         rows.count = arrays.values().next().and_then(|a| a.shape.first()).map_or(0, |&n| n as usize);

@@ -25,9 +25,9 @@ use std::time::Instant;
 pub struct Options {
     /// Instead of the recipe's.
     pub seed: Option<u64>,
-    /// The run's folder, instead of the next number in `runs/NAME`.
+    /// The run's folder, instead of the next number in `runs/RECIPE`.
     pub run_dir: Option<PathBuf>,
-    /// Where the runs of all recipes are.
+    /// Where the runs of the program's recipes are.
     pub runs: PathBuf,
     /// Continue the run in this folder.
     pub resume: Option<PathBuf>,
@@ -39,6 +39,8 @@ pub struct Options {
     pub log_steps: bool,
     /// `path=value`
     pub set: Vec<(String, String)>,
+    /// Settings that are in the program already: recorded, not applied.
+    pub compiled: Vec<(String, String)>,
     /// Sizes of free dims.
     pub dims: Dims,
 }
@@ -69,7 +71,17 @@ enum Order {
 /// # Errors
 /// Whatever is wrong with program, data, settings or files; [`RunError::Interrupted`] if stopped.
 pub fn train(program: &Program, name: Option<&str>, options: &Options, machine: &mut Machine, report: &Report, stop: &AtomicBool) -> Result<Summary> {
-    let declared = program.recipe(name)?;
+    let resumed = options.resume.as_deref().map(Position::read).transpose()?;
+    let declared = program.recipe(name.or(resumed.as_ref().map(|p| p.recipe.as_str())))?;
+    if let Some(position) = &resumed {
+        if position.recipe != *declared.name {
+            return wrong!("the run to resume is one of the recipe {}, not {}", position.recipe, declared.name);
+        }
+        if !options.compiled.starts_with(&position.compiled) {
+            let set: Vec<String> = position.compiled.iter().map(|(path, value)| format!("--set {path}={value}")).collect();
+            return wrong!("the run to resume was started from source with {}: resume it from the source", set.join(" "));
+        }
+    }
     let (mut folder, mut position) = match &options.resume {
         Some(path) => {
             let (folder, position) = Folder::resume(path, &mut machine.store)?;
@@ -77,9 +89,7 @@ pub fn train(program: &Program, name: Option<&str>, options: &Options, machine: 
         }
         None => (None, Position { recipe: declared.name.to_string(), ..Position::default() }),
     };
-    if position.recipe != *declared.name {
-        return wrong!("the run to resume is one of the recipe {}, not {}", position.recipe, declared.name);
-    }
+    position.compiled.clone_from(&options.compiled);
     position.set.extend(options.set.iter().cloned());
     let mut recipe = declared.clone();
     settings::apply(&mut recipe, &position.set)?;
@@ -129,7 +139,8 @@ pub fn train(program: &Program, name: Option<&str>, options: &Options, machine: 
         Some(folder) => folder,
         None => {
             let folder = Folder::create(options.run_dir.as_deref(), &options.runs, &recipe.name)?;
-            let lock = json!({ "compiler": program.manifest.compiler, "source": program.manifest.source, "recipe": recipe, "set": position.set, "dims": options.dims });
+            let set = [position.compiled.as_slice(), &position.set].concat();
+            let lock = json!({ "compiler": program.manifest.compiler, "source": program.manifest.source, "recipe": recipe, "set": set, "dims": options.dims });
             crate::files::write(&folder.path.join("run.json"), format!("{lock:#}\n").as_bytes())?;
             position.sums = vec![0; sums.len()];
             folder

@@ -66,6 +66,16 @@ pub fn from_bytes(store: &mut Tensors, roles: &[Role], bytes: &[u8], from: &str)
     Ok(metadata.metadata().as_ref().and_then(|m| m.get(NOTE).cloned()))
 }
 
+/// Our note in safetensors `bytes` that come from `from`.
+///
+/// # Errors
+/// Not safetensors.
+pub fn note(bytes: &[u8], from: &str) -> Result<Option<String>> {
+    let refused = |e: safetensors::SafeTensorError| RunError::Wrong(format!("{from} is not a whole safetensors file: {e}"));
+    let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(refused)?;
+    Ok(metadata.metadata().as_ref().and_then(|m| m.get(NOTE).cloned()))
+}
+
 /// Reads parameters and states from a file: `.npz`, or else safetensors.
 ///
 /// # Errors

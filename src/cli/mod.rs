@@ -79,7 +79,8 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             if !failure.message.is_empty() {
-                eprintln!("error: {}", failure.message);
+                let kind = if failure.code == 130 { "interrupted" } else { "error" };
+                eprintln!("{kind}: {}", failure.message);
             }
             ExitCode::from(failure.code)
         }

@@ -4,6 +4,7 @@ use super::input::{self, Source};
 use super::{Failure, build};
 use crate::ir::DType;
 use nnc_runtime::artifact::{self, Artifact};
+use nnc_runtime::checkpoint::Position;
 use nnc_runtime::commands::{self, HELP};
 use nnc_runtime::loader;
 use nnc_runtime::program::Program;
@@ -27,11 +28,17 @@ pub fn run(args: Args) -> Result<(), Failure> {
         Artifact::read(&args.file)?
     } else {
         // The program's own settings are overridden before it is compiled; nothing is left for the runtime to override.
-        let set = command.options.set.iter().map(|(path, value)| format!("{path}={value}")).collect();
+        // A run that goes on does so with the settings it began with; what is given now comes after them.
+        let mut all = match &command.options.resume {
+            Some(folder) => Position::read(folder)?.compiled,
+            None => vec![],
+        };
+        all.append(&mut command.options.set);
+        let set = all.iter().map(|(path, value)| format!("{path}={value}")).collect();
         let source = Source { file: args.file.clone(), set };
         let checked = input::check(&source, DType::F32)?;
         let artifact = build::artifact(&checked)?;
-        command.options.set.clear();
+        command.options.compiled = all;
         artifact
     };
     let objects = artifact.code.iter().map(|(_, object)| object.as_slice());

@@ -3,7 +3,7 @@
 use crate::support::{Named, Runnable, checked};
 use nnc::ir::{DType, Dims};
 use nnc_runtime::dtype::Scalar;
-use nnc_runtime::npy::read_npz;
+use nnc_runtime::npy::read_npz_where;
 use nnc_runtime::tensor::Tensor;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -25,7 +25,9 @@ pub fn run(folder: &Path, only: Option<&str>) -> bool {
             without.push(name.as_str());
             continue;
         };
-        match catch_unwind(AssertUnwindSafe(|| trajectory(&folder.join(format!("optim/{name}.npz")), optimizer))) {
+        // PyTorch keeps NAdam's product of momenta in single precision, also for double parameters: no closer than that can anyone be.
+        let tolerance = if name.starts_with("nadam") { 1e-7 } else { 1e-9 };
+        match catch_unwind(AssertUnwindSafe(|| trajectory(&folder.join(format!("optim/{name}.npz")), optimizer, tolerance))) {
             Ok(Ok(())) => passed += 1,
             Ok(Err(why)) => failed.push((name, why)),
             Err(panic) => failed.push((name, panic.downcast_ref::<String>().cloned().unwrap_or_else(|| "panic".into()))),
@@ -48,15 +50,15 @@ fn program(parameters: &[(String, Vec<i64>)], optimizer: &str) -> String {
     text += &list(&|n, s| format!("g_{n}: real[B, {}]", axes(s)), ", ");
     text += ") -> real[B] {\n";
     text += &list(&|n, s| format!("    param {n}: real[{}] = constant(0)\n", axes(s)), "");
-    text += &format!("    y[b] = {}\n}}\n", list(&|n, s| format!("sum[{0}]({n}[{0}] * g_{n}[b, {0}])", index(s)), " + "));
+    text += &format!("    y[row] = {}\n}}\n", list(&|n, s| format!("sum[{0}]({n}[{0}] * g_{n}[row, {0}])", index(s)), " + "));
     text += "data given {\n    t = npz(\"given.npz\")\n";
     text += &list(&|n, s| format!("    g_{n} = reshape(t.column(\"{n}\"), {})\n", axes(s)), "");
     let arguments = list(&|n, _| format!("g_{n}"), ", ");
-    text + &format!("}}\ntrain fit {{\n    data = given\n    y = M({arguments})\n    loss = sum[b](y[b])\n    optimizer = {optimizer}\n    batch = 1\n    steps = 50\n}}\n")
+    text + &format!("}}\ntrain fit {{\n    data = given\n    y = M({arguments})\n    loss = sum[row](y[row])\n    optimizer = {optimizer}\n    batch = 1\n    steps = 50\n}}\n")
 }
 
-fn trajectory(file: &Path, optimizer: &str) -> Result<(), String> {
-    let arrays = read_npz(file).map_err(|e| e.message().to_string())?;
+fn trajectory(file: &Path, optimizer: &str, tolerance: f64) -> Result<(), String> {
+    let arrays = read_npz_where(file, &|name| name != "spec").map_err(|e| e.message().to_string())?;
     let parameters: Vec<(String, Vec<i64>)> = arrays.iter().filter_map(|(k, t)| Some((k.strip_prefix("p0.")?.to_string(), t.shape.clone()))).collect();
     let runnable = Runnable::new(&checked(&program(&parameters, optimizer), DType::F64), |_| {});
     let mut store = runnable.store();
@@ -88,7 +90,7 @@ fn trajectory(file: &Path, optimizer: &str) -> Result<(), String> {
             let got = store.bytes(store.find(&format!("M.{name}")).unwrap());
             for (i, (g, w)) in std::iter::zip(got.chunks_exact(8), want.as_f64()).enumerate() {
                 let g = f64::from_le_bytes(g.try_into().unwrap());
-                if (g - w).abs() > 1e-9 * w.abs().max(1e-9) {
+                if (g - w).abs() > tolerance * w.abs().max(1e-9) {
                     return Err(format!("{name}[{i}] after step {} is {g}, not {w}", step + 1));
                 }
             }

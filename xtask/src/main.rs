@@ -1,6 +1,6 @@
 //! Chores of the repository: set-up, the demonstration, the tests, the lints. Needs nothing but Rust, so that it can install what is missing.
 //!
-//! `cargo xtask demo` · `cargo xtask test` · `cargo xtask lint` · `cargo xtask setup`
+//! `cargo xtask demo`, `test`, `seeds`, `lint`, `setup`
 
 mod llvm;
 
@@ -11,6 +11,7 @@ cargo xtask COMMAND
 
   demo   install what is missing, train models/digits.nn and show what it learned
   test   install what is missing, run all tests
+  seeds  train models/digits.nn from 20 seeds: test accuracies, their mean, how many reach 97 %
   lint   formatting, clippy and docs, warnings as errors
   setup  install what is missing, and say which LLVM is used
 ";
@@ -20,6 +21,7 @@ fn main() -> ExitCode {
     let result = match args.first().map(String::as_str) {
         Some("demo") => demo(&args[1..]),
         Some("test") => test(&args[1..]),
+        Some("seeds") => seeds(),
         Some("lint") => lint(),
         Some("setup") => llvm::ensure().map(|llvm| println!("LLVM {} at {}", llvm.version, llvm.prefix.display())),
         Some("help" | "--help" | "-h") | None => {
@@ -48,6 +50,27 @@ fn demo(args: &[String]) -> Result<(), String> {
 fn test(args: &[String]) -> Result<(), String> {
     let llvm = llvm::ensure()?;
     cargo(&llvm, &[&["test", "--workspace"], &as_strs(args)[..]].concat())
+}
+
+/// The digits model's test accuracy from 20 seeds.
+fn seeds() -> Result<(), String> {
+    let llvm = llvm::ensure()?;
+    cargo(&llvm, &["build", "--quiet", "--bin", "nnc"])?;
+    let mut accuracies = Vec::new();
+    for seed in 1..=20 {
+        let folder = format!("target/seeds/{seed}");
+        let _ = std::fs::remove_dir_all(&folder);
+        let args = ["run", "models/digits.nn", "train", "--seed", &seed.to_string(), "--run-dir", &folder];
+        let run = Command::new("target/debug/nnc").args(args).output().map_err(|e| format!("cannot start nnc: {e}"))?;
+        let text = String::from_utf8_lossy(&run.stdout).into_owned() + &String::from_utf8_lossy(&run.stderr);
+        let word = text.rsplit_once("test.accuracy ").and_then(|(_, rest)| rest.split_whitespace().next());
+        let accuracy: f64 = word.and_then(|w| w.parse().ok()).ok_or_else(|| format!("seed {seed} gave no test accuracy:\n{text}"))?;
+        println!("seed {seed:2}  test accuracy {accuracy:.4}");
+        accuracies.push(accuracy);
+    }
+    let mean = accuracies.iter().sum::<f64>() / accuracies.len() as f64;
+    println!("mean {mean:.4}, {} of 20 at least 0.97", accuracies.iter().filter(|a| **a >= 0.97).count());
+    Ok(())
 }
 
 fn lint() -> Result<(), String> {
