@@ -427,9 +427,9 @@ impl Checker<'_> {
         if f.kind == FunctionKind::Optimizer {
             return self.wrong(
                 "E0507",
-                format!("the optimizer `{}` is used outside a recipe", f.name.name),
+                format!("the optimizer `{}` gives no value", f.name.name),
                 span,
-                "write `optimizer = ...` in a `train` section",
+                "an optimizer stands behind `optimizer =` of a `train` section",
             );
         }
         if let Some(g) = given.iter().find(|g| matches!(g.value, Value::Element(_))) {

@@ -166,6 +166,11 @@ impl Checker<'_> {
             b.bind(&c.column.name, Value::Tensor(read), c.span);
         }
         b.inputs = b.locals.len();
+        // Columns that nothing reads are known where a name is not.
+        let others = self.data[data].columns.iter().enumerate().filter(|(k, _)| !used.contains(k)).map(|(_, c)| c.column.name.clone());
+        for name in others.chain(self.data[data].broken.clone()).collect::<Vec<_>>() {
+            b.bind(&name, Value::Poison, plan.section.span);
+        }
         for (name, e) in &plan.bindings {
             let value = self.expr(&mut b, e);
             self.bind_value(&mut b, name, value, name.span.to(e.span));

@@ -249,6 +249,11 @@ impl Checker<'_> {
         if !matches!(value, Value::Static(_) | Value::Poison) {
             value = self.wrong("E0204", format!("`{name}` is not a constant"), tree.span, format!("this is {}", value.describe()));
         }
+        if let Value::Static(Static::Float(x)) = value
+            && x.is_nan()
+        {
+            value = self.wrong("E0204", format!("the constant `{name}` is not a number"), tree.span, "this has no value");
+        }
         if let Some(Global::Const(_, _, slot)) = self.scope.user.get_mut(name) {
             *slot = Some(Box::new(value.clone()));
         }
