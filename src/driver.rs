@@ -57,7 +57,7 @@ pub fn check(input: &Input) -> Checked {
     Checked { sources, program, diagnostics }
 }
 
-/// Typed program to the graph of everything that can be run, training steps included, before optimisation.
+/// Typed program to the graph of everything that can be run, training steps and their gradients included.
 pub fn graph(program: &Program) -> Module {
     build::steps(build::build(program), program)
 }
@@ -74,7 +74,7 @@ pub struct Lowered {
 
 /// Graph to kernels and plans.
 pub fn lower(module: Module, sources: &Sources) -> Lowered {
-    let module = passes::optimise(module);
+    let module = passes::optimise(passes::define(module));
     let lowered = kernel::lower(&module);
     let (kernels, entries) = plan::plan(&module, &lowered, sources);
     Lowered { module, kernels, entries }
@@ -123,7 +123,7 @@ pub enum Stage {
     Typed,
     /// The graph of the models and objectives, before differentiation
     Graph,
-    /// The graph with gradients and training steps
+    /// The graph with gradients and training steps, in the form that defines what is computed
     Grad,
     /// The same, as formulas on paper
     Formulas,
@@ -152,6 +152,7 @@ pub fn show(checked: &Checked, stage: Stage, only: Option<&str>) -> Result<Strin
         module.functions.retain(|f| wanted(&f.name));
         module
     };
+    let optimised = |program| passes::optimise(passes::define(graph(program)));
     let lowered = || lower(graph(program), &checked.sources);
     let kernels = |print: &dyn Fn(&Kernel) -> Result<String, String>| -> Result<String, String> {
         let texts: Result<Vec<String>, String> = lowered().kernels.iter().filter(|k| wanted(&k.name)).map(print).collect();
@@ -161,14 +162,15 @@ pub fn show(checked: &Checked, stage: Stage, only: Option<&str>) -> Result<Strin
         Stage::Tree => crate::parse::format(&checked.sources.get(FileId(0)).text).expect("it has parsed"),
         Stage::Typed => check::print::program(program),
         Stage::Graph => ir::print::module(&some(build::build(program))),
-        Stage::Grad => ir::print::module(&some(graph(program))),
+        Stage::Grad => ir::print::module(&some(passes::define(graph(program)))),
         Stage::Formulas => {
-            let module = graph(program);
-            module.functions.iter().filter(|f| wanted(&f.name)).map(|f| ir::print::formulas(&module, f)).collect::<Vec<_>>().join("\n")
+            let module = passes::define(graph(program));
+            let all = module.functions.iter().filter(|f| wanted(&f.name)).map(|f| ir::print::formulas(&module, f));
+            all.filter(|text| !text.is_empty()).collect::<Vec<_>>().join("\n")
         }
-        Stage::Passes => ir::print::module(&some(passes::optimise(graph(program)))),
+        Stage::Passes => ir::print::module(&some(optimised(program))),
         Stage::Fused => {
-            let module = passes::optimise(graph(program));
+            let module = optimised(program);
             module.functions.iter().filter(|f| wanted(&f.name)).map(kernel::fuse::describe).collect::<Vec<_>>().join("\n")
         }
         Stage::Kernels => kernels(&|k| Ok(kernel::print::kernel(k)))?,

@@ -1,23 +1,69 @@
 //! nnc compiles neural networks: one road from `.nn` text to native code that trains and infers.
 //!
 //! ```text
-//! .nn text -parse-> tree -check-> typed program -build-> graph -grad-> graph -passes-> graph -lower-> kernels -plan-> plan -emit-> machine code -pack-> artifact
+//! .nn text -parse-> tree -check-> typed program -build-> graph -grad-> graph -passes-> graph
+//!          -lower-> kernels -plan-> launch tables -emit-> machine code -pack-> artifact -> runtime
 //! ```
+//!
+//! Each arrow is one function with values in and values out; [`driver`] reads top to bottom as that line and can stop after any stage and print it
+//! (`nnc show --stage ...`). The modules below stand in the road's order.
+//!
+//! # The languages on the way
+//! * **Tree** ([`parse::tree`]): what the text says, nothing resolved.
+//! * **Typed program** ([`check::typed`]): every call resolved to an instance (a function at known static arguments, shapes, dtype and mode), every
+//!   expression typed, index notation still as written. Sizes are [`ir::Size`], polynomials in the free dims in a normal form, so that equal sizes are
+//!   equal values.
+//! * **Graph** ([`ir`]): functions of a closed set of primitives. The main one is [`ir::Nest`], a tensor comprehension: a box of output and reduction
+//!   indices, affine guards, one scalar expression, one fold at the root. Elementwise operations, transposes, products, convolutions, pooling, embedding
+//!   are all nests. Derivatives ([`grad`]) are symbolic and end in the same primitives, so they can be differentiated again.
+//! * **Kernels** ([`kernel`]): fused groups of nests as loop programs over buffers, in three-address form. Equal ones are compiled once.
+//! * **Plan** ([`plan`], `nnc_runtime::manifest`): a flat launch table over buffers in one arena, sizes as formulas. Calls and loops are flattened into
+//!   it, so that depth costs no code.
+//! * **Machine code** ([`emit`]): one function a kernel and code level (x86-64-v3, -v4), without calls or relocations that need a linker.
+//!
+//! # The numeric order is part of the meaning
+//! Every fold has one order, stated in [`ir::Fold`]: sums run over 16 lanes joined by a fixed tree, contractions are one chain of fused multiply-adds
+//! in leaves of 256. Transcendental functions are fixed sequences of basic operations ([`math`]), the same for constants, interpreters and machine
+//! code. So no pass, schedule, thread count or code level can change a bit of a result, and "interpreter = compiled" is equality of bits (all NaN count
+//! as one). What may change bits is the algebra that defines a gradient's formula ([`passes::algebra`]), and it runs before everything else.
+//!
+//! # Invariants, and the tests that hold them
+//! | invariant | held by |
+//! |---|---|
+//! | a pass keeps every bit | `passes::tests`, on random programs |
+//! | fused, lowered and planned = the graph's evaluator | `plan::tests`, on random programs |
+//! | machine code = interpreted kernels, at every code level | `emit::tests`, and every test that runs a program (`tests/support`) |
+//! | every library function: example accepted, interpreted = compiled, derivatives = differences, wrong shapes refused | `tests/library.rs` |
+//! | graph and kernels print and parse back | `ir`'s and `plan`'s tests |
+//! | pest, petgraph, inkwell and annotate-snippets are each named in one place; the core does no I/O; file sizes; no hash order | `tests/tidy.rs` |
+//! | user mistakes are diagnostics with these words | `tests/refused.rs`, `models/refused` |
+//! | adding a library function touches one `.nn` file | `tests/library.rs` walks the texts |
+//!
+//! # Who does what
+//! User mistakes are collected as [`diagnostic::Diagnostic`]s; broken invariants of the compiler panic with the node printed. Files, terminals and clocks
+//! belong to [`cli`] and to the runtime crate, which holds no LLVM and no parser: it loads artifacts, owns tensors, data, the training loop, checkpoints.
 
-pub mod span;
 pub mod diagnostic;
 pub mod driver;
+pub mod span;
 
 pub mod parse;
+
 pub mod check;
 pub mod std;
+
 pub mod build;
 pub mod ir;
+
 pub mod grad;
+
 pub mod passes;
+
 pub mod kernel;
 pub mod math;
+
 pub mod plan;
+
 pub mod emit;
 
 pub mod cli;

@@ -1,9 +1,12 @@
 //! One binary for all integration tests.
 
+mod cli;
 mod gradients;
 mod library;
 mod refused;
+mod steps;
 mod support;
+mod textbook;
 mod texts;
 mod tidy;
 mod training;

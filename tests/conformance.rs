@@ -26,7 +26,7 @@ fn main() {
         let folder = cases.join(kind);
         failed |= match kind {
             "grad" => grad::run(&folder, only.as_deref()),
-            "optim" => optim::run(&folder, only.as_deref()),
+            "optim" => optim::run(&folder, only.as_deref()) | optim::schedules(&folder, only.as_deref()),
             "train" => train::run(&folder, only.as_deref()),
             other => panic!("--what takes grad, optim, train, not {other}"),
         };

@@ -136,6 +136,10 @@ impl Body<'_> {
         let target = done[id.0 as usize];
         let frame = self.frames.last_mut().expect("a function is under construction");
         let node = frame.f.call(target, self.module.function(target), operands, span);
+        // What a statement does not name is called after its weights, `fc1`, else after the function.
+        let path = weights.first().map(|w| (&*self.instance.weights[w.0 as usize].path, &*callee.weights[0].path));
+        let prefix = path.and_then(|(path, inner)| path.strip_suffix(inner)?.strip_suffix('.'));
+        frame.f.nodes[node.0 as usize].name = Some(prefix.unwrap_or(&callee.name).into());
         let declared = callee.results.len();
         for (k, w) in updated[id.0 as usize].iter().enumerate() {
             self.bind(Name::Latest(weights[*w].0 as usize), Value { node, result: (declared + k) as u32 });

@@ -183,10 +183,10 @@ impl Body<'_> {
         }
     }
 
-    /// Names the node of a value that was made since `before`.
+    /// Names the node of a value that was made since `before`; a call has had its callee's name until now.
     fn name(&mut self, value: Value, before: usize, name: &std::sync::Arc<str>) {
         let node = &mut self.f().nodes[value.node.0 as usize];
-        if value.node.0 as usize >= before && node.name.is_none() && &**name != "_" {
+        if value.node.0 as usize >= before && (node.name.is_none() || matches!(node.op, Op::Call(_))) && &**name != "_" {
             node.name = Some(name.clone());
         }
     }

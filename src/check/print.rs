@@ -9,7 +9,7 @@ pub fn program(program: &Program) -> String {
     let mut out = String::new();
     for dim in &program.dims {
         let max = dim.max.map(|m| format!(" <= {m}")).unwrap_or_default();
-        let min = if dim.min > 0 { format!("{} <= ", dim.min) } else { String::new() };
+        let min = if dim.min > 1 { format!("{} <= ", dim.min) } else { String::new() };
         let _ = writeln!(out, "dim {min}{}{max}", dim.name);
     }
     for (id, function) in program.functions.iter().enumerate() {
@@ -62,7 +62,7 @@ impl Printer<'_> {
                 nnc_runtime::manifest::Role::Parameter => "param",
                 nnc_runtime::manifest::Role::State | nnc_runtime::manifest::Role::Optimizer => "state",
             };
-            let _ = writeln!(out, "    {role} {}: {} = {}", weight.path, ty(&weight.ty), self.element(&weight.init.1));
+            let _ = writeln!(out, "    {role} {}: {} = {}", weight.path, ty(&weight.ty), outer(&self.element(&weight.init.1)));
         }
         self.statements(out, &f.body, 1);
         if let Some(gradient) = &f.gradient {
@@ -81,7 +81,7 @@ impl Printer<'_> {
         for (name, value) in &f.results {
             let name = name.as_ref().map(|n| format!("{n}: ")).unwrap_or_default();
             let types: Vec<String> = value.types.iter().map(ty).collect();
-            let _ = writeln!(out, "    return {name}{} : {}", self.expr(value), types.join(", "));
+            let _ = writeln!(out, "    return {name}{} : {}", outer(&self.expr(value)), types.join(", "));
         }
         let _ = writeln!(out, "}}");
     }
@@ -93,9 +93,9 @@ impl Printer<'_> {
                 Stmt::Let { targets, value, .. } => {
                     let targets: Vec<String> =
                         targets.iter().map(|t| format!("{}: {}", self.local(*t), ty(&self.function.locals[t.0 as usize].1))).collect();
-                    format!("{} = {}", targets.join(", "), self.expr(value))
+                    format!("{} = {}", targets.join(", "), outer(&self.expr(value)))
                 }
-                Stmt::Update { weight, value, .. } => format!("update {} = {}", self.weight(*weight), self.expr(value)),
+                Stmt::Update { weight, value, .. } => format!("update {} = {}", self.weight(*weight), outer(&self.expr(value))),
                 Stmt::Check { condition, message, .. } => format!("check {} {message:?}", self.expr(condition)),
             };
             let _ = writeln!(out, "{indent}{line}");
@@ -129,7 +129,7 @@ impl Printer<'_> {
                         if *n == 1 { merged.concat() } else { format!("({})", merged.join(" ")) }
                     })
                     .collect();
-                format!("[{}] {}", axes.join(", "), self.element(element))
+                format!("[{}] {}", axes.join(", "), outer(&self.element(element)))
             }
             ExprKind::Op(op, args) => operation(*op, args.iter().map(|a| self.expr(a)).collect()),
             ExprKind::Cast(to, of) => format!("{to}({})", self.expr(of)),
@@ -215,13 +215,28 @@ impl Printer<'_> {
                 };
                 let vars: Vec<String> = vars.iter().map(|(v, n)| format!("{}<{n}", index(*v))).collect();
                 let condition = condition.as_ref().map(|c| format!(" where {}", self.element(c))).unwrap_or_default();
-                format!("{name}[{}{condition}]({})", vars.join(", "), self.element(body))
+                format!("{name}[{}{condition}]({})", vars.join(", "), outer(&self.element(body)))
             }
             Element::Op(op, args) => operation(*op, args.iter().map(|a| self.element(a)).collect()),
             Element::Cast(to, of) => format!("{to}({})", self.element(of)),
             Element::Random { site, dtype } => format!("random<{dtype}>#{site}"),
         }
     }
+}
+
+/// Without the parentheses around all of it.
+fn outer(text: &str) -> &str {
+    let Some(inner) = text.strip_prefix('(').and_then(|t| t.strip_suffix(')')) else { return text };
+    let mut depth = 0;
+    for c in inner.chars() {
+        match c {
+            '(' => depth += 1,
+            ')' if depth == 0 => return text,
+            ')' => depth -= 1,
+            _ => {}
+        }
+    }
+    inner
 }
 
 fn index(v: IndexVar) -> String {

@@ -234,6 +234,9 @@ fn backward(module: &Module, f: &mut Function, id: NodeId, pair: &Pair, active: 
         operands.push(dys[*k].unwrap_or_else(|| zeros(f, &node.types[*k], node.span)));
     }
     let call = f.call(pair.backward, module.function(pair.backward), operands, node.span);
+    // It is called after the first thing it gives.
+    let first = node.operands.iter().zip(&pair.inputs).find(|(v, to)| **to == Some(0) && v.result == 0).map(|(v, _)| f.node(v.node).name.clone());
+    f.nodes[call.0 as usize].name = first.flatten().map(|name| format!("d{name}").into());
     let result = |r: usize| Value { node: call, result: r as u32 };
     (0..node.operands.len()).filter(|i| active[*i]).filter_map(|i| pair.inputs[i].map(|r| (node.operands[i], result(r)))).collect()
 }

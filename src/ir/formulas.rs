@@ -8,14 +8,20 @@ use crate::ir::*;
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
+/// Heads longer than this get a line for each input.
+const WIDTH: usize = 140;
 /// Expressions of more parts than this get a line of their own.
 const LARGEST: usize = 40;
 
-/// The function's formulas.
+/// The function's formulas; nothing, if there are none. A new value of something that goes in is called as that, with a prime.
 pub fn formulas(module: &Module, f: &Function) -> String {
     let inputs: Vec<String> = f.inputs.iter().map(|i| signature(&i.name, &i.ty)).collect();
     let mut text = format!("{}({})\n", f.name, inputs.join(", "));
+    if text.len() > WIDTH {
+        text = format!("{}(\n    {}\n)\n", f.name, inputs.join(",\n    "));
+    }
     let reader = Reader::new(module, f);
+    let before = text.len();
     for (id, node) in f.iter() {
         let hidden = matches!(node.op, Op::Input(_)) || reader.literal(Value { node: id, result: 0 }).is_some();
         if !hidden && !reader.inlined[id.0 as usize] {
@@ -24,12 +30,29 @@ pub fn formulas(module: &Module, f: &Function) -> String {
     }
     for (name, value) in &f.results {
         if let Some(name) = name
-            && **name != *reader.name(*value)
+            && ![name.to_string(), format!("{name}'")].contains(&reader.names[value.node.0 as usize][value.result as usize])
         {
-            writeln!(text, "  {name} = {}", reader.name(*value)).unwrap();
+            let prime = if f.inputs.iter().any(|i| i.name == *name) { "'" } else { "" };
+            writeln!(text, "  {name}{prime} = {}", reader.name(*value)).unwrap();
         }
     }
-    text
+    // What does nothing needs no words.
+    if text.len() == before { String::new() } else { text }
+}
+
+/// Functions worth a name.
+fn series(op: ScalarOp) -> bool {
+    use ScalarOp::*;
+    matches!(op, Exp | Expm1 | Log | Log1p | Sin | Cos | Atan | Tanh | Sigmoid | Erf | Sqrt)
+}
+
+/// Whether it is another value, or a number, under a new name or type.
+fn alias(e: &Expr) -> bool {
+    match e {
+        Expr::Cast(DType::F32 | DType::F64, from) => alias(from),
+        Expr::Load { index, otherwise, .. } => otherwise.is_none() && index.is_empty(),
+        Expr::Const(_) | Expr::Index(_) | Expr::Holds(_) | Expr::Op(..) | Expr::Cast(..) => false,
+    }
 }
 
 fn signature(name: &str, ty: &Type) -> String {
@@ -44,10 +67,15 @@ struct Reader<'a> {
     names: Vec<Vec<String>>,
     /// Whether a node stands where it is used.
     inlined: Vec<bool>,
+    /// Which results of each node something reads.
+    used: Vec<Vec<bool>>,
 }
 
 impl Reader<'_> {
     fn new<'a>(module: &'a Module, f: &'a Function) -> Reader<'a> {
+        let mut used: Vec<Vec<bool>> = f.nodes.iter().map(|n| vec![false; n.types.len()]).collect();
+        let read = f.nodes.iter().flat_map(|n| &n.operands).chain(f.results.iter().map(|(_, v)| v));
+        read.for_each(|v| used[v.node.0 as usize][v.result as usize] = true);
         let mut uses = vec![0; f.nodes.len()];
         let mut by_index = vec![true; f.nodes.len()];
         for node in &f.nodes {
@@ -66,8 +94,17 @@ impl Reader<'_> {
         f.results.iter().for_each(|(_, v)| by_index[v.node.0 as usize] = false);
         let inlined = f.iter().map(|(id, node)| {
             let Op::Nest(nest) = &node.op else { return false };
-            let mut parts = 0;
-            nest.body.visit(&mut |_| parts += 1);
+            let (mut parts, mut slow) = (0, false);
+            nest.body.visit(&mut |e| {
+                parts += 1;
+                slow |= matches!(e, Expr::Op(op, _) if series(*op));
+            });
+            if by_index[id.0 as usize] && nest.fold == Fold::None && nest.guards.is_empty() && alias(&nest.body) {
+                return true;
+            }
+            if node.name.is_some() && (slow || nest.fold != Fold::None) {
+                return false;
+            }
             let plain = nest.fold.results() == 1 && (nest.fold != Fold::None || nest.guards.is_empty());
             plain && uses[id.0 as usize] == 1 && by_index[id.0 as usize] && parts <= LARGEST
         });
@@ -79,9 +116,9 @@ impl Reader<'_> {
             if let Some(name) = name
                 && !matches!(f.node(v.node).op, Op::Input(_))
                 && names[v.node.0 as usize][v.result as usize].is_empty()
-                && taken.insert(name.to_string())
+                && let Some(name) = [name.to_string(), format!("{name}'")].into_iter().find(|n| taken.insert(n.clone()))
             {
-                names[v.node.0 as usize][v.result as usize] = name.to_string();
+                names[v.node.0 as usize][v.result as usize] = name;
             }
         }
         for (id, node) in f.iter() {
@@ -92,13 +129,20 @@ impl Reader<'_> {
                         continue;
                     }
                     (_, Some(own)) => own.to_string(),
+                    (Op::Nest(Nest { body: Expr::Op(op, _), fold: Fold::None, .. }), None) if series(*op) => op.name().into(),
                     (_, None) => format!("v{}", id.0),
                 };
-                let mut candidates = std::iter::once(base.clone()).chain((1..).map(|n| format!("{base}_{n}"))).skip(result);
+                // What is not read takes no name from others.
+                if !used[id.0 as usize][result] {
+                    *name = base;
+                    continue;
+                }
+                let first = !used[id.0 as usize][..result].contains(&true);
+                let mut candidates = std::iter::once(base.clone()).chain((1..).map(|n| format!("{base}_{n}"))).skip(if first { 0 } else { result });
                 *name = candidates.find(|n| taken.insert(n.clone())).unwrap_or(base);
             }
         }
-        Reader { module, f, names, inlined }
+        Reader { module, f, names, inlined, used }
     }
 
     fn name(&self, v: Value) -> &str {
@@ -123,13 +167,21 @@ impl Reader<'_> {
                 let mut vars: Vec<String> = Vec::new();
                 nest.outs.iter().for_each(|s| vars.push(index_name(self.module, s, &vars)));
                 let index = if vars.is_empty() { String::new() } else { format!("[{}]", vars.join(",")) };
-                let targets: Vec<String> = targets.iter().map(|t| format!("{t}{index}")).collect();
+                let head: Vec<String> =
+                    targets.iter().zip(&self.used[id.0 as usize]).filter(|(_, used)| **used).map(|(t, _)| format!("{t}{index}")).collect();
                 let wheres = match nest.fold {
                     Fold::None if !nest.guards.is_empty() => format!(" where {}", guards(&nest.guards, &vars)),
                     _ => String::new(),
                 };
                 let outs: Vec<Affine> = (0..vars.len()).map(Affine::var).collect();
-                format!("{} = {}{wheres}", targets.join(", "), self.nest(node, nest, &outs, &mut vars, 0))
+                let only = self.used[id.0 as usize] == [true, false];
+                let fold = match nest.fold {
+                    Fold::ArgMax if only => Fold::Max,
+                    Fold::ArgMin if only => Fold::Min,
+                    fold => fold,
+                };
+                let nest = Nest { fold, ..nest.clone() };
+                format!("{} = {}{wheres}", head.join(", "), self.nest(node, &nest, &outs, &mut vars, 0))
             }
             Op::Scatter(scatter) => {
                 let mut vars: Vec<String> = Vec::new();
@@ -226,7 +278,7 @@ impl Reader<'_> {
             Expr::Op(op, args) => {
                 let own = precedence(*op);
                 let mut arg = |n: usize, least: u8| self.expr(node, &args[n], vars, least);
-                let is = |n: usize, x: f64| matches!(args[n], Expr::Const(c) if c.to_f64() == x && c.dtype().is_float());
+                let is = |n: usize, x: f64| matches!(args[n], Expr::Const(c) if c.to_f64() == x && c.dtype() != DType::Bool);
                 match op {
                     Neg => wrap(own, format!("-{}", arg(0, 5))),
                     Mul => wrap(own, format!("{}*{}", arg(0, 5), arg(1, 5))),
@@ -234,12 +286,15 @@ impl Reader<'_> {
                     Add => wrap(own, format!("{} + {}", arg(0, 4), arg(1, 4))),
                     Sub => wrap(own, format!("{} - {}", arg(0, 4), arg(1, 5))),
                     Pow => wrap(own, format!("{}^{}", arg(0, 8), arg(1, 8))),
+                    // An index stands before what it is compared with.
+                    Eq if matches!((&args[0], &args[1]), (Expr::Load { .. }, Expr::Index(_))) => wrap(own, format!("{} == {}", arg(1, 4), arg(0, 4))),
                     Eq | Ne | Lt | Le => wrap(own, format!("{} {} {}", arg(0, 4), op.name(), arg(1, 4))),
                     And | Or => wrap(own, format!("{} {} {}", arg(0, own), op.name(), arg(1, own))),
                     Fma => wrap(4, format!("{}*{} + {}", arg(0, 5), arg(1, 5), arg(2, 4))),
                     Select if is(1, 1.0) && is(2, 0.0) => format!("[{}]", arg(0, 0)),
                     Select if is(2, 0.0) => wrap(5, format!("[{}]*{}", arg(0, 0), arg(1, 5))),
-                    Select => wrap(0, format!("(if {} then {} else {})", arg(0, 0), arg(1, 0), arg(2, 0))),
+                    Select if least > 0 => format!("(if {} then {} else {})", arg(0, 0), arg(1, 0), arg(2, 0)),
+                    Select => format!("if {} then {} else {}", arg(0, 0), arg(1, 0), arg(2, 0)),
                     Max => format!("max({}, {})", arg(0, 0), arg(1, 0)),
                     Min => format!("min({}, {})", arg(0, 0), arg(1, 0)),
                     Abs => format!("|{}|", arg(0, 0)),
@@ -320,8 +375,10 @@ fn @ce(z: f32[B, 10], label: i64[B]) {
   return dz: %d
 }",
             "ce(z[B, 10], label[B])
-  e[b,i] = exp(z[b,i] - max[j](z[b,j]))
-  dz[b,i] = (e[b,i] / sum[j](e[b,j]) - [i == label[b]]) / B",
+  m[b] = max[i](z[b,i])
+  e[b,i] = exp(z[b,i] - m[b])
+  s[b] = sum[i](e[b,i])
+  dz[b,i] = (e[b,i] / s[b] - [i == label[b]]) / B",
         );
     }
 }

@@ -17,6 +17,9 @@ const CHEAP: usize = 2;
 /// What a formula may compute again for the sake of its form: a factor with two divisions.
 const SCALING: usize = 6;
 
+/// A function as a series of operations; in formulas its value keeps a name that it has.
+const SERIES: usize = 12;
+
 /// What may be read through.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Policy {
@@ -92,6 +95,7 @@ fn node(module: &Module, f: &mut Function, mut node: Node, uses: &[usize], polic
                 match policy {
                     Policy::Cheap if dot => matches!(body, Expr::Load { .. }) && otherwise.is_none(),
                     Policy::Cheap => free || weight <= CHEAP,
+                    Policy::Formulas if weight >= SERIES && f.node(value.node).name.is_some() => false,
                     Policy::Formulas => free || !loads(body) || (!dot && uses[value.node.0 as usize] == 1 && weight <= SCALING),
                 }
             });
@@ -210,7 +214,7 @@ fn weight(e: &Expr) -> usize {
         use ScalarOp::*;
         sum += match e {
             Expr::Op(op, _) => match op {
-                Exp | Expm1 | Log | Log1p | Sin | Cos | Atan | Tanh | Sigmoid | Erf | Pow | Mod | FloorDiv | FoldKey | Uniform => 12,
+                Exp | Expm1 | Log | Log1p | Sin | Cos | Atan | Tanh | Sigmoid | Erf | Pow | Mod | FloorDiv | FoldKey | Uniform => SERIES,
                 Div | Sqrt => 3,
                 Neg | Abs | Sign | Floor | Ceil | Round | Not | Add | Sub | Mul | Max | Min | And | Or | Eq | Ne | Lt | Le | Select | Fma => 1,
             },

@@ -49,11 +49,12 @@ fn inline(f: &mut Function, body: &Function, call: &Node) -> Vec<Value> {
         values.push(keep(f, inner));
     }
     let results: Vec<Value> = body.results.iter().map(|(_, v)| values[v.node.0 as usize][v.result as usize]).collect();
-    if let [one] = results.as_slice()
-        && call.name.is_some()
-        && !call.operands.contains(one)
-    {
-        f.nodes[one.node.0 as usize].name = call.name.clone();
+    for (r, (value, (name, _))) in results.iter().zip(&body.results).enumerate() {
+        let name = if r == 0 { call.name.as_ref().or(name.as_ref()) } else { name.as_ref() };
+        let node = &mut f.nodes[value.node.0 as usize];
+        if name.is_some() && node.types.len() == 1 && !call.operands.contains(value) {
+            node.name = name.cloned();
+        }
     }
     results
 }

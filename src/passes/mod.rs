@@ -35,6 +35,21 @@ pub const LIST: &[Pass] = &[
     Pass { name: "drop_dead", about: "removes nodes, inputs, results and functions that nothing needs", run: drop_dead::run },
 ];
 
+/// The form of a differentiated graph that defines what is computed: bodies of small functions in place of calls, and what differentiation wrote
+/// down worked out by [`algebra`]. Not to the bit, so it comes once and first.
+pub fn define(mut module: Module) -> Module {
+    // Differentiation is over: gradients written by hand are not needed any more.
+    module.functions.iter_mut().for_each(|f| f.gradient = None);
+    let module = drop_dead::run(&inline::run(&drop_dead::run(&module)));
+    let module = drop_dead::run(&algebra::normalise(&module));
+    if cfg!(debug_assertions)
+        && let Err(broken) = verify::verify(&module)
+    {
+        panic!("the algebra broke the graph:\n{}", broken.join("\n"));
+    }
+    module
+}
+
 /// The passes in order, twice: what one uncovers, another may use. Verified after each in debug builds.
 pub fn optimise(module: Module) -> Module {
     let mut module = module;

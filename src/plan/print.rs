@@ -1,7 +1,7 @@
-//! Launch tables as text, for readers.
+//! Launch tables as text, for readers: each buffer with where it lives and from which step to which, what it comes from, the steps, what goes out.
 
 use crate::kernel::Kernel;
-use nnc_runtime::manifest::{Entry, Step, Storage};
+use nnc_runtime::manifest::{Entry, Sink, Source, Step, Storage};
 use nnc_runtime::size::Size;
 use std::fmt::Write;
 
@@ -22,10 +22,19 @@ pub fn entry(entry: &Entry, kernels: &[Kernel]) -> String {
             Storage::Alias(of) => format!("alias b{of}"),
             Storage::Constant(data) => format!("constant of {}", data.len()),
         };
-        let _ = writeln!(text, "  b{n} {}[{}] {storage}  // {}", b.dtype, list(&b.shape, size), b.name);
+        let _ = writeln!(text, "  b{n}: {}[{}] {}, {storage}", b.dtype, list(&b.shape, size), b.name);
     }
     let buffer = |b: &u32| format!("b{b}");
-    entry.inputs.iter().for_each(|(source, b)| writeln!(text, "  input b{b} = {source:?}").unwrap_or(()));
+    for (source, b) in &entry.inputs {
+        let source = match source {
+            Source::Tensor(name) => format!("tensor {name}"),
+            Source::Data(name) => format!("data {name}"),
+            Source::Scalar(name) => format!("scalar {name}"),
+            Source::Step => "step".into(),
+            Source::Key => "key".into(),
+        };
+        let _ = writeln!(text, "  b{b} = {source}");
+    }
     let mut ends: Vec<usize> = vec![];
     for (n, step) in plan.steps.iter().enumerate() {
         ends.retain(|end| n <= *end);
@@ -44,6 +53,13 @@ pub fn entry(entry: &Entry, kernels: &[Kernel]) -> String {
             Step::Check { condition, message, .. } => writeln!(text, "{indent}{n}: check b{condition} or {message:?}"),
         };
     }
-    entry.results.iter().for_each(|(sink, b)| writeln!(text, "  result b{b} = {sink:?}").unwrap_or(()));
+    for (sink, b) in &entry.results {
+        let sink = match sink {
+            Sink::Tensor(name) => format!("tensor {name}"),
+            Sink::Result(name) => format!("result {name}"),
+            Sink::Accumulate(name) => format!("sum {name}"),
+        };
+        let _ = writeln!(text, "  {sink} = b{b}");
+    }
     text
 }

@@ -25,6 +25,10 @@ pub fn normalise(module: &Module) -> Module {
 }
 
 fn node(dims: &[Dim], f: &mut Function, mut node: Node) -> Vec<Value> {
+    // Differentiation is over.
+    if node.op == Op::StopGradient {
+        return node.operands;
+    }
     let types: Vec<DType> = node.operands.iter().map(|v| f.ty(*v).dtype).collect();
     let dtype = |e: &Expr| e.dtype(&|k| types[k]);
     map_exprs(&mut node.op, &mut |e| scalar::expr(e, &dtype));

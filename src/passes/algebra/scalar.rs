@@ -87,7 +87,7 @@ fn operation(op: ScalarOp, args: Vec<Expr>, float: bool) -> Expr {
         (Neg, [a]) => match a {
             Expr::Op(Neg, x) => x[0].clone(),
             Expr::Op(Sub, x) => make(Sub, [x[1].clone(), x[0].clone()]),
-            Expr::Op(Mul, x) if number(&x[0]).is_some() => make(Mul, [neg(&x[0]), x[1].clone()]),
+            Expr::Op(op @ (Mul | Div), x) if number(&x[0]).is_some() => make(*op, [neg(&x[0]), x[1].clone()]),
             _ => match chosen(a) {
                 Some((c, x)) => select(c, neg(x), a),
                 None => plain(args),
@@ -136,7 +136,9 @@ fn sum(a: &Expr, b: &Expr) -> Expr {
         _ => match (chosen(a), chosen(b)) {
             (Some((c, x)), Some((d, y))) if c == d => select(c, make(Add, [x.clone(), y.clone()]), a),
             (_, Some((c, Expr::Op(Neg, y)))) => make(Sub, [a.clone(), select(c, y[0].clone(), b)]),
+            (Some((c, Expr::Op(Neg, x))), _) => make(Sub, [b.clone(), select(c, x[0].clone(), a)]),
             (_, Some((c, y))) if number(y).is_some_and(|y| y < 0.0) => make(Sub, [a.clone(), select(c, neg(y), b)]),
+            (Some((c, x)), _) if number(x).is_some_and(|x| x < 0.0) => make(Sub, [b.clone(), select(c, neg(x), a)]),
             _ => Expr::Op(Add, vec![a.clone(), b.clone()]),
         },
     }
