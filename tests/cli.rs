@@ -332,7 +332,7 @@ fn layout_is_written_whole() {
 #[test]
 fn mistakes_as_json() {
     let desk = Desk::new();
-    desk.write("wrong.nn", PROGRAM.replace("Kinds(x)", "Kinds(y)").replace("sgd(", "sdg("));
+    desk.write("wrong.nn", PROGRAM.replace("3, name", "3, nam").replace(": class<3>", ": clas<3>"));
     let output = desk.run("check --json wrong.nn");
     assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(1), &b""[..]));
     let text = String::from_utf8(output.stdout).unwrap();
