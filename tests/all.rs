@@ -1,8 +1,10 @@
 //! One binary for all integration tests.
 
+mod cli;
 mod gradients;
 mod library;
 mod refused;
+mod steps;
 mod support;
 mod textbook;
 mod texts;

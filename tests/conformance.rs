@@ -1,5 +1,6 @@
 //! Cases made by others: gradients, optimizers, training runs of PyTorch. `cargo test --test conformance -- --cases DIR` where they are unpacked; elsewhere it says so.
 
+#[expect(dead_code, reason = "the other tests use the rest")]
 mod support;
 
 #[path = "conformance/grad.rs"]
@@ -25,7 +26,7 @@ fn main() {
         let folder = cases.join(kind);
         failed |= match kind {
             "grad" => grad::run(&folder, only.as_deref()),
-            "optim" => optim::run(&folder, only.as_deref()),
+            "optim" => optim::run(&folder, only.as_deref()) | optim::schedules(&folder, only.as_deref()),
             "train" => train::run(&folder, only.as_deref()),
             other => panic!("--what takes grad, optim, train, not {other}"),
         };

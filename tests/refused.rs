@@ -1,4 +1,5 @@
 //! Every program in `models/refused` holds one mistake, which its first line names. The diagnostics are snapshots in `snapshots/refused`.
+//! `models/refused/parts` holds what they import.
 
 use nnc::check::{Options, check};
 use nnc::diagnostic::render;
@@ -14,6 +15,7 @@ fn programs_are_refused_with_these_words() {
         .filter(|name| name.ends_with(".nn"))
         .collect();
     names.sort();
+    assert!(names.len() >= 60, "only {} programs", names.len());
     let mut settings = insta::Settings::clone_current();
     settings.set_snapshot_path("../snapshots/refused");
     settings.set_prepend_module_to_snapshot(false);

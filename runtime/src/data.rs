@@ -183,7 +183,7 @@ fn resolve(column: &Column, field: &table::Field) -> Result<Vec<i64>> {
     let fixed = crate::tensors::elements(&shape.iter().copied().filter(|&n| n >= 0).collect::<Vec<_>>())?;
     let fits = match shape.iter().filter(|&&n| n < 0).count() {
         0 => field.width == fixed,
-        1 if fixed > 0 && field.width % fixed == 0 => {
+        1 if fixed > 0 && field.width.is_multiple_of(fixed) => {
             shape.iter_mut().filter(|n| **n < 0).for_each(|n| *n = (field.width / fixed) as i64);
             true
         }
@@ -233,7 +233,7 @@ fn scale(
             if *name == *column.name { format!("row {row}, column {name}") } else { format!("row {row}, column {name} (of {})", column.name) }
         };
         if !Scalar::float(column.dtype, x).to_f64().is_finite() {
-            return wrong!("{}: the value is {x} after scaling", place());
+            return wrong!("{}: the value is {x:?} after scaling", place());
         }
         let whole = x.fract() == 0.0;
         match (column.bound, column.dtype) {
@@ -325,7 +325,7 @@ mod tests {
             ("a,c,kind\n1,2,cat\n", "has no column b; it has a, c, kind"),
             ("b,a,kind\n1,2,cat\n", "the column b comes before a"),
             ("a,b,kind\n", "has no rows"),
-            ("", "has no column a"),
+            ("", "is empty"),
         ] {
             let message = load(text).err().map_or("accepted".to_string(), |e| e.message().to_string());
             assert!(message.contains(expected), "{message}\n{expected}");

@@ -28,7 +28,11 @@ pub fn entry_of<'a>(program: &'a Program, name: Option<&str>) -> Result<&'a Entr
         (None, [one]) => Ok(one),
         (None, []) => wrong!("the program has no model to infer with"),
         (None, _) => Err(RunError::Usage(format!("the program has several models: choose one of {}", known.join(", ")))),
-        (Some(name), _) => program.entry(&format!("infer:{name}")),
+        (Some(name), all) => {
+            let found = all.iter().find(|e| e.name.strip_prefix("infer:") == Some(name));
+            let models: Vec<&str> = known.iter().map(|k| &k["infer:".len()..]).collect();
+            found.copied().ok_or_else(|| RunError::Wrong(format!("the program has no model {name}; it has {}", models.join(", "))))
+        }
     }
 }
 

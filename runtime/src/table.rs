@@ -116,6 +116,9 @@ fn csv(bytes: &[u8], file: &str, header: &Header, separator: u8, wanted: &[Wante
 
 /// Where in a row the wanted fields are: columns by name or number, or `from..to` in the file's order.
 fn positions(names: &[String], file: &str, wanted: &[Wanted]) -> Result<Vec<Range<usize>>> {
+    if names.is_empty() {
+        return wrong!("{file} is empty");
+    }
     let mut index: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
     names.iter().enumerate().for_each(|(i, n)| index.entry(n).or_default().push(i));
     let find = |field: &str| match (index.get(field).map(Vec::as_slice), field.parse::<usize>()) {

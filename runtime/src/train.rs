@@ -135,6 +135,9 @@ pub fn train(program: &Program, name: Option<&str>, options: &Options, machine: 
     let sums = sums_of(&recipe);
     let setting = Setting { program, data: &data, dims: &options.dims, sums: &sums };
     let evaluator = Evaluator::new(&setting, &recipe, machine)?;
+    // What does not fit is found before there is a folder.
+    let (count, scalars) = (recipe.batch as usize, scalars_of(&recipe));
+    let full = Batch::new(&setting, program.entry(&format!("train:{}", recipe.name))?, count, &scalars, machine)?;
     let folder = match folder.take() {
         Some(folder) => folder,
         None => {
@@ -146,19 +149,8 @@ pub fn train(program: &Program, name: Option<&str>, options: &Options, machine: 
             folder
         }
     };
-    let mut run = Run {
-        setting: &setting,
-        recipe: &recipe,
-        rows,
-        order,
-        length,
-        position,
-        folder,
-        evaluator,
-        report,
-        batches: vec![],
-        scalars: scalars_of(&recipe),
-    };
+    let mut run =
+        Run { setting: &setting, recipe: &recipe, rows, order, length, position, folder, evaluator, report, batches: vec![(count, full)], scalars };
     run.set_scalar("steps", length.steps as f64);
     run.set_scalar("steps_per_epoch", length.per_epoch as f64);
     run.all(options.log_steps, machine, stop)
@@ -175,7 +167,8 @@ fn plan_length(recipe: &Recipe, rows: usize, order: &Order) -> Result<Steps> {
     let batch = usize::try_from(recipe.batch).ok().filter(|&b| b > 0);
     let Some(batch) = batch else { return wrong!("the batch must have at least one sample, not {}", recipe.batch) };
     if batch > rows {
-        return wrong!("the batch of {batch} is larger than the part train, which has {rows} samples");
+        let s = if rows == 1 { "" } else { "s" };
+        return wrong!("the batch of {batch} is larger than the part train, which has {rows} sample{s}");
     }
     let per_epoch = match order {
         Order::Given(_, Some(n)) => *n,
@@ -373,6 +366,8 @@ impl Run<'_> {
         let mut line = self.metrics_json(&parts);
         line.insert("best_epoch".into(), json!(self.position.best_epoch));
         line.insert("steps".into(), json!(self.position.step));
+        let largest = self.batches.iter().max_by_key(|(count, _)| *count);
+        line.insert("arena_bytes".into(), json!(largest.map(|(_, batch)| batch.run.arena_bytes())));
         let line = json!({ "done": line, "folder": self.folder.path });
         self.folder.log(&line)?;
         if let Some(artifact) = self.setting.program.artifact {

@@ -126,7 +126,9 @@ impl Checker<'_> {
         let op_class = class(op);
         let from = usize::from(op == ScalarOp::Select);
         if from == 1 && types[0].0 != DType::Bool {
-            return self.wrong("E0407", "a condition is needed", span, format!("this is {}", types[0].0));
+            let d = Diagnostic::error("E0407", "a condition is needed", span, format!("it is {}", types[0].0));
+            self.report(d.note("compare with something: `if x > 0 then a else b`"));
+            return Value::Poison;
         }
         let Some((mut dtype, mut weak)) = self.meet(op, &types[from..], op_class, &args[from..], span) else { return Value::Poison };
         let mut op = op;
@@ -222,7 +224,12 @@ impl Checker<'_> {
                             d = d.label(e.span, format!("this is {}", e.ty()));
                         }
                     }
-                    self.report(d.note("convert one of them: `real(x)` or `int(x)`"));
+                    let class = |v: &Value| matches!(v, Value::Tensor(e) if matches!(e.ty().meaning, Meaning::Class(_) | Meaning::Token(_)));
+                    self.report(if args.iter().any(class) {
+                        d.note("a class is a name, not a quantity; `one_hot(x, n)` makes a vector of it, `real(x)` its number")
+                    } else {
+                        d.note("convert one of them: `real(x)` or `int(x)`")
+                    });
                     return None;
                 }
             };

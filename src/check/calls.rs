@@ -22,7 +22,7 @@ pub struct Given {
 }
 
 /// One argument in what tells instances apart.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum KeyPart {
     /// A static whole number.
     Int(Size),
@@ -50,7 +50,7 @@ impl KeyPart {
 }
 
 /// What an instance is made from.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Key {
     def: DefId,
     training: bool,
@@ -413,10 +413,8 @@ impl Checker<'_> {
     pub(super) fn call_function(&mut self, b: &mut Body, def: DefId, mut given: Vec<Given>, span: Span) -> Value {
         let f = self.scope.def(def).tree.clone();
         let own_name = f.params.iter().any(|p| &*p.name.name == "name");
-        let name = match given.iter().position(|g| !own_name && g.name.as_ref().is_some_and(|n| &*n.name == "name")) {
-            Some(i) => Some(given.remove(i)),
-            None => None,
-        };
+        let name = given.iter().position(|g| !own_name && g.name.as_ref().is_some_and(|n| &*n.name == "name"));
+        let name = name.map(|i| given.remove(i));
         if !b.elements.is_empty() && f.kind == FunctionKind::Fn && given.iter().all(|g| rank(&g.value) == 0)
             || f.kind == FunctionKind::Fn && given.iter().all(|g| matches!(g.value, Value::Static(_))) && !f.params.is_empty() && is_scalar(&f)
             || f.kind == FunctionKind::Schedule
@@ -429,9 +427,9 @@ impl Checker<'_> {
         if f.kind == FunctionKind::Optimizer {
             return self.wrong(
                 "E0507",
-                format!("the optimizer `{}` is used outside a recipe", f.name.name),
+                format!("the optimizer `{}` gives no value", f.name.name),
                 span,
-                "write `optimizer = ...` in a `train` section",
+                "an optimizer stands behind `optimizer =` of a `train` section",
             );
         }
         if let Some(g) = given.iter().find(|g| matches!(g.value, Value::Element(_))) {

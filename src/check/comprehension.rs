@@ -9,9 +9,9 @@ use crate::diagnostic::Diagnostic;
 use crate::ir::{DType, ScalarOp, Size};
 use crate::parse::tree::{self, TargetIndex};
 use crate::span::Span;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
-type Ranges = HashMap<IndexVar, Size>;
+type Ranges = BTreeMap<IndexVar, Size>;
 
 /// An index expression as a sum of variables: coefficients, constant, and whether nothing else is in it.
 struct Linear {

@@ -36,6 +36,8 @@ pub struct DataInfo {
     pub columns: Vec<ColumnInfo>,
     /// Parts.
     pub parts: Vec<(Part, Span)>,
+    /// Names that were given something wrong: what they stand for is reported already.
+    pub broken: Vec<Arc<str>>,
     /// Whether a recipe uses it.
     pub used: bool,
 }
@@ -65,6 +67,7 @@ impl Checker<'_> {
                             let d = d.label(c.span, "declared here");
                             self.report(d.note("say how many there are: `label = table.column(\"label\"): class<10>`"));
                         }
+                        None if info.broken.contains(column) => {}
                         None => {
                             let known: Vec<&str> = info.columns.iter().map(|c| &*c.column.name).collect();
                             self.unknown("E0602", "the column", column, span, &known);
@@ -79,7 +82,7 @@ impl Checker<'_> {
                 self.wrong("E0604", "the parts leave no rows to train on", *span, format!("together {}%", total * 100.0));
             }
             for (table, span, used) in &info.tables.clone() {
-                if !used {
+                if !used && info.broken.is_empty() {
                     self.wrong("E0605", format!("`{}` is read but not used", table.name), *span, "no column comes from it");
                 }
             }
@@ -99,8 +102,9 @@ impl Checker<'_> {
             && let ExprKind::Name(word) = &callee.kind
         {
             if FILES.contains(&&**word) {
-                if let Some(table) = self.table(name, word, args, value.span) {
-                    info.tables.push((table, name.span, false));
+                match self.table(name, word, args, value.span) {
+                    Some(table) => info.tables.push((table, name.span, false)),
+                    None => info.broken.push(name.name.clone()),
                 }
                 return;
             }
@@ -129,6 +133,8 @@ impl Checker<'_> {
         };
         if self.column(info, value, &mut column).is_some() && self.annotate(&mut column, ty).is_some() {
             info.columns.push(column);
+        } else {
+            info.broken.push(name.name.clone());
         }
     }
 
@@ -369,6 +375,9 @@ impl Checker<'_> {
             return None;
         };
         let Some(at) = info.tables.iter().position(|(t, ..)| t.name == *table) else {
+            if info.broken.contains(table) {
+                return None;
+            }
             let known: Vec<&str> = info.tables.iter().map(|(t, ..)| &*t.name).collect();
             self.unknown("E0602", "the file", table, base.span, &known);
             return None;
@@ -519,7 +528,9 @@ impl Checker<'_> {
     /// Sections into the program, and names that nobody reads.
     pub(super) fn finish_data(&mut self) {
         for info in std::mem::take(&mut self.data) {
-            for c in info.columns.iter().filter(|c| info.used && !c.used) {
+            // Another mistake may be why nothing reads it.
+            let good = self.errors() == 0;
+            for c in info.columns.iter().filter(|c| good && info.used && !c.used) {
                 let d = Diagnostic::error("E0605", format!("the column `{}` is not used", c.column.name), c.span, "no recipe reads it");
                 self.report(d.note("remove it, or use it in a `train` section"));
             }

@@ -190,6 +190,10 @@ impl Checker<'_> {
         let range = decl.range.as_ref().map(|e| (self.size(b, e), e.span));
         let v = b.var();
         let name = decl.name.name.clone();
+        if let Some(Binding { value: Value::Element(Num { element: Element::Index(_), .. }), span }) = b.lookup(&name) {
+            let d = Diagnostic::error("E0330", format!("the index `{name}` is in use here"), decl.name.span, "again here");
+            self.report(d.label(*span, "first here").note("an index inside another has a name of its own"));
+        }
         if let Some(c) = b.elements.last_mut() {
             c.vars.push((v, name.clone(), decl.name.span));
             match range {

@@ -263,6 +263,9 @@ impl Checker<'_> {
         if let Some(near) = crate::diagnostic::did_you_mean(name, known.iter().map(String::as_str)) {
             d = d.fix(format!("did you mean `{near}`?"), callee.span, near);
         }
+        if ["sum", "max", "min", "prod", "mean", "any", "all", "argmax", "argmin"].contains(&&**name) {
+            d = d.note(format!("a fold names the indices that it runs over: `{name}[i](x[i])`"));
+        }
         self.report(d);
         Value::Poison
     }

@@ -319,7 +319,7 @@ impl Checker<'_> {
                 }
             }
             if let Some(tree::Axis::Rest(span)) = ty.shape.iter().flatten().find(|a| matches!(a, tree::Axis::Rest(_))) {
-                self.wrong("E0510", format!("a model's inputs have a fixed number of axes"), *span, "how many?");
+                self.wrong("E0510", "a model's inputs have a fixed number of axes", *span, "how many?");
                 return None;
             }
             let closed = self.closed(&mut b, ty)?;

@@ -17,8 +17,13 @@ impl Checker<'_> {
         let Some(of) = self.tensor(a.first(), "grad") else { return Value::Poison };
         if !of.ty().shape.is_empty() || !of.ty().dtype.is_float() {
             let d = Diagnostic::error("E0315", "only a single real number has a gradient", a.first().span, format!("this is {}", of.ty()));
-            let d = self.made_at(d, b, &of);
-            self.report(d.note("sum it first: `grad(sum[b](y[b]), wrt: x)`"));
+            let mut d = self.made_at(d, b, &of);
+            if of.ty().dtype.is_float() {
+                let indices = (1..=of.ty().shape.len()).map(|n| format!("i{n}")).collect::<Vec<_>>().join(", ");
+                let name = Some(self.sources.text(a.first().span)).filter(|t| t.chars().all(|c| c.is_alphanumeric() || c == '_')).unwrap_or("y");
+                d = d.note(format!("sum it first: `sum[{indices}]({name}[{indices}])`"));
+            }
+            self.report(d);
             return Value::Poison;
         }
         let Some(wrt) = a.get("wrt") else {

@@ -37,7 +37,7 @@ mod weights;
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::ir::DType;
 use crate::span::{FileId, Sources, Span};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use typed::{Instance, InstanceId, Program};
 use value::DefId;
@@ -66,13 +66,13 @@ pub(crate) struct Checker<'a> {
     /// Finished instances; callees first.
     instances: Vec<Instance>,
     /// Instances by what they were made from.
-    memo: HashMap<calls::Key, calls::Made>,
+    memo: BTreeMap<calls::Key, calls::Made>,
     /// Functions being instantiated, outermost first, with the places of their calls.
     active: Vec<(DefId, Span)>,
     /// For every use of softmax in the program's text: the edit that drops it.
     softmaxes: Vec<crate::diagnostic::Fix>,
     /// Functions that were called.
-    called: std::collections::BTreeSet<DefId>,
+    called: BTreeSet<DefId>,
     /// Data sections being checked.
     data: Vec<data::DataInfo>,
     program: Program,
@@ -92,7 +92,7 @@ pub fn check(
         diagnostics: vec![],
         scope: scope::Scope::default(),
         instances: vec![],
-        memo: HashMap::new(),
+        memo: BTreeMap::new(),
         active: vec![],
         softmaxes: vec![],
         called: Default::default(),

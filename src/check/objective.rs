@@ -10,7 +10,7 @@ use crate::ir::{DType, ScalarOp, Size};
 use crate::parse::tree::{self, Axis, ExprKind, FunctionKind, StmtKind};
 use crate::span::Span;
 use nnc_runtime::recipe::Metric;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// A recipe's instances.
@@ -33,7 +33,7 @@ pub struct Objective {
 struct Measure {
     metric: Metric,
     /// The function whose `result` it is, with its static arguments; else the quotient of two accumulators.
-    function: Option<(DefId, HashMap<Arc<str>, Binding>)>,
+    function: Option<(DefId, BTreeMap<Arc<str>, Binding>)>,
 }
 
 type Accumulators = Vec<(Arc<str>, Expr)>;
@@ -81,7 +81,7 @@ impl Checker<'_> {
 
     /// Every place where a column goes straight into a function of the program: the column and the parameter.
     fn column_arguments(&mut self, plan: &Plan, data: usize) -> Vec<(usize, tree::Param, FunctionKind)> {
-        let mut calls: Vec<(Arc<str>, Vec<(Option<Arc<str>>, usize, Arc<str>)>)> = vec![];
+        let mut calls: Vec<(Arc<str>, Vec<NameGiven>)> = vec![];
         let exprs: Vec<&tree::Expr> = plan.bindings.iter().map(|(_, e)| *e).chain(plan.get("loss")).chain(plan.get("metrics")).collect();
         for e in exprs {
             visit_calls(e, &mut |name, args| calls.push((name.clone(), args)));
@@ -166,6 +166,11 @@ impl Checker<'_> {
             b.bind(&c.column.name, Value::Tensor(read), c.span);
         }
         b.inputs = b.locals.len();
+        // Columns that nothing reads are known where a name is not.
+        let others = self.data[data].columns.iter().enumerate().filter(|(k, _)| !used.contains(k)).map(|(_, c)| c.column.name.clone());
+        for name in others.chain(self.data[data].broken.clone()).collect::<Vec<_>>() {
+            b.bind(&name, Value::Poison, plan.section.span);
+        }
         for (name, e) in &plan.bindings {
             let value = self.expr(&mut b, e);
             self.bind_value(&mut b, name, value, name.span.to(e.span));
@@ -239,7 +244,7 @@ impl Checker<'_> {
         e: &tree::Expr,
         batch: &str,
         is_loss: bool,
-    ) -> Option<(Arc<str>, Accumulators, Option<(DefId, HashMap<Arc<str>, Binding>)>)> {
+    ) -> Option<(Arc<str>, Accumulators, Option<(DefId, BTreeMap<Arc<str>, Binding>)>)> {
         if let Some((def, given)) = self.accumulating(b, e) {
             let f = self.scope.def(def).tree.clone();
             if is_loss && f.kind == FunctionKind::Metric {
@@ -252,7 +257,7 @@ impl Checker<'_> {
             }
             let slots = self.match_arguments(&f, given, e.span)?;
             let prepared: Prepared = self.prepare(b, def, slots, false)?;
-            let statics: HashMap<Arc<str>, Binding> = prepared.body.frames[0]
+            let statics: BTreeMap<Arc<str>, Binding> = prepared.body.frames[0]
                 .names
                 .iter()
                 .filter(|(_, x)| matches!(x.value, Value::Static(_)))
@@ -406,8 +411,11 @@ fn name_of(e: &tree::Expr) -> Option<Arc<str>> {
     if let ExprKind::Name(n) = &e.kind { Some(n.clone()) } else { None }
 }
 
-/// Calls `see` with every call of a name and its arguments that are plain names: parameter's name or position.
-fn visit_calls(e: &tree::Expr, see: &mut dyn FnMut(&Arc<str>, Vec<(Option<Arc<str>>, usize, Arc<str>)>)) {
+/// An argument that is a plain name: its parameter's name, if given, its position, and the name.
+type NameGiven = (Option<Arc<str>>, usize, Arc<str>);
+
+/// Calls `see` with every call of a name and its arguments that are plain names.
+fn visit_calls(e: &tree::Expr, see: &mut dyn FnMut(&Arc<str>, Vec<NameGiven>)) {
     let plain = |args: &[tree::Arg], offset: usize| {
         args.iter()
             .enumerate()

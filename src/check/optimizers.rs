@@ -99,6 +99,11 @@ impl Checker<'_> {
             };
             match &g.value {
                 Value::Static(s) if s.number().is_some() => scalars.push((path.clone(), s.number().unwrap_or(0.0))),
+                Value::Static(_) => {
+                    let (message, label) = (format!("`{}` of `{name}` is a number", p.name.name), format!("this is {}", g.value.describe()));
+                    self.wrong("E0506", message, g.span, label);
+                    return None;
+                }
                 _ => {
                     let e = self.scalar(&mut clock, &g, &format!("`{}` of `{name}`", p.name.name))?;
                     scheduled.push((path.clone(), e));

@@ -6,7 +6,7 @@ use crate::diagnostic::Diagnostic;
 use crate::ir::{Dim, Size};
 use crate::parse::tree::{self, FunctionKind, Item, SectionKind};
 use crate::span::{FileId, Span};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
 /// A function-like declaration.
@@ -24,7 +24,7 @@ pub enum Global {
     /// A free dim.
     Dim(Span),
     /// A constant and its expression.
-    Const(Span, Arc<tree::Expr>, Option<Value>),
+    Const(Span, Arc<tree::Expr>, Option<Box<Value>>),
     /// A function.
     Function(DefId),
     /// A section, by its position.
@@ -43,7 +43,7 @@ pub struct Scope {
     /// In source order.
     pub sections: Vec<tree::Section>,
     defs: Vec<Def>,
-    library: HashMap<Arc<str>, DefId>,
+    library: BTreeMap<Arc<str>, DefId>,
     parsed: Vec<usize>,
     /// Files of the library that were parsed.
     pub library_files: Vec<FileId>,
@@ -235,7 +235,7 @@ impl Checker<'_> {
     pub(super) fn global(&mut self, name: &str) -> Option<Value> {
         let (span, tree) = match self.scope.user.get(name)? {
             Global::Dim(_) => return Some(Value::Static(Static::Int(Size::dim(name)))),
-            Global::Const(_, _, Some(value)) => return Some(value.clone()),
+            Global::Const(_, _, Some(value)) => return Some((**value).clone()),
             Global::Const(span, tree, None) => (*span, tree.clone()),
             Global::Function(_) | Global::Section(_) => return None,
         };
@@ -249,8 +249,13 @@ impl Checker<'_> {
         if !matches!(value, Value::Static(_) | Value::Poison) {
             value = self.wrong("E0204", format!("`{name}` is not a constant"), tree.span, format!("this is {}", value.describe()));
         }
+        if let Value::Static(Static::Float(x)) = value
+            && x.is_nan()
+        {
+            value = self.wrong("E0204", format!("the constant `{name}` is not a number"), tree.span, "this has no value");
+        }
         if let Some(Global::Const(_, _, slot)) = self.scope.user.get_mut(name) {
-            *slot = Some(value.clone());
+            *slot = Some(Box::new(value.clone()));
         }
         Some(value)
     }

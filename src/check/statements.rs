@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 /// What a list of statements ends with.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "one lives at a time, for a moment")]
 pub enum Last {
     /// Neither a value nor a binding.
     Nothing,
@@ -179,6 +180,12 @@ impl Checker<'_> {
                 let values = self.named_values(b, condition);
                 if !values.is_empty() {
                     d = d.note(values.join(", "));
+                }
+                if let Some(&(def, call)) = self.active.last().filter(|(_, call)| !self.in_library(span) && call.file == span.file) {
+                    let f = &self.scope.def(def).tree;
+                    if call.end <= f.span.start || call.start >= f.span.end {
+                        d = d.label(call, format!("in this use of `{}`", f.name.name));
+                    }
                 }
                 self.report(d);
                 false

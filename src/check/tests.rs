@@ -1,3 +1,5 @@
+//! The checker: types that come out, and what is refused.
+
 use super::*;
 
 fn run(text: &str) -> (Option<Program>, Vec<Diagnostic>, Sources) {

@@ -135,7 +135,7 @@ impl Checker<'_> {
         for (setting, make) in [("clip_norm", Clip::Norm as fn(Arc<str>) -> Clip), ("clip_value", Clip::Value as fn(Arc<str>) -> Clip)] {
             let Some(e) = plan.get(setting) else { continue };
             let x = self.plain_number(e)?;
-            if !(x > 0.0) {
+            if x.is_nan() || x <= 0.0 {
                 self.wrong("E0608", format!("`{setting}` is above 0"), e.span, format!("this is {x}"));
             }
             if clip.is_some() {
@@ -282,7 +282,13 @@ impl Checker<'_> {
         for a in args {
             match a.name.as_ref().map(|n| &*n.name) {
                 Some("on") => on = Some(&a.value),
-                Some("patience") => patience = self.natural(&a.value, "`patience`")?,
+                Some("patience") => {
+                    patience = self.natural(&a.value, "`patience`")?;
+                    if patience < 1 {
+                        self.wrong("E0608", "`patience` is at least one epoch", a.value.span, "this is 0");
+                        return None;
+                    }
+                }
                 Some("min_delta") => min_delta = self.plain_number(&a.value)?,
                 other => {
                     let at = a.name.as_ref().map_or(a.value.span, |n| n.span);

@@ -25,7 +25,7 @@ pub struct Weight(pub u32);
 pub struct IndexVar(pub u32);
 
 /// What a program's values stand for, beyond their type.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Meaning {
     /// Nothing in particular.
     Plain,
@@ -44,7 +44,7 @@ pub enum Meaning {
 }
 
 /// A tensor's type and meaning.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Type {
     /// Of the elements.
     pub dtype: DType,

@@ -4,15 +4,15 @@ use crate::check::Checker;
 use crate::check::arithmetic::{cast_expr, constant};
 use crate::check::typed::*;
 use crate::check::value::*;
-use crate::diagnostic::{Diagnostic, Fix};
+use crate::diagnostic::{Diagnostic, Fix, did_you_mean};
 use crate::ir::{DType, Size};
 use crate::parse::tree::{self, Axis, TypeExpr};
 use crate::span::Span;
 use std::sync::Arc;
 
 /// The words that types begin with.
-pub const HEADS: &[&str] =
-    &["real", "f32", "f64", "scalar", "int", "bool", "number", "string", "logits", "probs", "logprobs", "class", "token", "mask"];
+pub const HEADS: [&str; 14] =
+    ["real", "f32", "f64", "scalar", "int", "bool", "number", "string", "logits", "probs", "logprobs", "class", "token", "mask"];
 
 /// What a parameter takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,10 +89,15 @@ impl Checker<'_> {
                     self.unknown_size(b, n, angle.span);
                     return None;
                 }
-                (DType::I64, meaning(self.size(b, angle)?))
+                let count = self.size(b, angle)?;
+                if count.as_const().is_some_and(|n| n < 1) {
+                    self.wrong("E0401", format!("`{word}` needs at least one"), angle.span, format!("this is {count}"));
+                    return None;
+                }
+                (DType::I64, meaning(count))
             }
-            other => {
-                self.unknown("E0205", "the type", other, ty.head.span, HEADS);
+            _ => {
+                self.unknown_type(&ty.head);
                 return None;
             }
         };
@@ -196,6 +201,26 @@ impl Checker<'_> {
         self.limit(&ty.shape, d.span).then_some(ty)
     }
 
+    /// Reports a type that is not there.
+    pub(super) fn unknown_type(&mut self, head: &tree::Ident) {
+        let meant = match &*head.name {
+            "float" | "float32" | "Float" => Some("f32"),
+            "double" | "float64" => Some("f64"),
+            "tensor" | "Tensor" | "array" => Some("real"),
+            "integer" | "i64" | "i32" | "int64" | "int32" => Some("int"),
+            "boolean" => Some("bool"),
+            "str" | "text" => Some("string"),
+            "label" | "labels" => Some("class"),
+            other => did_you_mean(other, HEADS.iter().copied()),
+        };
+        let d = Diagnostic::error("E0205", format!("the type `{}` is not known", head.name), head.span, "not found");
+        let d = match meant {
+            Some(meant) => d.fix(format!("did you mean `{meant}`?"), head.span, meant),
+            None => d,
+        };
+        self.report(d.note(format!("the types are {}", HEADS.map(|h| format!("`{h}`")).join(", "))));
+    }
+
     /// Reports a tensor of 2^63 elements or more.
     pub(super) fn limit(&mut self, shape: &[Size], span: Span) -> bool {
         let constants = shape.iter().filter_map(Size::as_const);
@@ -229,8 +254,14 @@ impl Checker<'_> {
         let adapts = ty.shape.is_empty() && numbers && (ty.dtype == DType::F64 && dtype.is_float() || literal && dtype.is_float())
             || ty.shape.is_empty() && dtype == DType::F64 && *meaning == Meaning::Plain && numbers;
         if ty.dtype != dtype && !adapts {
-            let d = Diagnostic::error("E0405", format!("{what} needs {dtype} elements, but this has {}", ty.dtype), span, format!("this is {ty}"));
+            let needs = match meaning {
+                Meaning::Class(_) => "needs classes".into(),
+                Meaning::Token(_) => "needs words".into(),
+                _ => format!("needs {dtype} elements"),
+            };
+            let d = Diagnostic::error("E0405", format!("{what} {needs}, but this has {} elements", ty.dtype), span, format!("this is {ty}"));
             let d = match (ty.dtype, dtype) {
+                _ if matches!(meaning, Meaning::Class(_)) => d.note("a column of classes says so: `y = table.column(\"kind\"): class<3>`"),
                 (DType::Bool | DType::I64, t) if t.is_float() => d.note("convert with `real(x)`; classes become vectors with `one_hot(x, n)`"),
                 _ => d.note(format!("convert with `{}(x)`", if dtype == DType::I64 { "int" } else { "real" })),
             };
@@ -287,6 +318,9 @@ impl Checker<'_> {
             && let Some(fix) = self.dropped(b, e, span)
         {
             d = d.label(fix.span, "made here");
+            if fix.span.file != span.file || fix.span.start < span.start || fix.span.end > span.end {
+                d = d.note("a function without its softmax gives `logits[...]`");
+            }
             d.fix = Some(fix);
         }
         self.report(d);

@@ -38,7 +38,7 @@ impl Checker<'_> {
         let mut bound: Vec<Arc<str>> = f.params.iter().map(|p| p.name.name.clone()).collect();
         for ty in f.params.iter().filter_map(|p| p.ty.as_ref()).chain(f.results.iter().map(|r| &r.ty)) {
             if !HEADS.contains(&&*ty.head.name) {
-                self.unknown("E0205", "the type", &ty.head.name, ty.head.span, HEADS);
+                self.unknown_type(&ty.head);
             }
             for e in ty.angle.iter() {
                 visit_names(e, &mut |n| bound.push(n.clone()));
@@ -64,7 +64,10 @@ impl Checker<'_> {
         };
         let wrong: Vec<(Arc<str>, Span)> = used.into_iter().filter(|(n, _)| !known(n)).collect();
         for (name, span) in wrong {
-            let names: Vec<&str> = bound.iter().map(|b| &**b).chain(library.iter().map(String::as_str)).collect();
+            let mut names: Vec<&str> = bound.iter().map(|b| &**b).collect();
+            if crate::diagnostic::did_you_mean(&name, names.iter().copied()).is_none() {
+                names.extend(library.iter().map(String::as_str));
+            }
             self.unknown("E0201", "the name", &name, span, &names);
         }
     }

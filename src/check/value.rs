@@ -3,7 +3,7 @@
 use crate::check::typed::*;
 use crate::ir::{DType, Scalar, Size};
 use crate::span::Span;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Index into the checker's functions.
@@ -155,7 +155,7 @@ pub struct Binding {
 #[derive(Clone, Debug, Default)]
 pub struct Frame {
     /// The names.
-    pub names: HashMap<Arc<str>, Binding>,
+    pub names: BTreeMap<Arc<str>, Binding>,
     /// Nothing further out is visible.
     pub barrier: bool,
     /// The text is the library's: the program's own names are not visible.
@@ -181,9 +181,9 @@ pub struct Range {
 #[derive(Clone, Debug, Default)]
 pub struct Comprehension {
     /// Ranges found.
-    pub ranges: HashMap<IndexVar, Range>,
+    pub ranges: BTreeMap<IndexVar, Range>,
     /// Ranges used where nothing better is found: plain accesses with `else:`.
-    pub fallback: HashMap<IndexVar, Range>,
+    pub fallback: BTreeMap<IndexVar, Range>,
     /// All variables in order of introduction, with their names.
     pub vars: Vec<(IndexVar, Arc<str>, Span)>,
     /// What `...` stands for at this point.
@@ -210,13 +210,13 @@ pub struct Body {
     /// How many of the locals are inputs.
     pub inputs: usize,
     /// Weights by path.
-    pub paths: HashMap<Arc<str>, Weight>,
+    pub paths: BTreeMap<Arc<str>, Weight>,
     /// Weights declared here, by name.
-    pub own: HashMap<Arc<str>, Weight>,
+    pub own: BTreeMap<Arc<str>, Weight>,
     /// Places of updates, one a state.
-    pub updated: HashMap<Weight, Span>,
+    pub updated: BTreeMap<Weight, Span>,
     /// Names of calls that create weights.
-    pub calls: HashMap<Arc<str>, Span>,
+    pub calls: BTreeMap<Arc<str>, Span>,
     /// Statements of the innermost block.
     pub stmts: Vec<Stmt>,
     /// Scopes, innermost last.
@@ -250,10 +250,10 @@ impl Body {
             locals: vec![],
             weights: vec![],
             inputs: 0,
-            paths: HashMap::new(),
-            own: HashMap::new(),
-            updated: HashMap::new(),
-            calls: HashMap::new(),
+            paths: BTreeMap::new(),
+            own: BTreeMap::new(),
+            updated: BTreeMap::new(),
+            calls: BTreeMap::new(),
             stmts: vec![],
             frames: vec![Frame { barrier: true, library, ..Frame::default() }],
             elements: vec![],

@@ -25,6 +25,7 @@ impl Checker<'_> {
         };
         if !t.dtype.is_float() {
             self.wrong("E0515", format!("the parameter `{}` is not real", name.name), ty.span, "only real numbers are trained");
+            b.bind(&name.name, Value::Poison, name.span);
             return;
         }
         let Some(init) = init else {
@@ -40,6 +41,7 @@ impl Checker<'_> {
     /// `state m = zeros_like(p)`
     pub(super) fn declare_state(&mut self, b: &mut Body, name: &tree::Ident, ty: Option<&TypeExpr>, init: &tree::Expr, span: Span) {
         if !b.optimizer && self.no_weights(b, name.span, "state") {
+            b.bind(&name.name, Value::Poison, name.span);
             return;
         }
         let t = match ty {
@@ -139,6 +141,7 @@ impl Checker<'_> {
         let ty = match weight {
             Some(w) => b.weights[w.0 as usize].ty.clone(),
             None if b.optimizer && &*target.name == "p" => b.locals[0].1.clone(),
+            None if b.lookup(&target.name).is_some_and(|x| matches!(x.value, Value::Poison)) => return,
             None => {
                 let known: Vec<String> = b.own.keys().map(|k| k.to_string()).collect();
                 let known: Vec<&str> = known.iter().map(String::as_str).collect();

@@ -39,7 +39,8 @@ pub fn run(args: Args) -> Result<(), Failure> {
     let bytes = artifact.to_bytes();
     files::write(&output, &bytes)?;
     if !args.quiet {
-        println!("{}: {} kernels, {} KB", output.display(), artifact.manifest.kernels.len(), bytes.len().div_ceil(1024));
+        let kilobytes = bytes.len().div_ceil(1024);
+        super::print(&format!("{}: {} kernels, {kilobytes} KB\n", output.display(), artifact.manifest.kernels.len()))?;
     }
     Ok(())
 }

@@ -26,7 +26,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
     let (errors, warnings) = checked.counts();
     if args.json {
         for diagnostic in &checked.diagnostics {
-            println!("{}", as_json(diagnostic, &checked.sources));
+            super::print(&format!("{}\n", as_json(diagnostic, &checked.sources)))?;
         }
     } else {
         eprint!("{}", checked.rendered(colour()));
@@ -35,7 +35,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
         0 => {
             if !args.quiet && !args.json {
                 let also = if warnings > 0 { format!(", {warnings} warnings") } else { String::new() };
-                println!("{}: no mistakes{also}", args.source.file.display());
+                super::print(&format!("{}: no mistakes{also}\n", args.source.file.display()))?;
             }
             Ok(())
         }

@@ -9,7 +9,7 @@ mod run;
 mod show;
 
 use clap::{Parser, Subcommand};
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 /// Compiles neural networks: .nn text to native code that trains and infers.
@@ -64,9 +64,11 @@ impl Failure {
 
 /// Parses the command line and runs the command.
 pub fn main() -> ExitCode {
-    // A closed pipe (`nnc show ... | head`) ends the process quietly, as it does for other tools.
-    reset_sigpipe();
     let cli = Cli::parse();
+    // A closed pipe (`nnc show ... | head`) ends the process quietly, as it does for other tools; a run goes on without a reader.
+    if !matches!(cli.command, Command::Run(_)) {
+        reset_sigpipe();
+    }
     let result = match cli.command {
         Command::Check(args) => check::run(args),
         Command::Build(args) => build::run(args),
@@ -95,6 +97,13 @@ fn reset_sigpipe() {
 
 #[cfg(not(unix))]
 fn reset_sigpipe() {}
+
+/// Writes to standard output.
+fn print(text: &str) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    written.map_err(|e| nnc_runtime::error::RunError::file("write", std::path::Path::new("to standard output"), &e).into())
+}
 
 /// Whether to colour what goes to standard error.
 fn colour() -> bool {

@@ -61,28 +61,25 @@ pub fn run(args: Args) -> Result<(), Failure> {
     }
     let of = |role: Role| tensors.iter().filter(|(d, _)| d.role == role).map(|(_, bytes)| bytes).sum::<i64>();
     if args.json {
-        println!(
-            "{}",
-            json!({
-                "dims": dims,
-                "tensors": tensors.iter().map(|(d, bytes)| json!({ "path": d.path, "role": d.role, "shape": d.shape, "bytes": bytes })).collect::<Vec<_>>(),
-                "entries": entries.iter().map(|(name, launches, bytes)| json!({ "name": name, "launches": launches, "arena_bytes": bytes })).collect::<Vec<_>>(),
-                "kernels": manifest.kernels.len(),
-            })
-        );
-        return Ok(());
+        let object = json!({
+            "dims": dims,
+            "tensors": tensors.iter().map(|(d, bytes)| json!({ "path": d.path, "role": d.role, "shape": d.shape, "bytes": bytes })).collect::<Vec<_>>(),
+            "entries": entries.iter().map(|(name, launches, bytes)| json!({ "name": name, "launches": launches, "arena_bytes": bytes })).collect::<Vec<_>>(),
+            "kernels": manifest.kernels.len(),
+        });
+        return super::print(&format!("{object}\n"));
     }
     let sizes: Vec<String> = dims.iter().map(|(name, n)| format!("{name} = {n}")).collect();
-    println!("at {}\n", if sizes.is_empty() { "no free dim".into() } else { sizes.join(", ") });
+    let mut text = format!("at {}\n\n", if sizes.is_empty() { "no free dim".into() } else { sizes.join(", ") });
     let width = tensors.iter().map(|(d, _)| d.path.len()).chain(entries.iter().map(|(n, _, _)| n.len())).max().unwrap_or(0);
     for (decl, bytes) in tensors.iter().filter(|(d, _)| d.role != Role::Optimizer) {
         let shape: Vec<String> = decl.shape.iter().map(|n| n.to_string()).collect();
-        println!("{:width$}  {bytes:>12} bytes  {}[{}]", decl.path, decl.dtype, shape.join(", "));
+        text += &format!("{:width$}  {bytes:>12} bytes  {}[{}]\n", decl.path, decl.dtype, shape.join(", "));
     }
-    println!("\nparameters {} bytes, states {} bytes, optimizer {} bytes\n", of(Role::Parameter), of(Role::State), of(Role::Optimizer));
+    text += &format!("\nparameters {} bytes, states {} bytes, optimizer {} bytes\n\n", of(Role::Parameter), of(Role::State), of(Role::Optimizer));
     for (name, launches, bytes) in &entries {
-        println!("{name:width$}  {bytes:>12} bytes of arena  {launches} launches");
+        text += &format!("{name:width$}  {bytes:>12} bytes of arena  {launches} launches\n");
     }
-    println!("\n{} distinct kernels", manifest.kernels.len());
-    Ok(())
+    text += &format!("\n{} distinct kernels\n", manifest.kernels.len());
+    super::print(&text)
 }

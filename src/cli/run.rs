@@ -24,7 +24,7 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: Args) -> Result<(), Failure> {
     let mut command = commands::parse(&args.rest)?;
-    let artifact = if artifact::is_artifact(&args.file)? {
+    let artifact = if artifact::is_artifact(&args.file).unwrap_or(false) {
         Artifact::read(&args.file)?
     } else {
         // The program's own settings are overridden before it is compiled; nothing is left for the runtime to override.

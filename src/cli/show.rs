@@ -26,6 +26,5 @@ pub fn run(args: Args) -> Result<(), Failure> {
     let real = if args.f64 { DType::F64 } else { DType::F32 };
     let checked = input::check(&args.source, real)?;
     let text = driver::show(&checked, args.stage, args.only.as_deref()).map_err(|message| Failure { code: 3, message })?;
-    print!("{text}");
-    Ok(())
+    super::print(&text)
 }

@@ -172,8 +172,11 @@ impl Env<'_> {
     }
 }
 
+/// Sees a point and its linear position.
+type Visit<'a> = dyn FnMut(usize, &[i64]) -> Result<(), String> + 'a;
+
 /// Calls `see` with every point of the box in lexical order, last index fastest, and its linear position.
-fn points(shape: &[i64], see: &mut dyn FnMut(usize, &[i64]) -> Result<(), String>) -> Result<(), String> {
+fn points(shape: &[i64], see: &mut Visit<'_>) -> Result<(), String> {
     let count = elements(shape).filter(|n| *n <= LIMIT).ok_or_else(|| format!("a box of sizes {shape:?}"))?;
     let mut point = vec![0; shape.len()];
     for linear in 0..count {
@@ -329,15 +332,15 @@ fn place(place: &Place, dtype: DType, operands: &[&Tensor], dims: &Dims) -> Resu
         }
         let mut start = Vec::new();
         let mut stride = Vec::new();
-        for axis in 0..shape.len() {
+        for (axis, size) in shape.iter().enumerate() {
             let step = env.size(&piece.stride[axis])?;
             let reach = (tensor.shape[axis] - 1).checked_mul(step).ok_or("a piece is too long")?;
             let from = match &piece.start[axis] {
                 Start::Size(s) => env.size(s)?,
-                Start::Runtime(n) => operands[first + place.pieces.len() + n].as_i64()[0].min(shape[axis] - 1 - reach).max(0),
+                Start::Runtime(n) => operands[first + place.pieces.len() + n].as_i64()[0].min(size - 1 - reach).max(0),
             };
-            if step < 1 || from < 0 || from + reach >= shape[axis] {
-                return Err(format!("piece {n} does not fit into axis {axis}, which has size {}", shape[axis]));
+            if step < 1 || from < 0 || from + reach >= *size {
+                return Err(format!("piece {n} does not fit into axis {axis}, which has size {size}"));
             }
             start.push(from);
             stride.push(step);

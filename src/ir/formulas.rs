@@ -187,7 +187,7 @@ impl Reader<'_> {
                 let mut vars: Vec<String> = Vec::new();
                 scatter.points.iter().for_each(|s| vars.push(index_name(self.module, s, &vars)));
                 let base = self.name(node.operands[0]);
-                let index = self.index(node, &scatter.index, &mut vars);
+                let index = self.index(node, &scatter.index, &vars);
                 let points = vars.join(", ");
                 let value = self.expr(node, &scatter.value, &mut vars, 0);
                 let wheres = if scatter.guards.is_empty() { String::new() } else { format!(" where {}", guards(&scatter.guards, &vars)) };
@@ -226,10 +226,10 @@ impl Reader<'_> {
         format!("{word}[{reds}{wheres}]({inner})")
     }
 
-    fn index(&self, node: &Node, index: &[Index], vars: &mut Vec<String>) -> String {
+    fn index(&self, node: &Node, index: &[Index], vars: &[String]) -> String {
         let one = |i: &Index| match i {
             Index::Affine(a) => affine(a, vars),
-            Index::Gather(e) => self.expr(node, e, &mut vars.clone(), 0),
+            Index::Gather(e) => self.expr(node, e, &mut vars.to_vec(), 0),
         };
         index.iter().map(one).collect::<Vec<_>>().join(",")
     }

@@ -72,14 +72,14 @@ pub struct Random(pub u64);
 
 impl Random {
     /// The next 64 bits.
-    pub fn next(&mut self) -> u64 {
+    pub fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(crate::math::random::GOLDEN);
         mix(self.0)
     }
 
     /// A number below `n`, which is not 0.
     pub fn below(&mut self, n: usize) -> usize {
-        (self.next() % n as u64) as usize
+        (self.bits() % n as u64) as usize
     }
 
     /// One of `items`.
@@ -525,6 +525,14 @@ impl Builder<'_> {
             },
         }
     }
+}
+
+/// The seeds that a law is tried on: the first `default`, or those of `NNC_LAW_SEEDS`, which is a number or a range `a..b`.
+#[cfg(test)]
+pub fn seeds(default: u64) -> std::ops::Range<u64> {
+    let Ok(asked) = std::env::var("NNC_LAW_SEEDS") else { return 0..default };
+    let number = |s: &str| s.trim().parse().expect("NNC_LAW_SEEDS is a number or a range");
+    asked.split_once("..").map_or_else(|| 0..number(&asked), |(from, to)| number(from)..number(to))
 }
 
 #[cfg(test)]

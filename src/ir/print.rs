@@ -283,6 +283,9 @@ pub fn precedence(op: ScalarOp) -> u8 {
     }
 }
 
+/// Goes over every expression of a node.
+type Visit<'a> = &'a dyn Fn(&mut dyn FnMut(&Expr));
+
 /// Writes expressions of one node.
 struct Writer<'a> {
     /// What each operand is called in loads.
@@ -295,7 +298,7 @@ struct Writer<'a> {
 
 impl<'a> Writer<'a> {
     /// `visit` goes over every expression of the node in the order of the text; operands in `apart` are written elsewhere.
-    fn new(node: &Node, names: &[String], vars: &'a [String], visit: &dyn Fn(&mut dyn FnMut(&Expr)), apart: &[usize]) -> Writer<'a> {
+    fn new(node: &Node, names: &[String], vars: &'a [String], visit: Visit<'_>, apart: &[usize]) -> Writer<'a> {
         let mut order: Vec<usize> = apart.to_vec();
         visit(&mut |e| {
             if let Expr::Load { operand, .. } = e

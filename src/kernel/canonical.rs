@@ -5,13 +5,15 @@
 
 use crate::ir::{Affine, Guard, IndexAtom, Size};
 use crate::kernel::{Index, Instr, Kernel, Param, Stage, Store, Target};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
-/// Distinct kernels. The map is only ever asked, never walked.
+/// Distinct kernels.
 #[derive(Debug, Default)]
 pub struct Registry {
     kernels: Vec<Kernel>,
-    numbers: HashMap<Kernel, u32>,
+    /// The numbers of the kernels with this hash.
+    numbers: BTreeMap<u64, Vec<u32>>,
 }
 
 impl Registry {
@@ -29,10 +31,15 @@ impl Registry {
             Size::dim(&format!("n{n}"))
         });
         canonical.sizes = formulas.len();
-        let number = *self.numbers.entry(canonical).or_insert_with_key(|kernel| {
-            self.kernels.push(kernel.clone());
-            self.kernels.len() as u32 - 1
-        });
+        let mut hasher = DefaultHasher::new();
+        canonical.hash(&mut hasher);
+        let alike = self.numbers.entry(hasher.finish()).or_default();
+        if let Some(number) = alike.iter().find(|n| self.kernels[**n as usize] == canonical) {
+            return (*number, formulas);
+        }
+        let number = self.kernels.len() as u32;
+        alike.push(number);
+        self.kernels.push(canonical);
         (number, formulas)
     }
 

@@ -182,9 +182,9 @@ impl State<'_> {
     fn ordered(self) -> Vec<Unit> {
         let mut waits = vec![0; self.units.len()];
         let mut then: Vec<Vec<usize>> = vec![vec![]; self.units.len()];
-        for unit in 0..self.units.len() {
+        for (unit, waits) in waits.iter_mut().enumerate() {
             let preds: BTreeSet<usize> = self.preds(self.members(unit)).filter(|u| *u != unit).collect();
-            waits[unit] = preds.len();
+            *waits = preds.len();
             preds.into_iter().for_each(|p| then[p].push(unit));
         }
         let key = |unit: usize| (self.members(unit)[self.members(unit).len() - 1], unit);

@@ -230,7 +230,7 @@ enum Accumulator {
     /// No reduction: the value, if the point took part.
     One(Option<Scalar>),
     /// 16 lanes; those that no point reached are not there.
-    Lanes(Fold, [Option<Scalar>; 16]),
+    Lanes(Fold, Box<[Option<Scalar>; 16]>),
     /// Finished leaves' sum, the open leaf's number and chain.
     Dot { sum: Option<Scalar>, leaf: i64, chain: Option<Scalar> },
     /// The best value and its position.
@@ -243,7 +243,7 @@ impl Accumulator {
     fn new(fold: Fold) -> Accumulator {
         match fold {
             Fold::None => Accumulator::One(None),
-            Fold::Sum | Fold::Prod | Fold::Max | Fold::Min => Accumulator::Lanes(fold, [None; 16]),
+            Fold::Sum | Fold::Prod | Fold::Max | Fold::Min => Accumulator::Lanes(fold, Box::new([None; 16])),
             Fold::Dot => Accumulator::Dot { sum: None, leaf: 0, chain: None },
             Fold::ArgMax | Fold::ArgMin => Accumulator::Best(fold, None),
         }

@@ -41,7 +41,7 @@ pub(super) fn piece(state: &mut State, whole: Value, piece: &Piece, from: Value,
         }
     };
     let mut index = Vec::new();
-    for axis in 0..rank {
+    for (axis, size) in shape.iter().enumerate() {
         let offset = Affine::var(axis).scale(&piece.stride[axis]);
         index.push(match &piece.start[axis] {
             Start::Size(start) => Index::Affine(offset.add(&Affine::constant(start.clone()))),
@@ -55,7 +55,7 @@ pub(super) fn piece(state: &mut State, whole: Value, piece: &Piece, from: Value,
                         code.push(load(param, vec![]))
                     }
                 };
-                let most = code.index(Affine::constant(&(&shape[axis] - &one) - &reach));
+                let most = code.index(Affine::constant(&(size - &one) - &reach));
                 let zero = code.push(Instr::Const(Scalar::i64(0)));
                 let start = code.op(ScalarOp::Min, [start, most]);
                 let start = code.op(ScalarOp::Max, [start, zero]);

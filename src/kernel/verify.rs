@@ -119,7 +119,7 @@ impl Check<'_> {
         let count = self.kernel.sizes;
         let mut unknown = vec![];
         size.visit_dims(&mut |d| {
-            if !d.strip_prefix('n').and_then(|n| n.parse::<usize>().ok()).is_some_and(|n| n < count) {
+            if d.strip_prefix('n').and_then(|n| n.parse::<usize>().ok()).is_none_or(|n| n >= count) {
                 unknown.push(d.clone());
             }
         });

@@ -67,7 +67,7 @@ fn oracle(op: ScalarOp, x: f64) -> f64 {
 /// Evenly through all bit patterns, then densely around where the functions are interesting.
 fn argument(i: usize, n: usize) -> f32 {
     let mixed = random::fold_key(17, i as i64) as u64;
-    if i % 2 == 0 {
+    if i.is_multiple_of(2) {
         f32::from_bits((i as u64 * (u32::MAX as u64 + 1) / n as u64) as u32 ^ (mixed as u32 & 0xfff))
     } else {
         let unit = (mixed >> 11) as f64 / (1u64 << 53) as f64;

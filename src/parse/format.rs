@@ -2,7 +2,8 @@
 //!
 //! In: a text that parses. Out: the same tokens and comments in the same order (a `;` at the end of a line is dropped), so it means the
 //! same; formatting the result changes nothing. The author's line breaks stay, but for blank lines in a row and breaks that the style has
-//! elsewhere; blanks, indentation, the `=` of settings and comments behind code follow the style. Signatures wider than [`WIDTH`] are broken.
+//! elsewhere; blanks, indentation, the `=` of settings and comments behind code follow the style. The `=` of neighbouring bindings share a
+//! column where the author has put them into one. Signatures wider than [`WIDTH`] are broken.
 
 use super::grammar::{Grammar, Rule};
 use super::layout::{Layout, layout};
@@ -150,6 +151,16 @@ impl Line {
     fn is_setting(&self) -> bool {
         self.pieces.get(1).is_some_and(|p| p.role.rule == Some(Rule::assign) && p.role.parent == Some(Rule::entry))
     }
+
+    /// Of a binding or an update that starts here: the width of its left side, and the column of its `=` in the author's text.
+    fn binding(&self, text: &str) -> Option<(usize, usize)> {
+        let binds = |p: &Piece| p.role.rule == Some(Rule::assign) && matches!(p.role.parent, Some(Rule::assignment | Rule::update));
+        let at = self.pieces.iter().position(binds).filter(|at| *at > 0)?;
+        let left = Line { pieces: self.pieces[..at].to_vec(), ..self.clone() };
+        let start = self.pieces[at].token.start;
+        let line = text[..start].rfind('\n').map_or(0, |i| i + 1);
+        Some((left.code(text).len(), text[line..start].trim_start().len()))
+    }
 }
 
 /// The lines with their indentation.
@@ -235,6 +246,16 @@ fn written(text: &str, lines: &[Line]) -> String {
         let column = run.clone().map(name).max().unwrap_or(0);
         for i in run {
             code[i].insert_str(name(i), &" ".repeat(column - name(i)));
+        }
+    }
+    let bindings: Vec<Option<(usize, usize)>> = (0..lines.len()).map(|i| lines[i].binding(text).filter(|_| whole(i))).collect();
+    let column = |i: usize| bindings[i].map(|(_, column)| column);
+    let aligned = |i: usize, start: usize| bindings[i].is_some() && column(i) == column(start) && lines[i].indent == lines[start].indent;
+    for run in runs(lines.len(), &|i, start| in_run(i, &|i| aligned(i, start), start)) {
+        let left = |i: usize| bindings[i].map_or(0, |(width, _)| width);
+        let column = run.clone().map(left).max().unwrap_or(0);
+        for i in run {
+            code[i].insert_str(left(i), &" ".repeat(column - left(i)));
         }
     }
     let width = |line: &String, i: usize| lines[i].indent + line.chars().count();

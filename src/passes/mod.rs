@@ -96,7 +96,7 @@ mod tests {
     /// The law of every pass, alone and together.
     #[test]
     fn passes_keep_every_bit() {
-        for seed in 0..600 {
+        for seed in generate::seeds(600) {
             for pass in LIST {
                 same(seed, pass.name, &|m| (pass.run)(&m));
             }
@@ -107,7 +107,7 @@ mod tests {
     /// A second run of a pass that only removes changes nothing.
     #[test]
     fn passes_come_to_rest() {
-        for seed in 0..100 {
+        for seed in generate::seeds(100) {
             let module = generate::case(seed).module;
             for pass in LIST.iter().filter(|p| ["share", "drop_dead"].contains(&p.name)) {
                 let once = (pass.run)(&module);

@@ -34,11 +34,11 @@ pub fn each(module: &Module, rewrite: &mut dyn FnMut(&Function) -> Function) -> 
 pub fn tidy(operands: &mut Vec<Value>, fixed: usize, used: &dyn Fn(usize) -> bool) -> Vec<usize> {
     let mut kept: Vec<Value> = operands[..fixed].to_vec();
     let mut numbers: Vec<usize> = (0..fixed).collect();
-    for n in fixed..operands.len() {
-        match kept.iter().position(|v| *v == operands[n]) {
+    for (n, operand) in operands.iter().enumerate().skip(fixed) {
+        match kept.iter().position(|v| v == operand) {
             Some(at) => numbers.push(at),
             None if used(n) => {
-                kept.push(operands[n]);
+                kept.push(*operand);
                 numbers.push(kept.len() - 1);
             }
             None => numbers.push(0),

@@ -12,6 +12,66 @@ use std::path::Path;
 /// Each trajectory's optimizer as a recipe has it. Those of PyTorch that the library has not are left out, and named at the end.
 const OPTIMIZERS: &str = include_str!("optim.txt");
 
+/// Each schedule as the argument of an optimizer; those that PyTorch builds from a Python function, or that the library has not, are written out in [`OWN`].
+const SCHEDULES: &str = include_str!("sched.txt");
+
+const OWN: &str = "
+schedule restarts(base: scalar) {
+    i = step - 1
+    begin = if i < 8 then 0 else if i < 24 then 8 else if i < 56 then 24 else 56
+    over  = if i < 8 then 8 else if i < 24 then 16 else if i < 56 then 32 else 64
+    0.001 + (base - 0.001) * 0.5 * (1 + cos(PI * (i - begin) / over))
+}
+schedule half_periods(base: scalar) = base * 0.5 * (1 + cos(PI * (step - 1) / 20))
+schedule triangle(halvings: scalar) {
+    cycle = floor(1 + (step - 1) / 14)
+    x     = 1 + (step - 1) / 14 - cycle
+    0.01 + 0.09 * (if x <= 0.5 then x / 0.5 else (1 - x) / 0.5) * 0.5^(halvings * (cycle - 1))
+}
+schedule inverse_root(base: scalar) = base * minimum(step^(-0.5), step * 8^(-1.5))
+schedule two_of_three(base: scalar) = base * 0.9^(step - 1 - floor((step - 1) / 3))
+";
+
+/// Runs every schedule in the list. True if any failed.
+pub fn schedules(folder: &Path, only: Option<&str>) -> bool {
+    let (mut passed, mut failed) = (0, false);
+    for (name, schedule) in SCHEDULES.lines().filter_map(|l| l.split_once(" = ")).filter(|(n, _)| only.is_none_or(|o| n.contains(o))) {
+        // The gradient is -1, so each step adds the learning rate.
+        let text = program(&[("w".into(), vec![1])], &format!("sgd(lr: {schedule})")) + OWN;
+        let runnable = Runnable::new(&checked(&text, DType::F64), |_| {});
+        let mut store = runnable.store();
+        let want = &read_npz_where(&folder.join(format!("sched/{name}.npz")), &|n| n == "lr").unwrap_or_else(|e| panic!("{}", e.message()))["lr"];
+        let at = store.find("M.w").unwrap();
+        let mut before = 0.0;
+        let mut worst = 0f64;
+        for (i, want) in want.as_f64().iter().enumerate() {
+            let mut inputs = clock(&runnable, i);
+            inputs.insert("g_w".into(), Tensor::from_f64(&[1, 1], &[-1.0]));
+            runnable.run("train:fit", &[("B".into(), 1)].into(), &mut store, &inputs);
+            let now = f64::from_le_bytes(store.bytes(at).try_into().unwrap());
+            worst = worst.max((now - before - want).abs());
+            before = now;
+        }
+        if worst < 1e-12 {
+            passed += 1;
+        } else {
+            failed = true;
+            println!("FAILED schedule {name}: off by {worst:.1e}");
+        }
+    }
+    println!("schedules: {passed} of 11 agree; those that watch a metric (plateau, plateau_abs, plateau_max) are not in the library");
+    failed
+}
+
+/// The run-time scalars of step number `i` (from 0): settings as in the recipe, and the clock; one step an epoch.
+fn clock(runnable: &Runnable, i: usize) -> Named {
+    let settings = runnable.manifest.recipes[0].scalars.iter().map(|(name, value)| (name.to_string(), *value));
+    let clock = [("epoch", i as f64 + 1.0), ("steps", 50.0), ("steps_per_epoch", 1.0)].map(|(name, value)| (name.to_string(), value));
+    let mut inputs: Named = settings.chain(clock).map(|(name, value)| (name, Tensor::scalar(Scalar::f64(value)))).collect();
+    inputs.insert("step".into(), Tensor::from_i64(&[], &[i as i64 + 1]));
+    inputs
+}
+
 /// Runs every trajectory whose optimizer is in the list. True if any failed.
 pub fn run(folder: &Path, only: Option<&str>) -> bool {
     let (mut passed, mut failed, mut without) = (0, Vec::new(), Vec::new());
@@ -37,7 +97,13 @@ pub fn run(folder: &Path, only: Option<&str>) -> bool {
     for (name, why) in &failed {
         println!("FAILED {name}: {}", why.lines().take(6).collect::<Vec<_>>().join("\n    "));
     }
-    println!("optimizers: {passed} of {} trajectories agree, {} fail, {} not in the library: {}", names.len(), failed.len(), without.len(), without.join(" "));
+    println!(
+        "optimizers: {passed} of {} trajectories agree, {} fail, {} not in the library: {}",
+        names.len(),
+        failed.len(),
+        without.len(),
+        without.join(" ")
+    );
     !failed.is_empty()
 }
 
@@ -54,12 +120,15 @@ fn program(parameters: &[(String, Vec<i64>)], optimizer: &str) -> String {
     text += "data given {\n    t = npz(\"given.npz\")\n";
     text += &list(&|n, s| format!("    g_{n} = reshape(t.column(\"{n}\"), {})\n", axes(s)), "");
     let arguments = list(&|n, _| format!("g_{n}"), ", ");
-    text + &format!("}}\ntrain fit {{\n    data = given\n    y = M({arguments})\n    loss = sum[row](y[row])\n    optimizer = {optimizer}\n    batch = 1\n    steps = 50\n}}\n")
+    text + &format!(
+        "}}\ntrain fit {{\n    data = given\n    y = M({arguments})\n    loss = sum[row](y[row])\n    optimizer = {optimizer}\n    batch = 1\n    steps = 50\n}}\n"
+    )
 }
 
 fn trajectory(file: &Path, optimizer: &str, tolerance: f64) -> Result<(), String> {
     let arrays = read_npz_where(file, &|name| name != "spec").map_err(|e| e.message().to_string())?;
-    let parameters: Vec<(String, Vec<i64>)> = arrays.iter().filter_map(|(k, t)| Some((k.strip_prefix("p0.")?.to_string(), t.shape.clone()))).collect();
+    let parameters: Vec<(String, Vec<i64>)> =
+        arrays.iter().filter_map(|(k, t)| Some((k.strip_prefix("p0.")?.to_string(), t.shape.clone()))).collect();
     let runnable = Runnable::new(&checked(&program(&parameters, optimizer), DType::F64), |_| {});
     let mut store = runnable.store();
     let init = runnable.manifest.entries.iter().any(|e| &*e.name == "init:fit");
@@ -70,17 +139,9 @@ fn trajectory(file: &Path, optimizer: &str, tolerance: f64) -> Result<(), String
         let at = store.find(&format!("M.{name}")).ok_or("no such parameter")?;
         store.bytes_mut(at).copy_from_slice(arrays[&format!("p0.{name}")].bytes());
     }
-    let settings = &runnable.manifest.recipes[0];
     let dims: Dims = [("B".into(), 1)].into();
     for step in 0..50 {
-        let mut inputs = Named::new();
-        for (name, value) in &settings.scalars {
-            inputs.insert(name.to_string(), Tensor::scalar(Scalar::f64(*value)));
-        }
-        inputs.insert("step".into(), Tensor::from_i64(&[], &[step as i64 + 1]));
-        for (name, value) in [("epoch", step as f64 + 1.0), ("steps", 50.0), ("steps_per_epoch", 1.0)] {
-            inputs.insert(name.into(), Tensor::scalar(Scalar::f64(value)));
-        }
+        let mut inputs = clock(&runnable, step);
         for (name, shape) in &parameters {
             inputs.insert(format!("g_{name}"), row(&arrays[&format!("f64.g.{name}")], step, &[&[1], shape.as_slice()].concat()));
         }
@@ -88,9 +149,11 @@ fn trajectory(file: &Path, optimizer: &str, tolerance: f64) -> Result<(), String
         for (name, shape) in &parameters {
             let want = row(&arrays[&format!("f64.p.{name}")], step, shape);
             let got = store.bytes(store.find(&format!("M.{name}")).unwrap());
+            // Element by element, or, where PyTorch itself rounds, in proportion to the largest.
+            let least = if tolerance > 1e-9 { want.as_f64().iter().fold(0.0, |m: f64, w| m.max(w.abs())) } else { 1e-9 };
             for (i, (g, w)) in std::iter::zip(got.chunks_exact(8), want.as_f64()).enumerate() {
                 let g = f64::from_le_bytes(g.try_into().unwrap());
-                if (g - w).abs() > tolerance * w.abs().max(1e-9) {
+                if (g - w).abs() > tolerance * w.abs().max(least) {
                     return Err(format!("{name}[{i}] after step {} is {g}, not {w}", step + 1));
                 }
             }

@@ -1,5 +1,7 @@
 //! What the tests share: a program from text to something that runs, by the interpreter and by machine code.
 
+#![allow(dead_code, reason = "each test binary uses its part, so in one of them nothing is dead")]
+
 pub mod differences;
 
 use nnc::driver::{self, Checked, Input, Lowered};

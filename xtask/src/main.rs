@@ -2,6 +2,7 @@
 //!
 //! `cargo xtask demo`, `test`, `seeds`, `lint`, `setup`
 
+mod digits;
 mod llvm;
 
 use std::process::{Command, ExitCode};
@@ -39,11 +40,18 @@ fn main() -> ExitCode {
     }
 }
 
-/// Trains the digits model from its text and shows predictions of the trained artifact.
+/// Trains the digits model from its text, and shows what it makes of digits it has never seen.
 fn demo(args: &[String]) -> Result<(), String> {
     let llvm = llvm::ensure()?;
     cargo(&llvm, &["build", "--quiet", "--bin", "nnc"])?;
-    cargo(&llvm, &[&["run", "--quiet", "--bin", "nnc", "--", "run", "models/digits.nn"], &as_strs(args)[..]].concat())
+    let nnc = ["run", "--quiet", "--bin", "nnc", "--", "run", "models/digits.nn"];
+    cargo(&llvm, &[&nnc, &as_strs(args)[..]].concat())?;
+    let given = args.iter().position(|a| a == "--run-dir").and_then(|i| args.get(i + 1).cloned());
+    let run = given.or_else(digits::last_run).ok_or("the run has left no folder")?;
+    let weights = format!("{run}/best.safetensors");
+    cargo(&llvm, &[&nnc[..], &["infer", "--data", "test", "--quiet", "--weights", &weights, "--output", &run]].concat())?;
+    print!("{}", digits::picture(&run)?);
+    Ok(())
 }
 
 /// Every test of the workspace; further arguments go to `cargo test`.

@@ -31,9 +31,9 @@ fn windows(fold: Fold) -> Function {
 fn pooling_with_ties() {
     let x = Tensor::from_f64(&[7], &[1.0, 5.0, 5.0, 2.0, 5.0, 5.0, 5.0]);
     let dy = || Tensor::from_f64(&[3], &[1.0, 10.0, 100.0]);
-    assert_eq!(at(&windows(Fold::ArgMax), &[x.clone()], dy()), [[0.0, 1.0, 10.0, 0.0, 100.0, 0.0, 0.0]]);
+    assert_eq!(at(&windows(Fold::ArgMax), std::slice::from_ref(&x), dy()), [[0.0, 1.0, 10.0, 0.0, 100.0, 0.0, 0.0]]);
     let third = 100.0 / 3.0;
-    assert_eq!(at(&windows(Fold::Max), &[x.clone()], dy()), [[0.0, 0.5, 5.5, 0.0, 5.0 + third, third, third]]);
+    assert_eq!(at(&windows(Fold::Max), std::slice::from_ref(&x), dy()), [[0.0, 0.5, 5.5, 0.0, 5.0 + third, third, third]]);
     let mut low = x;
     low.as_f64_mut().iter_mut().for_each(|x| *x = -*x);
     assert_eq!(at(&windows(Fold::ArgMin), &[low.clone()], dy()), [[0.0, 1.0, 10.0, 0.0, 100.0, 0.0, 0.0]]);

@@ -148,7 +148,7 @@ fn sum(a: &Expr, b: &Expr) -> Expr {
 fn two_like(e: &Expr) -> Option<Expr> {
     let mut found = None;
     let arithmetic = |e: &Expr| match e {
-        Expr::Op(op, args) if matches!(op, Add | Sub | Mul | Div | Neg) => args.clone(),
+        Expr::Op(Add | Sub | Mul | Div | Neg, args) => args.clone(),
         _ => vec![],
     };
     let mut open = vec![e.clone()];

@@ -53,7 +53,7 @@ fn @f(x: f32[B, 5], t: f32[B, 5], label: i64[B], s: f32) {
 /// Random programs stay well-typed, with the results' types.
 #[test]
 fn normal_forms_verify() {
-    for seed in 0..300 {
+    for seed in generate::seeds(300) {
         let case = generate::case(seed);
         let normal = normalise(&case.module);
         verify::verify(&normal).unwrap_or_else(|e| panic!("seed {seed}: {}", e.join("\n")));
