@@ -6,20 +6,29 @@ use nnc_runtime::tensor::Tensor;
 
 /// A model `M` without dims and integer inputs. Items start at the margin.
 fn check(program: &str) {
-    let lines: Vec<&str> = program.lines().map(|l| if ["model", "block", "fn"].contains(&l.split_whitespace().next().unwrap_or("")) { l.trim_start() } else { l }).collect();
+    let lines: Vec<&str> = program
+        .lines()
+        .map(|l| if ["model", "block", "fn"].contains(&l.split_whitespace().next().unwrap_or("")) { l.trim_start() } else { l })
+        .collect();
     check_gradients(&format!("nn 1\n{}\n", lines.join("\n")), &[], &Named::new());
 }
 
 #[test]
 fn strided_dilated_grouped_and_transposed_convolutions() {
-    check("model M(x: real[2, 4, 7, 6], w: real[6, 2, 3, 2]) -> real[2, 6, 2, 3] { convolve2d(x, w, stride: 2, dilation: 2, groups: 2, padding: 0, stride_w: 1, dilation_w: 3) }");
-    check("model M(x: real[2, 4, 4, 3], w: real[4, 3, 3, 2]) -> real { y = convolve_transpose2d(x, w, stride: 2, padding: 1, groups: 2)\n sum[a, b, c, d](y[a, b, c, d] * y[a, b, c, d]) }");
+    check(
+        "model M(x: real[2, 4, 7, 6], w: real[6, 2, 3, 2]) -> real[2, 6, 2, 3] { convolve2d(x, w, stride: 2, dilation: 2, groups: 2, padding: 0, stride_w: 1, dilation_w: 3) }",
+    );
+    check(
+        "model M(x: real[2, 4, 4, 3], w: real[4, 3, 3, 2]) -> real { y = convolve_transpose2d(x, w, stride: 2, padding: 1, groups: 2)\n sum[a, b, c, d](y[a, b, c, d] * y[a, b, c, d]) }",
+    );
 }
 
 #[test]
 fn overlapping_max_pooling_gives_ties_to_the_first() {
     check("model M(x: real[1, 2, 5, 6]) -> real[1, 2, 4, 5] { max_pool2d(x, 2, stride: 1) }");
-    check("model M(x: real[1, 2, 5, 6]) -> real[1, 2, 3, 4] { max_pool2d(x, 3, stride: 2, padding: 1)  |> max_pool2d(1) |> pad }\nfn pad(x: real[B, C, H, W]) -> real[B, C, 3, 4] { y[b, c, h, w] = x[b, c, h, w, else: 0] }");
+    check(
+        "model M(x: real[1, 2, 5, 6]) -> real[1, 2, 3, 4] { max_pool2d(x, 3, stride: 2, padding: 1)  |> max_pool2d(1) |> pad }\nfn pad(x: real[B, C, H, W]) -> real[B, C, 3, 4] { y[b, c, h, w] = x[b, c, h, w, else: 0] }",
+    );
 }
 
 #[test]
@@ -33,7 +42,9 @@ fn embedding_gather_and_scatter() {
     check_gradients("nn 1\nmodel M(i: token<4>[2, 5]) -> real[2, 5, 3] { embedding(i, rows: 4, dim: 3) }\n", &[], &inputs);
     let inputs: Named = [("i".to_string(), below(&[6], 4, 5))].into();
     for fold in ["sum", "prod", "max", "min"] {
-        let text = format!("nn 1\nmodel M(x: real[6, 2], base: real[4, 2], i: int[6]) -> real[4, 2] {{\n scatter {fold} y[i[m], d] = x[m, d] into base\n y\n}}\n");
+        let text = format!(
+            "nn 1\nmodel M(x: real[6, 2], base: real[4, 2], i: int[6]) -> real[4, 2] {{\n scatter {fold} y[i[m], d] = x[m, d] into base\n y\n}}\n"
+        );
         check_gradients(&text, &[], &inputs);
     }
     check_gradients("nn 1\nmodel M(x: real[4, 2], i: int[6]) -> real[6, 2] { y[m, d] = x[i[m], d] * x[i[m], 0] }\n", &[], &inputs);

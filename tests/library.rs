@@ -98,7 +98,10 @@ fn inputs(example: &Example, real: DType) -> (String, Named) {
             // Within the domain of every function: probabilities, variances, arguments of asin and log; acosh wants more than 1.
             word if word == "real" || word == "logits" => {
                 let domain = if &*example.function.name.name == "acosh" { (1.1, 2.0) } else { (0.15, 0.9) };
-                let signed = !matches!(&*example.function.name.name, "acosh" | "bce" | "logit" | "log2" | "rsqrt" | "gaussian_nll" | "weighted_cross_entropy" | "weighted_nll");
+                let signed = !matches!(
+                    &*example.function.name.name,
+                    "acosh" | "bce" | "logit" | "log2" | "rsqrt" | "gaussian_nll" | "weighted_cross_entropy" | "weighted_nll"
+                );
                 (word.to_string(), uniform(&shape, if signed { -0.9 } else { domain.0 }, domain.1, seed))
             }
             other => panic!("a parameter of type {other}"),

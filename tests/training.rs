@@ -124,7 +124,8 @@ train fit {{
     let inputs = with(&inputs, &[("Net.h.0.bn.running_mean", &[1.0, -1.0]), ("Net.h.0.bn.running_var", &[4.0, 9.0])]);
     let z = p.run("infer:Net", &inputs).into_values().next().unwrap();
     let eps = 1e-5f64;
-    let expected = |k: usize, x: f64| if k.is_multiple_of(2) { (x - 1.0) / (4.0 + eps).sqrt() } else { (x + 1.0) / (9.0 + eps).sqrt() } / (1.0 + eps).sqrt();
+    let expected =
+        |k: usize, x: f64| if k.is_multiple_of(2) { (x - 1.0) / (4.0 + eps).sqrt() } else { (x + 1.0) / (9.0 + eps).sqrt() } / (1.0 + eps).sqrt();
     let expected: Vec<f64> = x.iter().enumerate().map(|(k, x)| expected(k, *x)).collect();
     close(&z, &expected);
     let seen = p.run("eval:fit", &inputs);

@@ -183,7 +183,7 @@ fn resolve(column: &Column, field: &table::Field) -> Result<Vec<i64>> {
     let fixed = crate::tensors::elements(&shape.iter().copied().filter(|&n| n >= 0).collect::<Vec<_>>())?;
     let fits = match shape.iter().filter(|&&n| n < 0).count() {
         0 => field.width == fixed,
-        1 if fixed > 0 && field.width % fixed == 0 => {
+        1 if fixed > 0 && field.width.is_multiple_of(fixed) => {
             shape.iter_mut().filter(|n| **n < 0).for_each(|n| *n = (field.width / fixed) as i64);
             true
         }

@@ -225,8 +225,12 @@ fn signatures_are_broken_and_blocks_spread() {
 
 #[test]
 fn bindings_share_a_column_where_the_author_says_so() {
-    let text = |a: &str, b: &str, c: &str| format!("nn 1\n\nfn f(x: real[N]) -> real[N] {{\n    m{a}= 1\n    e[n]{b}= x[n]\n    long_name{c}= 2\n    e\n}}\n");
-    for (from, to) in [((" ", " ", " "), (" ", " ", " ")), (("    ", " ", " "), ("    ", " ", " ")), (("            ", "         ", " "), ("    ", " ", " "))] {
+    let text = |a: &str, b: &str, c: &str| {
+        format!("nn 1\n\nfn f(x: real[N]) -> real[N] {{\n    m{a}= 1\n    e[n]{b}= x[n]\n    long_name{c}= 2\n    e\n}}\n")
+    };
+    for (from, to) in
+        [((" ", " ", " "), (" ", " ", " ")), (("    ", " ", " "), ("    ", " ", " ")), (("            ", "         ", " "), ("    ", " ", " "))]
+    {
         assert_eq!(super::format(&text(from.0, from.1, from.2)).unwrap(), text(to.0, to.1, to.2));
     }
 }

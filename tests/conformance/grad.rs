@@ -15,7 +15,11 @@ const BODIES: &str = include_str!("grad.txt");
 pub fn run(folder: &Path, only: Option<&str>) -> bool {
     let (prelude, bodies) = bodies();
     let mut names: Vec<String> = match std::fs::read_dir(folder) {
-        Ok(entries) => entries.filter_map(|e| e.ok()).filter(|e| e.path().join("case.json").exists()).map(|e| e.file_name().to_string_lossy().into_owned()).collect(),
+        Ok(entries) => entries
+            .filter_map(|e| e.ok())
+            .filter(|e| e.path().join("case.json").exists())
+            .map(|e| e.file_name().to_string_lossy().into_owned())
+            .collect(),
         Err(e) => panic!("{}: {e}", folder.display()),
     };
     names.sort();

@@ -97,7 +97,13 @@ pub fn run(folder: &Path, only: Option<&str>) -> bool {
     for (name, why) in &failed {
         println!("FAILED {name}: {}", why.lines().take(6).collect::<Vec<_>>().join("\n    "));
     }
-    println!("optimizers: {passed} of {} trajectories agree, {} fail, {} not in the library: {}", names.len(), failed.len(), without.len(), without.join(" "));
+    println!(
+        "optimizers: {passed} of {} trajectories agree, {} fail, {} not in the library: {}",
+        names.len(),
+        failed.len(),
+        without.len(),
+        without.join(" ")
+    );
     !failed.is_empty()
 }
 
@@ -114,12 +120,15 @@ fn program(parameters: &[(String, Vec<i64>)], optimizer: &str) -> String {
     text += "data given {\n    t = npz(\"given.npz\")\n";
     text += &list(&|n, s| format!("    g_{n} = reshape(t.column(\"{n}\"), {})\n", axes(s)), "");
     let arguments = list(&|n, _| format!("g_{n}"), ", ");
-    text + &format!("}}\ntrain fit {{\n    data = given\n    y = M({arguments})\n    loss = sum[row](y[row])\n    optimizer = {optimizer}\n    batch = 1\n    steps = 50\n}}\n")
+    text + &format!(
+        "}}\ntrain fit {{\n    data = given\n    y = M({arguments})\n    loss = sum[row](y[row])\n    optimizer = {optimizer}\n    batch = 1\n    steps = 50\n}}\n"
+    )
 }
 
 fn trajectory(file: &Path, optimizer: &str, tolerance: f64) -> Result<(), String> {
     let arrays = read_npz_where(file, &|name| name != "spec").map_err(|e| e.message().to_string())?;
-    let parameters: Vec<(String, Vec<i64>)> = arrays.iter().filter_map(|(k, t)| Some((k.strip_prefix("p0.")?.to_string(), t.shape.clone()))).collect();
+    let parameters: Vec<(String, Vec<i64>)> =
+        arrays.iter().filter_map(|(k, t)| Some((k.strip_prefix("p0.")?.to_string(), t.shape.clone()))).collect();
     let runnable = Runnable::new(&checked(&program(&parameters, optimizer), DType::F64), |_| {});
     let mut store = runnable.store();
     let init = runnable.manifest.entries.iter().any(|e| &*e.name == "init:fit");

@@ -25,9 +25,30 @@ struct Run {
 const MLP: &[(&str, &str)] = &[("fc1.weight", "fc1.weight"), ("fc1.bias", "fc1.bias"), ("fc2.weight", "fc2.weight"), ("fc2.bias", "fc2.bias")];
 
 const RUNS: [Run; 5] = [
-    Run { case: "digits_mlp_sgd", program: include_str!("../../models/digits.nn"), model: "Digits", optimizer: "sgd(lr: 0.1)", image: &[64], weights: MLP },
-    Run { case: "digits_mlp_mom", program: include_str!("../../models/digits.nn"), model: "Digits", optimizer: "sgd(lr: 0.05, momentum: 0.9)", image: &[64], weights: MLP },
-    Run { case: "digits_mlp_adam", program: include_str!("../../models/digits.nn"), model: "Digits", optimizer: "adam(lr: 1e-3)", image: &[64], weights: MLP },
+    Run {
+        case: "digits_mlp_sgd",
+        program: include_str!("../../models/digits.nn"),
+        model: "Digits",
+        optimizer: "sgd(lr: 0.1)",
+        image: &[64],
+        weights: MLP,
+    },
+    Run {
+        case: "digits_mlp_mom",
+        program: include_str!("../../models/digits.nn"),
+        model: "Digits",
+        optimizer: "sgd(lr: 0.05, momentum: 0.9)",
+        image: &[64],
+        weights: MLP,
+    },
+    Run {
+        case: "digits_mlp_adam",
+        program: include_str!("../../models/digits.nn"),
+        model: "Digits",
+        optimizer: "adam(lr: 1e-3)",
+        image: &[64],
+        weights: MLP,
+    },
     Run {
         case: "digits_cnn_adam",
         program: include_str!("../../models/digits_cnn.nn"),

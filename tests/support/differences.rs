@@ -56,7 +56,8 @@ pub fn check_gradients(text: &str, dims: &[(&str, i64)], inputs: &Named) {
     for name in names {
         let gradient = &derived[&format!("grad.{name}")];
         // A few elements of each tensor, spread evenly, always the first and the last.
-        let picks: Vec<usize> = if gradient.len() <= 12 { (0..gradient.len()).collect() } else { (0..12).map(|i| i * (gradient.len() - 1) / 11).collect() };
+        let picks: Vec<usize> =
+            if gradient.len() <= 12 { (0..gradient.len()).collect() } else { (0..12).map(|i| i * (gradient.len() - 1) / 11).collect() };
         for i in picks {
             let mut moved = |by: f64| {
                 if let Some(at) = store.find(&name) {
