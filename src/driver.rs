@@ -148,9 +148,9 @@ pub enum Stage {
 pub fn show(checked: &Checked, stage: Stage, only: Option<&str>) -> Result<String, String> {
     let program = checked.program.as_ref().expect("only a correct program has stages");
     let wanted = |name: &str| only.is_none_or(|word| name.contains(word));
-    let some = |mut module: Module| {
-        module.functions.retain(|f| wanted(&f.name));
-        module
+    let some = |module: Module| match only {
+        None => ir::print::module(&module),
+        Some(_) => module.functions.iter().filter(|f| wanted(&f.name)).map(|f| ir::print::function(&module, f)).collect::<Vec<_>>().join("\n"),
     };
     let optimised = |program| passes::optimise(passes::define(graph(program)));
     let lowered = || lower(graph(program), &checked.sources);
@@ -161,14 +161,14 @@ pub fn show(checked: &Checked, stage: Stage, only: Option<&str>) -> Result<Strin
     Ok(match stage {
         Stage::Tree => crate::parse::format(&checked.sources.get(FileId(0)).text).expect("it has parsed"),
         Stage::Typed => check::print::program(program),
-        Stage::Graph => ir::print::module(&some(build::build(program))),
-        Stage::Grad => ir::print::module(&some(passes::define(graph(program)))),
+        Stage::Graph => some(build::build(program)),
+        Stage::Grad => some(passes::define(graph(program))),
         Stage::Formulas => {
             let module = passes::define(graph(program));
             let all = module.functions.iter().filter(|f| wanted(&f.name)).map(|f| ir::print::formulas(&module, f));
             all.filter(|text| !text.is_empty()).collect::<Vec<_>>().join("\n")
         }
-        Stage::Passes => ir::print::module(&some(optimised(program))),
+        Stage::Passes => some(optimised(program)),
         Stage::Fused => {
             let module = optimised(program);
             module.functions.iter().filter(|f| wanted(&f.name)).map(kernel::fuse::describe).collect::<Vec<_>>().join("\n")

@@ -1,6 +1,5 @@
 //! Cases made by others: gradients, optimizers, training runs of PyTorch. `cargo test --test conformance -- --cases DIR` where they are unpacked; elsewhere it says so.
 
-#[expect(dead_code, reason = "the other tests use the rest")]
 mod support;
 
 #[path = "conformance/grad.rs"]

@@ -1,7 +1,7 @@
 //! From trees to a typed program: names, dims, shapes, meanings, parameter paths; all mistakes at once.
 //!
 //! In: the root file, and through the loader what it imports. Out: diagnostics, and the program if none is an error. Elaboration is by
-//! instantiation: the walk over a body computes a [`value::Value`] for every expression; a call instantiates its callee at the static arguments, the
+//! instantiation: the walk over a body computes a `value::Value` for every expression; a call instantiates its callee at the static arguments, the
 //! types and the mode, once for equal ones. So a function is checked where it is used, at known sizes; `model`s are always used. A wrong
 //! value is poison: what follows from it is silent.
 

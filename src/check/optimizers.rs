@@ -21,16 +21,9 @@ const CLOCK: [&str; 4] = ["step", "epoch", "steps", "steps_per_epoch"];
 type Schedule = (InstanceId, Vec<Arc<str>>);
 
 impl Checker<'_> {
-    /// The updates of all trained parameters, the schedule, and the optimizer in words.
-    pub(super) fn updates(
-        &mut self,
-        plan: &Plan,
-        e: &tree::Expr,
-        objective: &Objective,
-        frozen: &[Arc<str>],
-        scalars: &mut Vec<(Arc<str>, f64)>,
-    ) -> Option<(Vec<Update>, Option<Schedule>, Arc<str>)> {
-        let (callee, args): (&tree::Expr, &[tree::Arg]) = match &e.kind {
+    /// The optimizer that a recipe names, and its arguments.
+    pub(super) fn optimizer_named<'t>(&mut self, e: &'t tree::Expr) -> Option<(DefId, &'t [tree::Arg])> {
+        let (callee, args): (&'t tree::Expr, &'t [tree::Arg]) = match &e.kind {
             ExprKind::Call { callee, args } => (callee, args),
             _ => (e, &[]),
         };
@@ -51,6 +44,21 @@ impl Checker<'_> {
             self.report(d.note(format!("known here: {}", known.join(", "))));
             return None;
         }
+        Some((def, args))
+    }
+
+    /// The updates of all trained parameters, the schedule, and the optimizer in words.
+    pub(super) fn updates(
+        &mut self,
+        plan: &Plan,
+        e: &tree::Expr,
+        objective: &Objective,
+        frozen: &[Arc<str>],
+        scalars: &mut Vec<(Arc<str>, f64)>,
+    ) -> Option<(Vec<Update>, Option<Schedule>, Arc<str>)> {
+        let (def, args) = self.optimizer_named(e)?;
+        let f = self.scope.def(def).tree.clone();
+        let name = &f.name.name;
         if f.params.len() < 2 || f.params[..2].iter().any(|p| p.ty.is_some()) {
             let d = Diagnostic::error("E0510", format!("the optimizer `{name}` begins with the parameter and its gradient"), f.name.span, "here");
             self.report(d.note(format!("declare it `optimizer {name}(p, g, lr: scalar = 0.1)`")));

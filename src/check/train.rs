@@ -144,7 +144,11 @@ impl Checker<'_> {
             scalars.push((setting.into(), x));
             clip = Some(make(setting.into()));
         }
-        let objective = objective?;
+        let Some(objective) = objective else {
+            // A wrong loss does not hide a wrong optimizer.
+            plan.get("optimizer").and_then(|e| self.optimizer_named(e));
+            return None;
+        };
         let data_name = self.data[objective.data].name.clone();
         if let (Some(n), Some(max)) = (batch, self.program.dims.iter().find(|d| d.name == objective.batch_dim).and_then(|d| d.max))
             && n > max

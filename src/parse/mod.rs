@@ -1,6 +1,6 @@
 //! From text to tree. The only folder that names pest.
 //!
-//! In: a text. Out: its tree, and a diagnostic for every item that is missing in it. [`layout`] cuts the text into items, each is parsed
+//! In: a text. Out: its tree, and a diagnostic for every item that is missing in it. `layout` cuts the text into items, each is parsed
 //! by itself, so that all mistakes of a file are reported in one run. Total on any text: depth is bounded before the grammar sees it.
 
 mod build;
