@@ -3,6 +3,7 @@
 mod cli;
 mod gradients;
 mod library;
+mod models;
 mod refused;
 mod steps;
 mod support;
