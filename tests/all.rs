@@ -3,6 +3,7 @@
 mod cli;
 mod gradients;
 mod library;
+mod metrics;
 mod models;
 mod refused;
 mod steps;
