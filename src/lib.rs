@@ -30,7 +30,7 @@
 //! # Invariants, and the tests that hold them
 //! | invariant | held by |
 //! |---|---|
-//! | a pass keeps every bit | `passes::tests`, on random programs |
+//! | a pass keeps every bit | `passes_keep_every_bit` in `src/passes/mod.rs`, on random programs |
 //! | fused, lowered and planned = the graph's evaluator | `plan::tests`, on random programs |
 //! | machine code = interpreted kernels, at every code level | `emit::tests`, and every test that runs a program (`tests/support`) |
 //! | every library function: example accepted, interpreted = compiled, derivatives = differences, wrong shapes refused | `tests/library.rs` |
