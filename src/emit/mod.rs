@@ -4,7 +4,7 @@
 //! `k` is the function `k.v3` or `k.v4`, one a level:
 //!
 //! ```text
-//! extern "C" fn(args: *const *mut u8, sizes: *const i64, lo: i64, hi: i64) -> i64
+//! extern "C" fn(args: *const *mut u8, sizes: *const i64, lo: i64, hi: i64, scratch: *mut u8) -> i64
 //! ```
 //!
 //! It runs the outer points lo..hi; 0, or the number (from 1) of a checked access that was out of bounds. The bits it writes are those of
@@ -29,6 +29,7 @@ use inkwell::context::Context;
 use inkwell::module::Module;
 use inkwell::passes::PassBuilderOptions;
 use inkwell::targets::{FileType, TargetTriple};
+use nnc_runtime::manifest::Kernel as Declaration;
 use rayon::prelude::*;
 use std::cell::{Cell, RefCell};
 
@@ -68,22 +69,27 @@ const PER_MODULE: usize = 4;
 /// What runs before code generation; vectors are made here, not found there.
 const PASSES: &str = "function(mem2reg,simplifycfg,early-cse,instcombine<no-verify-fixpoint>,loop-mssa(licm),simplifycfg)";
 
+/// What the runtime must know to call the kernel.
+pub fn declare(symbol: &str, _: &Kernel) -> Declaration {
+    Declaration { symbol: symbol.into(), scratch: 0 }
+}
+
 /// Objects that hold every kernel under its name at every level.
 ///
 /// # Errors
 /// A kernel that is not well formed, or an LLVM that lacks something.
-pub fn compile(kernels: &[Kernel], names: &[String], levels: &[Level]) -> Result<Vec<Vec<u8>>, String> {
+pub fn compile(kernels: &[Kernel], names: &[Declaration], levels: &[Level]) -> Result<Vec<Vec<u8>>, String> {
     target::check()?;
     if kernels.len() != names.len() {
         return Err(format!("{} kernels have {} names", kernels.len(), names.len()));
     }
-    let parts: Vec<(&[Kernel], &[String])> = kernels.chunks(PER_MODULE).zip(names.chunks(PER_MODULE)).collect();
+    let parts: Vec<(&[Kernel], &[Declaration])> = kernels.chunks(PER_MODULE).zip(names.chunks(PER_MODULE)).collect();
     let objects = parts.par_iter().map(|(kernels, names)| {
         let context = Context::create();
         let mut module = module(&context)?;
         for (kernel, name) in kernels.iter().zip(*names) {
             for level in levels {
-                module = function(&context, module, kernel, name, *level)?;
+                module = function(&context, module, kernel, &name.symbol, *level)?;
             }
         }
         finish(&module, |machine| {
@@ -129,7 +135,7 @@ fn module(context: &Context) -> Result<Module<'_>, String> {
 /// The module with the kernel's function added.
 fn function<'c>(context: &'c Context, module: Module<'c>, kernel: &Kernel, name: &str, level: Level) -> Result<Module<'c>, String> {
     let (pointer, int) = (context.ptr_type(AddressSpace::default()), context.i64_type());
-    let ty = int.fn_type(&[pointer.into(), pointer.into(), int.into(), int.into()], false);
+    let ty = int.fn_type(&[pointer.into(), pointer.into(), int.into(), int.into(), pointer.into()], false);
     let function = module.add_function(&format!("{name}.{}", level.name()), ty, None);
     target::attributes(context, function, level);
     let entry = context.append_basic_block(function, "entry");
@@ -137,7 +143,7 @@ fn function<'c>(context: &'c Context, module: Module<'c>, kernel: &Kernel, name:
     let start = context.append_basic_block(function, "start");
     let code = Code { context, module, builder: context.create_builder(), function, entry };
     code.builder.position_at_end(prologue);
-    let parameter = |n| function.get_nth_param(n).expect("the function has four parameters");
+    let parameter = |n| function.get_nth_param(n).expect("the function has five parameters");
     let (args, sizes) = (parameter(0).into_pointer_value(), parameter(1).into_pointer_value());
     // Addresses are as wide as integers: both tables are read in steps of 8 bytes.
     let params = (0..kernel.params.len()).map(|i| {

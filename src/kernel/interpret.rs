@@ -29,7 +29,7 @@ impl Interpreter {
 }
 
 impl Kernels for Interpreter {
-    unsafe fn run(&self, kernel: u32, args: &[*mut u8], sizes: &[i64], lo: i64, hi: i64) -> i64 {
+    unsafe fn run(&self, kernel: u32, args: &[*mut u8], sizes: &[i64], lo: i64, hi: i64, _: *mut u8) -> i64 {
         let kernel = at_sizes(&self.kernels[kernel as usize], sizes);
         let shapes = kernel.params.iter().map(|p| numbers(&p.shape)).collect();
         let outer = numbers(&kernel.outer);
