@@ -107,7 +107,7 @@ pub fn manifest(program: &Program, lowered: &Lowered, sources: &Sources) -> Mani
         source: sources.get(FileId(0)).name.to_string(),
         dims: program.dims.iter().map(|d| DimDecl { name: d.name.clone(), min: d.min, max: d.max }).collect(),
         tensors: build::tensors(program),
-        kernels: lowered.kernels.iter().enumerate().map(|(i, k)| format!("k{i}_{}", k.name)).collect(),
+        kernels: lowered.kernels.iter().enumerate().map(|(i, k)| emit::declare(&format!("k{i}_{}", k.name), k)).collect(),
         entries: lowered.entries.clone(),
         data: program.data.clone(),
         recipes: program.recipes.iter().map(|r| r.settings.clone()).collect(),
