@@ -327,7 +327,7 @@ impl<'c> Writer<'_, 'c> {
             // Safety: an address computation; k is below 16.
             unsafe { ok(code.builder.build_gep(ty, bank, &[k], "")) }
         };
-        let neutral = code.constant(neutral(stage.fold, elem), scope.lanes());
+        let neutral = code.constant(stage.fold.neutral(elem), scope.lanes());
         for lane in 0..16 {
             code.set(slot(code.int(lane)), neutral);
         }
@@ -335,12 +335,12 @@ impl<'c> Writer<'_, 'c> {
             let value = self.values(stage, scope)?[0];
             let at = slot(code.binary(Op::And, k.into(), code.int(15).into()).into_int_value());
             let old = code.get(ty, at);
-            code.set(at, self.kept(mask, self.op(join(stage.fold), &[old, value]), old));
+            code.set(at, self.kept(mask, self.op(stage.fold.join(), &[old, value]), old));
             Ok(())
         })?;
         let mut lanes: Vec<V<'c>> = (0..16).map(|lane| code.get(ty, slot(code.int(lane)))).collect();
         for half in [8, 4, 2, 1] {
-            lanes = (0..half).map(|l| self.op(join(stage.fold), &[lanes[l], lanes[l + half]])).collect();
+            lanes = (0..half).map(|l| self.op(stage.fold.join(), &[lanes[l], lanes[l + half]])).collect();
         }
         Ok(lanes[0])
     }
@@ -350,17 +350,17 @@ impl<'c> Writer<'_, 'c> {
         let code = &self.code;
         let ty: BasicTypeEnum<'c> = code.ty(elem.into(), 16);
         let bank = code.variable(ty);
-        code.set(bank, code.constant(neutral(stage.fold, elem), 16));
+        code.set(bank, code.constant(stage.fold.neutral(elem), 16));
         self.reductions(stage, Mode::Reds, scope, &|scope, _, mask| {
             let value = code.splat(self.values(stage, scope)?[0], 16);
             let old = code.get(ty, bank);
-            code.set(bank, self.kept(mask, self.op(join(stage.fold), &[old, value]), old));
+            code.set(bank, self.kept(mask, self.op(stage.fold.join(), &[old, value]), old));
             Ok(())
         })?;
         let mut all = code.get(ty, bank);
         for half in [8, 4, 2, 1] {
             if let BasicValueEnum::VectorValue(v) = all {
-                all = self.op(join(stage.fold), &[code.slice(v, 0, half), code.slice(v, half, half)]);
+                all = self.op(stage.fold.join(), &[code.slice(v, 0, half), code.slice(v, half, half)]);
             }
         }
         Ok(all)
@@ -372,7 +372,7 @@ impl<'c> Writer<'_, 'c> {
         let lanes = scope.lanes();
         let (ty, at_ty, any_ty) = (code.ty(elem.into(), lanes), code.ty(Elem::I64, lanes), code.ty(Elem::Bool, lanes));
         let (best, at, any) = (code.variable(ty), code.variable(at_ty), code.variable(any_ty));
-        code.set(best, code.constant(neutral(stage.fold, elem), lanes));
+        code.set(best, code.constant(stage.fold.neutral(elem), lanes));
         code.set(at, at_ty.const_zero());
         code.set(any, any_ty.const_zero());
         self.reductions(stage, Mode::Scalar, scope, &|scope, k, mask| {
@@ -394,30 +394,5 @@ impl<'c> Writer<'_, 'c> {
         })?;
         debug_assert_eq!(dtype(code.get(ty, best)), elem);
         Ok(vec![code.get(ty, best), code.get(at_ty, at)])
-    }
-}
-
-/// The operation that joins two values of a fold in lanes.
-fn join(fold: Fold) -> ScalarOp {
-    match fold {
-        Fold::Prod => ScalarOp::Mul,
-        Fold::Max => ScalarOp::Max,
-        Fold::Min => ScalarOp::Min,
-        Fold::None | Fold::Sum | Fold::Dot | Fold::ArgMax | Fold::ArgMin => ScalarOp::Add,
-    }
-}
-
-/// What a fold starts from.
-fn neutral(fold: Fold, dtype: DType) -> Scalar {
-    let extreme = |float: f64, int: i64, bool: bool| match dtype {
-        DType::F32 | DType::F64 => Scalar::float(dtype, float),
-        DType::I64 => Scalar::i64(int),
-        DType::Bool => Scalar::bool(bool),
-    };
-    match fold {
-        Fold::None | Fold::Sum | Fold::Dot => Scalar::float(dtype, 0.0),
-        Fold::Prod => Scalar::float(dtype, 1.0),
-        Fold::Max | Fold::ArgMax => extreme(f64::NEG_INFINITY, i64::MIN, false),
-        Fold::Min | Fold::ArgMin => extreme(f64::INFINITY, i64::MAX, true),
     }
 }

@@ -255,12 +255,12 @@ impl Accumulator {
             Accumulator::One(slot) => *slot = Some(value),
             Accumulator::Lanes(fold, lanes) => {
                 let lane = &mut lanes[(k % 16) as usize];
-                let before = lane.unwrap_or_else(|| neutral(*fold, value.dtype()));
-                *lane = Some(math::apply(join(*fold), &[before, value]));
+                let before = lane.unwrap_or_else(|| fold.neutral(value.dtype()));
+                *lane = Some(math::apply(fold.join(), &[before, value]));
             }
             Accumulator::Dot { sum, leaf, chain } => {
                 close(sum, leaf, chain, k / LEAF, value.dtype());
-                let before = chain.unwrap_or_else(|| neutral(Fold::Dot, value.dtype()));
+                let before = chain.unwrap_or_else(|| Fold::Dot.neutral(value.dtype()));
                 *chain = Some(math::apply(ScalarOp::Fma, &[values[0], values[1], before]));
             }
             Accumulator::Best(fold, best) => {
@@ -278,14 +278,14 @@ impl Accumulator {
 
     /// The fold's results over a box of `count` points.
     fn finish(self, count: i64, dtype: DType) -> Vec<Scalar> {
-        let zero = neutral(Fold::Sum, dtype);
+        let zero = Fold::Sum.neutral(dtype);
         match self {
             Accumulator::One(value) => vec![value.unwrap_or(zero)],
             Accumulator::Lanes(fold, lanes) => {
-                let mut lanes = lanes.map(|l| l.unwrap_or_else(|| neutral(fold, dtype)));
+                let mut lanes = lanes.map(|l| l.unwrap_or_else(|| fold.neutral(dtype)));
                 for half in [8, 4, 2, 1] {
                     for l in 0..half {
-                        lanes[l] = math::apply(join(fold), &[lanes[l], lanes[l + half]]);
+                        lanes[l] = math::apply(fold.join(), &[lanes[l], lanes[l + half]]);
                     }
                 }
                 vec![lanes[0]]
@@ -296,7 +296,7 @@ impl Accumulator {
                 vec![sum.map_or(last, |sum| math::apply(ScalarOp::Add, &[sum, last]))]
             }
             Accumulator::Best(fold, best) => {
-                let (value, k) = best.unwrap_or((neutral(fold, dtype), 0));
+                let (value, k) = best.unwrap_or((fold.neutral(dtype), 0));
                 vec![value, Scalar::i64(k)]
             }
         }
@@ -306,32 +306,8 @@ impl Accumulator {
 /// Adds the open leaf and leaves without points to the sum until leaf `to` is open.
 fn close(sum: &mut Option<Scalar>, leaf: &mut i64, chain: &mut Option<Scalar>, to: i64, dtype: DType) {
     while *leaf < to {
-        let value = chain.take().unwrap_or_else(|| neutral(Fold::Dot, dtype));
+        let value = chain.take().unwrap_or_else(|| Fold::Dot.neutral(dtype));
         *sum = Some(sum.map_or(value, |sum| math::apply(ScalarOp::Add, &[sum, value])));
         *leaf += 1;
-    }
-}
-
-fn join(fold: Fold) -> ScalarOp {
-    match fold {
-        Fold::Prod => ScalarOp::Mul,
-        Fold::Max => ScalarOp::Max,
-        Fold::Min => ScalarOp::Min,
-        Fold::None | Fold::Sum | Fold::Dot | Fold::ArgMax | Fold::ArgMin => ScalarOp::Add,
-    }
-}
-
-/// The value that a fold starts from.
-pub fn neutral(fold: Fold, dtype: DType) -> Scalar {
-    let extreme = |float: f64, int: i64, bool: bool| match dtype {
-        DType::F32 | DType::F64 => Scalar::float(dtype, float),
-        DType::I64 => Scalar::i64(int),
-        DType::Bool => Scalar::bool(bool),
-    };
-    match fold {
-        Fold::None | Fold::Sum | Fold::Dot => Scalar::float(dtype, 0.0),
-        Fold::Prod => Scalar::float(dtype, 1.0),
-        Fold::Max | Fold::ArgMax => extreme(f64::NEG_INFINITY, i64::MIN, false),
-        Fold::Min | Fold::ArgMin => extreme(f64::INFINITY, i64::MAX, true),
     }
 }
