@@ -12,4 +12,5 @@ mod support;
 mod textbook;
 mod texts;
 mod tidy;
+mod timing;
 mod training;
