@@ -34,6 +34,7 @@
 //! | fused, lowered and planned = the graph's evaluator | `plan::tests`, on random programs |
 //! | machine code = interpreted kernels, at every code level | `emit::tests`, and every test that runs a program (`tests/support`) |
 //! | every library function: example accepted, interpreted = compiled, derivatives = differences, wrong shapes refused | `tests/library.rs` |
+//! | every library function, optimizer, schedule, initial value = PyTorch's | `tests/golden.rs`, on `tests/golden/values.json` |
 //! | graph and kernels print and parse back | `ir`'s and `plan`'s tests |
 //! | pest, petgraph, inkwell and annotate-snippets are each named in one place; the core does no I/O; file sizes; no hash order | `tests/tidy.rs` |
 //! | user mistakes are diagnostics with these words | `tests/refused.rs`, `models/refused` |
