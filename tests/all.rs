@@ -1,7 +1,9 @@
 //! One binary for all integration tests.
 
 mod cli;
+mod golden;
 mod gradients;
+mod launches;
 mod library;
 mod metrics;
 mod models;

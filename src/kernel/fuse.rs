@@ -7,7 +7,7 @@
 //! First a nest joins what computes its operands; then groups over the same box become one where one reads the other, both read the same tensor,
 //! or both are scalars. A contraction stays first in its group and takes nothing but maps of its own box: what follows it on its tile.
 
-use crate::ir::{Affine, Expr, Fold, Function, Index, Nest, NodeId, Op, Size, Value};
+use crate::ir::{Affine, Expr, Fold, Function, Index, Nest, NodeId, Op, Size};
 use std::collections::BTreeSet;
 use std::fmt;
 

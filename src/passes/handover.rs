@@ -176,3 +176,47 @@ fn arguments(sites: &[(&Function, &Node)]) -> BTreeMap<usize, Given> {
     }
     given
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ir::{parse, print, verify};
+    use crate::passes::drop_dead;
+
+    /// A pair of functions that hands over two halves hands over the whole.
+    #[test]
+    fn halves_are_handed_over_as_one() {
+        let text = "dim B >= 1
+fn @forward(x: f64[B, 4]) {
+  %y[b, i]: f64[B, 4] = tanh(%x[b, i])
+  %l[b, i]: f64[B, 2] = %y[b, i]
+  %r[b, i]: f64[B, 2] = %y[b, i + 2]
+  return %l, %r
+}
+
+fn @backward(l: f64[B, 2], r: f64[B, 2], again: f64[B, 2]) {
+  %s[b, i]: f64[B, 2] = %l[b, i] * %r[b, i] + %again[b, i]
+  return %s
+}
+
+fn @f(x: f64[B, 4]) {
+  %a: f64[B, 2], f64[B, 2] = @forward(%x)
+  %b: f64[B, 2] = @backward(%a, %a#1, %a#1)
+  return %b
+}
+
+entry infer:f = @f(data x) -> (result y)
+";
+        let module = parse::module(text).unwrap();
+        let mut new = module;
+        for _ in 0..2 {
+            new = drop_dead::run(&run(&new));
+            verify::verify(&new).unwrap_or_else(|e| panic!("{}\n{}", e.join("\n"), print::module(&new)));
+        }
+        let sizes = |name: &str| {
+            let f = new.function(new.find(name).unwrap());
+            (f.inputs.len(), f.results.len())
+        };
+        assert_eq!((sizes("forward"), sizes("backward")), ((1, 1), (1, 1)), "{}", print::module(&new));
+    }
+}

@@ -31,7 +31,7 @@ pub fn elements(shape: &[Size]) -> Size {
 /// Whether parts of these shapes are at least as much as the whole.
 pub fn make_up(parts: impl Iterator<Item = Size>, whole: &[Size]) -> bool {
     let sum = parts.fold(Size::default(), |sum, part| sum.checked_add(&part).unwrap_or_default());
-    (&sum - &elements(whole)).as_const().is_some_and(|n| n >= 0)
+    (&sum - &elements(whole)).terms().iter().all(|(_, n)| *n >= 0)
 }
 
 /// Results that are parts of one value, and results that are carries.
