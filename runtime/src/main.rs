@@ -16,8 +16,7 @@ fn run(args: &[String]) -> Result<()> {
     let path = Path::new(file);
     let artifact = Artifact::read(path)?;
     let kernels = loader::load_artifact(&artifact)?;
-    let folder = path.parent().unwrap_or(Path::new("")).to_path_buf();
-    commands::run(&Program { manifest: &artifact.manifest, kernels: &kernels, folder, artifact: Some(&artifact) }, &command)
+    commands::run(&Program { manifest: &artifact.manifest, kernels: &kernels, folder: artifact.folder(path), artifact: Some(&artifact) }, &command)
 }
 
 fn main() -> ExitCode {
