@@ -101,6 +101,8 @@ pub fn compile(program: &Program, sources: &Sources, levels: &[Level]) -> Result
 
 /// The manifest of a lowered program. Kernels are called `k0`, `k1`, ... with what they compute behind it.
 pub fn manifest(program: &Program, lowered: &Lowered, sources: &Sources) -> Manifest {
+    let flops = ir::work::flops(&lowered.module);
+    let of = |e: &ir::Entry| Some((e.name.clone(), flops[e.function.0 as usize].clone()?));
     Manifest {
         version: nnc_runtime::manifest::VERSION,
         compiler: env!("CARGO_PKG_VERSION").into(),
@@ -108,8 +110,9 @@ pub fn manifest(program: &Program, lowered: &Lowered, sources: &Sources) -> Mani
         folder: String::new(),
         dims: program.dims.iter().map(|d| DimDecl { name: d.name.clone(), min: d.min, max: d.max }).collect(),
         tensors: build::tensors(program),
-        kernels: lowered.kernels.iter().enumerate().map(|(i, k)| format!("k{i}_{}", k.name)).collect(),
+        kernels: lowered.kernels.iter().enumerate().map(|(i, k)| emit::declare(&format!("k{i}_{}", k.name), k)).collect(),
         entries: lowered.entries.clone(),
+        flops: lowered.module.entries.iter().filter_map(of).collect(),
         data: program.data.clone(),
         recipes: program.recipes.iter().map(|r| r.settings.clone()).collect(),
     }

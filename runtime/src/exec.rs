@@ -18,8 +18,9 @@ pub trait Kernels: Sync {
     /// Runs tasks `lo..hi` of kernel number `kernel`: 0, or the number (from 1) of a checked access that was out of bounds in the first task that failed.
     ///
     /// # Safety
-    /// `args` point at buffers of the sizes that the kernel's parameters have at `sizes`.
-    unsafe fn run(&self, kernel: u32, args: &[*mut u8], sizes: &[i64], lo: i64, hi: i64) -> i64;
+    /// `args` point at buffers of the sizes that the kernel's parameters have at `sizes`, `scratch` at as many bytes as the kernel asks for
+    /// ([`crate::manifest::Kernel::scratch`]), which nobody else uses meanwhile.
+    unsafe fn run(&self, kernel: u32, args: &[*mut u8], sizes: &[i64], lo: i64, hi: i64, scratch: *mut u8) -> i64;
 }
 
 /// Launches cheaper than this (in units of [`crate::manifest::Launch::cost`]) stay on one thread.
@@ -94,6 +95,9 @@ pub struct Prepared {
     results: Vec<Port<Sink>>,
     arena: Aligned,
     given: Aligned,
+    /// As many bytes a thread as the hungriest kernel asks for.
+    scratch: Aligned,
+    scratch_each: usize,
     /// For results that are other stored tensors unchanged: copied here before any is overwritten.
     aside: Vec<(usize, Aligned)>,
 }
@@ -180,6 +184,8 @@ impl Prepared {
                 }
             }
         }
+        let scratch_each = scratch(manifest, entry);
+        let Some(scratch_bytes) = scratch_each.checked_mul(threads.max(1)) else { return broken(entry) };
         let mut made = Prepared {
             name: entry.name.clone(),
             ops: vec![],
@@ -191,6 +197,8 @@ impl Prepared {
             results: vec![],
             arena,
             given,
+            scratch: Aligned::zeroed(scratch_bytes)?,
+            scratch_each,
             aside: vec![],
         };
         let resolve = Resolve { manifest, entry, dims, at: &at, bytes: &bytes, threads };
@@ -284,8 +292,10 @@ impl Prepared {
             match &self.ops[k] {
                 Op::Launch { kernel, args, sizes, tasks, parts, line } => {
                     let (args, sizes) = (Args(&self.args[args.clone()]), &self.sizes[sizes.clone()]);
+                    let scratch = Scratch { start: self.scratch.as_ptr(), each: self.scratch_each };
                     // SAFETY: the plan's buffers have the sizes of the kernel's parameters (checked by the compiler), all of them lie in memory that lives now.
-                    let code = pool.run(*tasks, *parts, &|lo, hi| unsafe { kernels.run(*kernel, args.get(), sizes, lo, hi) });
+                    // There are at most as many parts as threads, and each has scratch of its own.
+                    let code = pool.run(*tasks, *parts, &|part, lo, hi| unsafe { kernels.run(*kernel, args.get(), sizes, lo, hi, scratch.of(part)) });
                     if code != 0 {
                         return wrong!("an index is out of bounds at {}", self.line(*line));
                     }
@@ -329,6 +339,31 @@ impl<'a> Args<'a> {
     fn get(&self) -> &'a [*mut u8] {
         self.0
     }
+}
+
+/// `each` bytes a thread.
+#[derive(Clone, Copy)]
+struct Scratch {
+    start: *mut u8,
+    each: usize,
+}
+
+// SAFETY: every part of a launch uses bytes of its own.
+unsafe impl Sync for Scratch {}
+
+impl Scratch {
+    fn of(&self, part: usize) -> *mut u8 {
+        self.start.wrapping_add(part * self.each)
+    }
+}
+
+/// Bytes of scratch that a thread needs for the entry's kernels.
+fn scratch(manifest: &Manifest, entry: &Entry) -> usize {
+    let kernels = entry.plan.steps.iter().filter_map(|s| match s {
+        Step::Launch(launch) => manifest.kernels.get(launch.kernel as usize),
+        Step::Loop { .. } | Step::Copy { .. } | Step::Check { .. } => None,
+    });
+    align(kernels.map(|k| k.scratch as usize).max().unwrap_or(0))
 }
 
 /// What resolving a step looks at.

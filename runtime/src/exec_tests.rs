@@ -1,7 +1,7 @@
 //! Hand-written plans over kernels that are Rust closures.
 
 use super::*;
-use crate::manifest::{Buffer, DimDecl, Launch, Plan, Role, TensorDecl};
+use crate::manifest::{Buffer, DimDecl, Kernel, Launch, Plan, Role, TensorDecl};
 use std::cell::Cell;
 
 /// Counts this thread's allocations.
@@ -31,7 +31,7 @@ static COUNTING: Counting = Counting;
 struct Fake;
 
 impl Kernels for Fake {
-    unsafe fn run(&self, kernel: u32, args: &[*mut u8], sizes: &[i64], lo: i64, hi: i64) -> i64 {
+    unsafe fn run(&self, kernel: u32, args: &[*mut u8], sizes: &[i64], lo: i64, hi: i64, _: *mut u8) -> i64 {
         for i in lo as usize..hi as usize {
             // SAFETY: the plans below pass buffers of these types and sizes.
             unsafe {
@@ -60,7 +60,7 @@ fn program(inputs: Vec<(Source, BufferId)>, results: Vec<(Sink, BufferId)>, buff
     Manifest {
         dims: vec![DimDecl { name: "B".into(), min: 1, max: Some(64) }],
         tensors: vec![TensorDecl { path: "M.w".into(), dtype: DType::F32, shape: vec![], role: Role::Parameter }],
-        kernels: vec!["add".into(), "gather".into(), "log".into()],
+        kernels: ["add", "gather", "log"].map(|k| Kernel { symbol: k.into(), scratch: 0 }).into(),
         entries: vec![Entry { name: "train:fit".into(), inputs, results, plan }],
         ..Manifest::default()
     }

@@ -1,19 +1,20 @@
 //! Machine code from memory to callable: a loader for the objects that the compiler emits.
 //!
-//! In: x86-64 ELF relocatable objects without undefined symbols, and the kernels' symbols. Out: their functions for the best level that this CPU
+//! In: x86-64 ELF relocatable objects that need nothing but each other's functions, and the kernels' symbols. Out: their functions for the best level that this CPU
 //! has. Code and constants of all objects lie in one mapping, never writable and executable at once; sections for debuggers and unwinders are
 //! left out. What the objects say about themselves is checked: a damaged one gives an error here, though not one that was made to do harm.
 
 use crate::error::{Result, RunError, wrong};
 use crate::exec::Kernels;
+use crate::manifest::Kernel;
 use std::collections::BTreeMap;
 
-/// `args, sizes, lo, hi` to 0 or the number of a failed check.
-type Kernel = unsafe extern "C" fn(*const *mut u8, *const i64, i64, i64) -> i64;
+/// `args, sizes, lo, hi, scratch` to 0 or the number of a failed check.
+type Function = unsafe extern "C" fn(*const *mut u8, *const i64, i64, i64, *mut u8) -> i64;
 
 /// Loaded kernels.
 pub struct Loader {
-    kernels: Vec<Kernel>,
+    kernels: Vec<Function>,
     level: &'static str,
     /// Holds the code.
     _mapping: Mapping,
@@ -82,22 +83,24 @@ impl Loader {
     ///
     /// # Errors
     /// An object that is not as expected, a kernel without code for the level, no memory.
-    pub fn new<'a>(objects: impl IntoIterator<Item = &'a [u8]>, kernels: &[String], level: &'static str) -> Result<Loader> {
+    pub fn new<'a>(objects: impl IntoIterator<Item = &'a [u8]>, kernels: &[Kernel], level: &'static str) -> Result<Loader> {
         let objects: Vec<Object> = objects.into_iter().map(Object::parse).collect::<Option<_>>().ok_or_else(damaged)?;
         let (places, code, size) = place(&objects).ok_or_else(damaged)?;
         let mut mapping = Mapping::new(size)?;
-        let mut functions = BTreeMap::new();
+        let mut functions = Functions::new();
         let base = mapping.start as u64;
         for (object, places) in objects.iter().zip(&places) {
-            object.load(places, base, mapping.bytes())?;
             object.functions(places, code, &mut functions).ok_or_else(damaged)?;
         }
+        for (object, places) in objects.iter().zip(&places) {
+            object.load(places, base, &functions, mapping.bytes())?;
+        }
         mapping.protect(code)?;
-        let find = |name: &String| {
-            let symbol = format!("{name}.{level}");
+        let find = |kernel: &Kernel| {
+            let symbol = format!("{}.{level}", kernel.symbol);
             let Some(offset) = functions.get(symbol.as_bytes()) else { return wrong!("the program holds no code for kernel {symbol}") };
             // Safety: a function's start inside the mapping's executable part; the compiler gave it this type.
-            Ok(unsafe { std::mem::transmute::<*const u8, Kernel>(mapping.start.add(*offset)) })
+            Ok(unsafe { std::mem::transmute::<*const u8, Function>(mapping.start.add(*offset)) })
         };
         let kernels = kernels.iter().map(find).collect::<Result<_>>()?;
         Ok(Loader { kernels, level, _mapping: mapping })
@@ -110,15 +113,18 @@ impl Loader {
 }
 
 impl Kernels for Loader {
-    unsafe fn run(&self, kernel: u32, args: &[*mut u8], sizes: &[i64], lo: i64, hi: i64) -> i64 {
+    unsafe fn run(&self, kernel: u32, args: &[*mut u8], sizes: &[i64], lo: i64, hi: i64, scratch: *mut u8) -> i64 {
         // Safety: the caller's, about the arguments; the function stays mapped as long as `self`.
-        unsafe { self.kernels[kernel as usize](args.as_ptr(), sizes.as_ptr(), lo, hi) }
+        unsafe { self.kernels[kernel as usize](args.as_ptr(), sizes.as_ptr(), lo, hi, scratch) }
     }
 }
 
 fn damaged() -> RunError {
     RunError::Wrong("the program's machine code is damaged".into())
 }
+
+/// Names and offsets from the mapping's start.
+type Functions = BTreeMap<Vec<u8>, usize>;
 
 struct Section<'a> {
     kind: u32,
@@ -218,8 +224,8 @@ impl<'a> Object<'a> {
         Some(Object { sections, symbols })
     }
 
-    /// Copies the sections to their places and fills in addresses; `base` is where the memory will run.
-    fn load(&self, places: &[usize], base: u64, memory: &mut [u8]) -> Result<()> {
+    /// Copies the sections to their places and fills in addresses; `base` is where the memory will run, `functions` what all objects hold.
+    fn load(&self, places: &[usize], base: u64, functions: &Functions, memory: &mut [u8]) -> Result<()> {
         for (section, place) in self.sections.iter().zip(places).filter(|(s, _)| s.kept) {
             memory[*place..*place + section.bytes.len()].copy_from_slice(section.bytes);
         }
@@ -229,24 +235,29 @@ impl<'a> Object<'a> {
                 continue;
             }
             for entry in table.bytes.chunks(24) {
-                self.relocate(entry, target.bytes.len(), places[table.info], places, base, memory)?;
+                let (at, value, width) = self.relocation(entry, target.bytes.len(), places[table.info], places, base, functions)?;
+                memory[at..at + width].copy_from_slice(&value.to_le_bytes()[..width]);
             }
         }
         Ok(())
     }
 
-    fn relocate(&self, entry: &[u8], size: usize, start: usize, places: &[usize], base: u64, memory: &mut [u8]) -> Result<()> {
+    /// Where in memory which bytes of an address go, for an entry of the table of a section of `size` bytes that lies at `start`.
+    fn relocation(&self, entry: &[u8], size: usize, start: usize, places: &[usize], base: u64, functions: &Functions) -> Result<(usize, u64, usize)> {
         let parts = || Some((usize::try_from(u64_at(entry, 0)?).ok()?, u64_at(entry, 8)?, u64_at(entry, 16)?));
         let (at, info, addend) = parts().ok_or_else(damaged)?;
         let symbol = self.symbols.get((info >> 32) as usize).ok_or_else(damaged)?;
-        let Some(section) = self.sections.get(symbol.section).filter(|s| symbol.section != 0 && s.kept) else {
-            return wrong!("the program's machine code needs {}, which it does not hold", String::from_utf8_lossy(symbol.name));
+        let offset = match self.sections.get(symbol.section).filter(|s| symbol.section != 0 && s.kept) {
+            // A little before or behind the section is fine (addends may point there), elsewhere is not.
+            Some(section) if symbol.value > section.bytes.len() as u64 => return Err(damaged()),
+            Some(_) => places[symbol.section] as u64 + symbol.value,
+            // A function of another object.
+            None => match functions.get(symbol.name).filter(|_| symbol.section == 0) {
+                Some(offset) => *offset as u64,
+                None => return wrong!("the program's machine code needs {}, which it does not hold", String::from_utf8_lossy(symbol.name)),
+            },
         };
-        // A little before or behind the section is fine (addends may point there), elsewhere is not.
-        if symbol.value > section.bytes.len() as u64 {
-            return Err(damaged());
-        }
-        let target = base.wrapping_add(places[symbol.section] as u64).wrapping_add(symbol.value).wrapping_add(addend);
+        let target = base.wrapping_add(offset).wrapping_add(addend);
         let here = base.wrapping_add((start + at.min(size)) as u64);
         let kind = info as u32;
         let (value, width) = match kind {
@@ -264,12 +275,11 @@ impl<'a> Object<'a> {
         if at.checked_add(width).is_none_or(|end| end > size) {
             return Err(damaged());
         }
-        memory[start + at..start + at + width].copy_from_slice(&value.to_le_bytes()[..width]);
-        Ok(())
+        Ok((start + at, value, width))
     }
 
     /// Adds the functions: name to offset. Those outside the executable part are refused.
-    fn functions(&self, places: &[usize], code: usize, into: &mut BTreeMap<Vec<u8>, usize>) -> Option<()> {
+    fn functions(&self, places: &[usize], code: usize, into: &mut Functions) -> Option<()> {
         for symbol in self.symbols.iter().filter(|s| s.function) {
             let section = self.sections.get(symbol.section).filter(|s| s.kept && s.flags & EXECUTE != 0)?;
             let value = usize::try_from(symbol.value).ok().filter(|v| *v < section.bytes.len())?;

@@ -5,10 +5,11 @@
 use crate::dtype::{DType, Scalar};
 use crate::size::Size;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Bumped whenever the meaning of any field changes; other versions are refused.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Everything about a compiled program but its machine code and its weights.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -26,14 +27,26 @@ pub struct Manifest {
     pub dims: Vec<DimDecl>,
     /// Stored tensors: parameters, states of layers, states of optimizers.
     pub tensors: Vec<TensorDecl>,
-    /// Symbols of kernels; launches count into this table. A code level `L` exports `<symbol>.<L>`.
-    pub kernels: Vec<String>,
+    /// Machine code; launches count into this table.
+    pub kernels: Vec<Kernel>,
     /// What can be run.
     pub entries: Vec<Entry>,
+    /// Operations of an entry's contractions, by its name: two for a multiply-add. For reports of speed.
+    #[serde(default)]
+    pub flops: BTreeMap<Arc<str>, Size>,
     /// Data sections.
     pub data: Vec<crate::recipe::Data>,
     /// Training recipes.
     pub recipes: Vec<crate::recipe::Recipe>,
+}
+
+/// A compiled kernel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kernel {
+    /// A code level `L` exports `<symbol>.<L>`.
+    pub symbol: String,
+    /// Bytes that every thread that runs it lends it for the time of a call, aligned to [`crate::memory::ALIGN`]; what is in them means nothing before or after.
+    pub scratch: u64,
 }
 
 /// A free dim and its bounds.

@@ -15,13 +15,14 @@ const SPIN: u32 = 4000;
 /// The code that stands for a panic inside a range.
 const PANICKED: i64 = i64::MIN;
 
-type Body<'a> = &'a (dyn Fn(i64, i64) -> i64 + Sync);
+/// The part's number (below the number of parts), and the range of its tasks.
+type Body<'a> = &'a (dyn Fn(usize, i64, i64) -> i64 + Sync);
 
 /// What all ranges of one call share.
 #[derive(Clone, Copy)]
 struct Job {
     /// Borrowed from the caller of [`Pool::run`], who waits until nobody uses it any more.
-    body: *const (dyn Fn(i64, i64) -> i64 + Sync),
+    body: *const (dyn Fn(usize, i64, i64) -> i64 + Sync),
     tasks: i64,
     parts: usize,
 }
@@ -80,11 +81,11 @@ impl Pool {
     pub fn run(&mut self, tasks: i64, parts: usize, body: Body) -> i64 {
         let parts = parts.min(self.threads()).min(tasks.max(1) as usize);
         if parts <= 1 {
-            return body(0, tasks);
+            return body(0, 0, tasks);
         }
         let shared = &self.shared;
         // SAFETY: this only forgets the lifetime of `body`. Nobody follows the pointer after `pending` is back at 0, which is awaited below.
-        let body: *const (dyn Fn(i64, i64) -> i64 + Sync) = unsafe { std::mem::transmute(body) };
+        let body: *const (dyn Fn(usize, i64, i64) -> i64 + Sync) = unsafe { std::mem::transmute(body) };
         let job = Job { body, tasks, parts };
         // SAFETY: `pending` is 0 and `&mut self` keeps other callers out, so that no worker reads `job`.
         unsafe { *shared.job.get() = Some(job) };
@@ -113,7 +114,7 @@ fn range(shared: &Shared, job: Job, me: usize) {
         let cut = |i: usize| (job.tasks as i128 * i as i128 / job.parts as i128) as i64;
         // SAFETY: the caller of `Pool::run` keeps the function alive until every worker has reported.
         let body = unsafe { &*job.body };
-        let code = catch_unwind(AssertUnwindSafe(|| body(cut(me), cut(me + 1)))).unwrap_or(PANICKED);
+        let code = catch_unwind(AssertUnwindSafe(|| body(me, cut(me), cut(me + 1)))).unwrap_or(PANICKED);
         shared.codes[me].store(code, SeqCst);
     }
 }
@@ -168,7 +169,8 @@ mod tests {
             let mut pool = Pool::new(threads);
             for tasks in [0, 1, 5, 1000] {
                 let hits: Vec<AtomicI64> = (0..tasks).map(|_| AtomicI64::new(0)).collect();
-                let code = pool.run(tasks, 7, &|lo, hi| {
+                let code = pool.run(tasks, 7, &|part, lo, hi| {
+                    assert!(part < threads);
                     (lo..hi).for_each(|i| _ = hits[i as usize].fetch_add(1, SeqCst));
                     (lo..hi).find(|&i| i == 700 || i == 900).unwrap_or(0)
                 });

@@ -3,7 +3,7 @@
 use super::*;
 use crate::dtype::DType;
 use crate::exec::Kernels;
-use crate::manifest::{Buffer, BufferId, DimDecl, Entry, Launch, Manifest, Plan, Role, Sink, Source, Step, Storage, TensorDecl};
+use crate::manifest::{Buffer, BufferId, DimDecl, Entry, Kernel, Launch, Manifest, Plan, Role, Sink, Source, Step, Storage, TensorDecl};
 use crate::recipe::{Column, Data, EarlyStop, Format, Header, Metric, Part, Table};
 use crate::report::Style;
 use crate::size::Size;
@@ -17,7 +17,7 @@ struct Fake {
 }
 
 impl Kernels for Fake {
-    unsafe fn run(&self, kernel: u32, args: &[*mut u8], sizes: &[i64], _: i64, _: i64) -> i64 {
+    unsafe fn run(&self, kernel: u32, args: &[*mut u8], sizes: &[i64], _: i64, _: i64, _: *mut u8) -> i64 {
         // SAFETY: the program below passes f64 and i64 buffers of these sizes.
         unsafe {
             let at = |k: usize, i: usize| *args[k].cast::<f64>().add(i);
@@ -104,7 +104,7 @@ fn manifest() -> Manifest {
         tensors: [("Line.w", Role::Parameter), ("fit/m/Line.w", Role::Optimizer)]
             .map(|(p, role)| TensorDecl { path: p.into(), dtype: f, shape: vec![], role })
             .into(),
-        kernels: (0..6).map(|k| k.to_string()).collect(),
+        kernels: (0..6).map(|k| Kernel { symbol: k.to_string(), scratch: 0 }).collect(),
         entries: vec![
             entry("init", 0, &[(Source::Key, DType::I64, &[])], std::slice::from_ref(&new_w)),
             entry("init:fit", 1, &[], std::slice::from_ref(&new_m)),

@@ -4,7 +4,7 @@
 //! `k` is the function `k.v3` or `k.v4`, one a level:
 //!
 //! ```text
-//! extern "C" fn(args: *const *mut u8, sizes: *const i64, lo: i64, hi: i64) -> i64
+//! extern "C" fn(args: *const *mut u8, sizes: *const i64, lo: i64, hi: i64, scratch: *mut u8) -> i64
 //! ```
 //!
 //! It runs the outer points lo..hi; 0, or the number (from 1) of a checked access that was out of bounds. The bits it writes are those of
@@ -14,14 +14,22 @@
 
 mod body;
 mod code;
+mod contract;
 mod lanes;
+mod linear;
+mod micro;
 mod modes;
+mod pack;
 mod stage;
 mod target;
 #[cfg(test)]
+mod contract_tests;
+#[cfg(test)]
 mod tests;
 
+use crate::ir::DType;
 use crate::kernel::Kernel;
+use crate::kernel::contract::recognise;
 use body::Writer;
 use code::{Code, Elem, ok};
 use inkwell::AddressSpace;
@@ -29,6 +37,7 @@ use inkwell::context::Context;
 use inkwell::module::Module;
 use inkwell::passes::PassBuilderOptions;
 use inkwell::targets::{FileType, TargetTriple};
+use nnc_runtime::manifest::Kernel as Declaration;
 use rayon::prelude::*;
 use std::cell::{Cell, RefCell};
 
@@ -68,30 +77,45 @@ const PER_MODULE: usize = 4;
 /// What runs before code generation; vectors are made here, not found there.
 const PASSES: &str = "function(mem2reg,simplifycfg,early-cse,instcombine<no-verify-fixpoint>,loop-mssa(licm),simplifycfg)";
 
+/// What the runtime must know to call the kernel.
+pub fn declare(symbol: &str, kernel: &Kernel) -> Declaration {
+    Declaration { symbol: symbol.into(), scratch: contract::scratch(kernel) as u64 }
+}
+
 /// Objects that hold every kernel under its name at every level.
 ///
 /// # Errors
 /// A kernel that is not well formed, or an LLVM that lacks something.
-pub fn compile(kernels: &[Kernel], names: &[String], levels: &[Level]) -> Result<Vec<Vec<u8>>, String> {
+pub fn compile(kernels: &[Kernel], names: &[Declaration], levels: &[Level]) -> Result<Vec<Vec<u8>>, String> {
     target::check()?;
     if kernels.len() != names.len() {
         return Err(format!("{} kernels have {} names", kernels.len(), names.len()));
     }
-    let parts: Vec<(&[Kernel], &[String])> = kernels.chunks(PER_MODULE).zip(names.chunks(PER_MODULE)).collect();
+    let parts: Vec<(&[Kernel], &[Declaration])> = kernels.chunks(PER_MODULE).zip(names.chunks(PER_MODULE)).collect();
     let objects = parts.par_iter().map(|(kernels, names)| {
         let context = Context::create();
         let mut module = module(&context)?;
         for (kernel, name) in kernels.iter().zip(*names) {
             for level in levels {
-                module = function(&context, module, kernel, name, *level)?;
+                module = function(&context, module, kernel, &name.symbol, *level)?;
             }
         }
-        finish(&module, |machine| {
-            let buffer = machine.write_to_memory_buffer(&module, FileType::Object).map_err(|e| e.to_string())?;
-            Ok(buffer.as_slice().to_vec())
-        })
+        object(&module)
     });
-    objects.collect()
+    let shared = [DType::F32, DType::F64].into_par_iter().filter(|t| kernels.iter().any(|k| recognise(k).is_some_and(|c| c.dtype == *t)));
+    let shared = shared.map(|t| {
+        let context = Context::create();
+        let empty = module(&context)?;
+        object(&levels.iter().fold(empty, |module, level| micro::define(&context, module, t, *level)))
+    });
+    objects.chain(shared).collect()
+}
+
+fn object(module: &Module) -> Result<Vec<u8>, String> {
+    finish(module, |machine| {
+        let buffer = machine.write_to_memory_buffer(module, FileType::Object).map_err(|e| e.to_string())?;
+        Ok(buffer.as_slice().to_vec())
+    })
 }
 
 /// A kernel's code as text.
@@ -101,14 +125,27 @@ pub fn compile(kernels: &[Kernel], names: &[String], levels: &[Level]) -> Result
 pub fn text(kernel: &Kernel, level: Level, what: What) -> Result<String, String> {
     target::check()?;
     let context = Context::create();
-    let module = function(&context, module(&context)?, kernel, &kernel.name, level)?;
-    finish(&module, |machine| match what {
+    print(&function(&context, module(&context)?, kernel, &kernel.name, level)?, what)
+}
+
+fn print(module: &Module, what: What) -> Result<String, String> {
+    finish(module, |machine| match what {
         What::Ir => Ok(module.print_to_string().to_string()),
         What::Assembly => {
-            let buffer = machine.write_to_memory_buffer(&module, FileType::Assembly).map_err(|e| e.to_string())?;
+            let buffer = machine.write_to_memory_buffer(module, FileType::Assembly).map_err(|e| e.to_string())?;
             Ok(String::from_utf8_lossy(buffer.as_slice()).trim_end_matches('\0').to_string())
         }
     })
+}
+
+/// The functions that multiply for all contractions, as text.
+///
+/// # Errors
+/// As [`compile`].
+pub fn multiply(dtype: DType, level: Level, what: What) -> Result<String, String> {
+    target::check()?;
+    let context = Context::create();
+    print(&micro::define(&context, module(&context)?, dtype, level), what)
 }
 
 /// Verifies, runs the passes, and hands on to code generation.
@@ -129,7 +166,7 @@ fn module(context: &Context) -> Result<Module<'_>, String> {
 /// The module with the kernel's function added.
 fn function<'c>(context: &'c Context, module: Module<'c>, kernel: &Kernel, name: &str, level: Level) -> Result<Module<'c>, String> {
     let (pointer, int) = (context.ptr_type(AddressSpace::default()), context.i64_type());
-    let ty = int.fn_type(&[pointer.into(), pointer.into(), int.into(), int.into()], false);
+    let ty = int.fn_type(&[pointer.into(), pointer.into(), int.into(), int.into(), pointer.into()], false);
     let function = module.add_function(&format!("{name}.{}", level.name()), ty, None);
     target::attributes(context, function, level);
     let entry = context.append_basic_block(function, "entry");
@@ -137,7 +174,7 @@ fn function<'c>(context: &'c Context, module: Module<'c>, kernel: &Kernel, name:
     let start = context.append_basic_block(function, "start");
     let code = Code { context, module, builder: context.create_builder(), function, entry };
     code.builder.position_at_end(prologue);
-    let parameter = |n| function.get_nth_param(n).expect("the function has four parameters");
+    let parameter = |n| function.get_nth_param(n).expect("the function has five parameters");
     let (args, sizes) = (parameter(0).into_pointer_value(), parameter(1).into_pointer_value());
     // Addresses are as wide as integers: both tables are read in steps of 8 bytes.
     let params = (0..kernel.params.len()).map(|i| {
@@ -152,7 +189,11 @@ fn function<'c>(context: &'c Context, module: Module<'c>, kernel: &Kernel, name:
     let dims = dims.collect();
     code.builder.position_at_end(start);
     let writer = Writer { code, kernel, prologue, params, dims, known: RefCell::default(), checks: Cell::new(0) };
-    writer.outer(&modes::modes(kernel), parameter(2).into_int_value(), parameter(3).into_int_value())?;
+    let (lo, hi) = (parameter(2).into_int_value(), parameter(3).into_int_value());
+    match recognise(kernel) {
+        None => writer.outer(&modes::modes(kernel), lo, hi)?,
+        Some(c) => contract::write(&writer, &c, level, [lo, hi], parameter(4).into_pointer_value())?,
+    }
     let builder = &writer.code.builder;
     ok(builder.build_return(Some(&writer.code.int(0))));
     builder.position_at_end(prologue);

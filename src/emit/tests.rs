@@ -1,6 +1,6 @@
 //! The law of emission: compiled code writes what the interpreter writes, bit for bit, at every level and however the range is split.
 
-use super::{Level, What, compile, modes, text};
+use super::{Level, What, compile, declare, modes, text};
 use crate::ir::generate::{self, Random};
 use crate::ir::*;
 use crate::kernel::interpret::Interpreter;
@@ -10,6 +10,7 @@ use crate::span::{Sources, Span};
 use nnc_runtime::exec::Kernels;
 use nnc_runtime::loader::{self, Loader};
 use nnc_runtime::manifest::Step;
+use nnc_runtime::memory::Aligned;
 use nnc_runtime::tensor::Tensor;
 
 /// A kernel at given sizes.
@@ -23,7 +24,7 @@ struct Run<'a> {
 
 /// The kernels compiled for every level that this CPU has.
 fn native(kernels: &[Kernel]) -> Vec<Loader> {
-    let names: Vec<String> = kernels.iter().enumerate().map(|(i, k)| format!("k{i}_{}", k.name)).collect();
+    let names: Vec<_> = kernels.iter().enumerate().map(|(i, k)| declare(&format!("k{i}_{}", k.name), k)).collect();
     let objects = compile(kernels, &names, &Level::ALL).unwrap();
     let best = loader::level().unwrap();
     let levels = ["v3", "v4"].into_iter().filter(|l| *l <= best);
@@ -38,8 +39,10 @@ impl Run<'_> {
         let call = |machine: &dyn Kernels, cuts: &[i64]| {
             let mut buffers = inputs.clone();
             let args: Vec<*mut u8> = buffers.iter_mut().map(|b| b.bytes_mut().as_mut_ptr()).collect();
+            let mut scratch = Aligned::zeroed(declare("", kernel).scratch as usize).unwrap();
+            scratch.fill(0xff);
             // Later parts first: outer points may run in any order.
-            let parts = cuts.windows(2).rev().map(|w| unsafe { machine.run(self.kernel, &args, &self.sizes, w[0], w[1]) });
+            let parts = cuts.windows(2).rev().map(|w| unsafe { machine.run(self.kernel, &args, &self.sizes, w[0], w[1], scratch.as_ptr()) });
             let failed = parts.fold(false, |failed, code| failed | (code != 0));
             (failed, buffers)
         };
@@ -81,7 +84,7 @@ fn filled(dtype: DType, shape: &[i64], random: &mut Random) -> Tensor {
 }
 
 /// Lowers the module and holds every launch of every entry to the law; gives how many launches there were and how many ran to their end.
-fn law(module: &Module, dims: &[Dims], seed: u64) -> (usize, usize) {
+pub fn law(module: &Module, dims: &[Dims], seed: u64) -> (usize, usize) {
     let lowered = lower(module);
     let (kernels, entries) = plan(module, &lowered, &Sources::default());
     let machines = native(&kernels);
@@ -238,11 +241,16 @@ fn nests(t: DType) -> Module {
     let side = Expr::op(ScalarOp::Select, [less, mul(folded, float(t, 3.0)), load_at(0, [0, 1])]);
     results.push(f.nest(Nest::map(vec![n, c(300)], side), [a], s));
     f.results = results.iter().map(|v| (None, *v)).collect();
+    program(f)
+}
+
+/// The function as a program's only entry.
+pub fn program(f: Function) -> Module {
     let mut module = Module { functions: vec![f], ..Module::default() };
     let f = &module.functions[0];
     let inputs = f.inputs.iter().map(|i| nnc_runtime::manifest::Source::Data(i.name.clone())).collect();
     let results = (0..f.results.len()).map(|n| nnc_runtime::manifest::Sink::Result(format!("{n}").into())).collect();
-    module.entries = vec![Entry { name: "infer:nests".into(), function: FunctionId(0), inputs, results }];
+    module.entries = vec![Entry { name: "infer:test".into(), function: FunctionId(0), inputs, results }];
     module
 }
 
@@ -271,12 +279,18 @@ fn code_is_the_same_every_time_and_calls_nothing() {
     let module = nests(DType::F32);
     let lowered = lower(&module);
     let (kernels, _) = plan(&module, &lowered, &Sources::default());
-    let names: Vec<String> = (0..kernels.len()).map(|i| format!("k{i}")).collect();
+    let names: Vec<_> = kernels.iter().enumerate().map(|(i, k)| declare(&format!("k{i}"), k)).collect();
     assert_eq!(compile(&kernels, &names, &Level::ALL), compile(&kernels, &names, &Level::ALL));
-    let assembly = text(&kernels[0], Level::V4, What::Assembly).unwrap();
-    assert!(assembly.contains("zmm") && assembly.contains("vfmadd") && !assembly.contains("call"), "{assembly}");
-    let ir = text(&kernels[0], Level::V3, What::Ir).unwrap();
-    assert!(ir.contains("llvm.fma.v64f32") && !ir.contains(" fast "), "{ir}");
+    for kernel in &kernels {
+        let assembly = text(kernel, Level::V4, What::Assembly).unwrap();
+        let calls: Vec<&str> = assembly.lines().filter(|l| l.contains("call")).collect();
+        assert!(calls.iter().all(|l| l.contains("multiply.f32.v4")), "{calls:?}");
+        assert!(!text(kernel, Level::V3, What::Ir).unwrap().contains(" fast "));
+    }
+    // A product guarded by order is no contraction: many chains at once.
+    let guarded = kernels.iter().find(|k| k.stages.iter().any(|s| s.fold == Fold::Dot && !s.guards.is_empty())).unwrap();
+    let assembly = text(guarded, Level::V4, What::Assembly).unwrap();
+    assert!(assembly.contains("zmm") && assembly.contains("vfmadd"), "{assembly}");
 }
 
 #[test]
@@ -285,7 +299,7 @@ fn damaged_objects_are_refused() {
         let index = vec![kernel::Index::Affine(Affine::var(0))];
         vec![Instr::Load { param: 0, index, otherwise: None }, Instr::Op(ScalarOp::Exp, vec![0])]
     });
-    let names = ["k".to_string()];
+    let names = [declare("k", &kernel)];
     let object = compile(&[kernel], &names, &[Level::V3]).unwrap().remove(0);
     let load = |bytes: &[u8], level| Loader::new([bytes], &names, level).map(|l| l.level());
     assert_eq!(load(&object, "v3"), Ok("v3"));

@@ -5,6 +5,7 @@
 
 use crate::ir::{Affine, DType, Fold, Guard, IndexAtom, Relation, Scalar, ScalarOp, ScatterFold, Size};
 use crate::kernel::canonical::map_sizes;
+use crate::kernel::contract;
 use crate::kernel::verify::{self, types};
 use crate::kernel::{Index, Instr, Kernel, Stage, Target};
 use crate::math;
@@ -29,20 +30,17 @@ impl Interpreter {
 }
 
 impl Kernels for Interpreter {
-    unsafe fn run(&self, kernel: u32, args: &[*mut u8], sizes: &[i64], lo: i64, hi: i64) -> i64 {
-        let kernel = at_sizes(&self.kernels[kernel as usize], sizes);
+    unsafe fn run(&self, number: u32, args: &[*mut u8], sizes: &[i64], lo: i64, hi: i64, _: *mut u8) -> i64 {
+        let kernel = at_sizes(&self.kernels[number as usize], sizes);
         let shapes = kernel.params.iter().map(|p| numbers(&p.shape)).collect();
         let outer = numbers(&kernel.outer);
         let mut machine = Machine { kernel: &kernel, args, shapes, locals: vec![Scalar::i64(0); kernel.locals.len()], point: vec![] };
-        for linear in lo..hi {
-            machine.point = coordinates(linear, &outer);
-            for stage in &kernel.stages {
-                if machine.stage(stage).is_none() {
-                    return 1;
-                }
-            }
-        }
-        0
+        let contraction = contract::recognise(&self.kernels[number as usize]);
+        let done = (lo..hi).try_for_each(|task| match &contraction {
+            None => machine.run(&coordinates(task, &outer)),
+            Some(c) => c.points(task, &outer, &mut |point| machine.run(point)),
+        });
+        if done.is_none() { 1 } else { 0 }
     }
 }
 
@@ -86,6 +84,13 @@ struct Machine<'a> {
 }
 
 impl Machine<'_> {
+    /// Runs all stages at an outer point; nothing if an access is out of bounds.
+    fn run(&mut self, point: &[i64]) -> Option<()> {
+        self.point = point.to_vec();
+        let kernel = self.kernel;
+        kernel.stages.iter().try_for_each(|stage| self.stage(stage))
+    }
+
     /// Runs a stage at an outer point; nothing if an access is out of bounds.
     fn stage(&mut self, stage: &Stage) -> Option<()> {
         let (inner, reds) = (numbers(&stage.inner), numbers(&stage.reds));

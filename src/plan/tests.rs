@@ -57,7 +57,7 @@ fn steps(list: &[Step], machine: &Interpreter, at: &dyn Fn(u32) -> *mut u8, byte
                 // Two ranges, the later one first: tasks may run in any order.
                 let middle = tasks / 2;
                 for (lo, hi) in [(middle, tasks), (0, middle)] {
-                    if unsafe { machine.run(l.kernel, &args, &sizes, lo, hi) } != 0 {
+                    if unsafe { machine.run(l.kernel, &args, &sizes, lo, hi, std::ptr::null_mut()) } != 0 {
                         return Err("out of bounds".into());
                     }
                 }
