@@ -7,6 +7,7 @@ mod library;
 mod metrics;
 mod models;
 mod refused;
+mod runs;
 mod steps;
 mod support;
 mod textbook;

@@ -24,8 +24,10 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: Args) -> Result<(), Failure> {
     let mut command = commands::parse(&args.rest)?;
-    let artifact = if artifact::is_artifact(&args.file).unwrap_or(false) {
-        Artifact::read(&args.file)?
+    let (artifact, folder) = if artifact::is_artifact(&args.file).unwrap_or(false) {
+        let artifact = Artifact::read(&args.file)?;
+        let folder = artifact.folder(&args.file);
+        (artifact, folder)
     } else {
         // The program's own settings are overridden before it is compiled; nothing is left for the runtime to override.
         // A run that goes on does so with the settings it began with; what is given now comes after them.
@@ -39,11 +41,10 @@ pub fn run(args: Args) -> Result<(), Failure> {
         let checked = input::check(&source, DType::F32)?;
         let artifact = build::artifact(&checked)?;
         command.options.compiled = all;
-        artifact
+        (artifact, args.file.parent().unwrap_or(Path::new("")).to_path_buf())
     };
     let objects = artifact.code.iter().map(|(_, object)| object.as_slice());
     let kernels = loader::Loader::new(objects, &artifact.manifest.kernels, loader::level()?)?;
-    let folder = args.file.parent().unwrap_or(Path::new("")).to_path_buf();
     let program = Program { manifest: &artifact.manifest, kernels: &kernels, folder, artifact: Some(&artifact) };
     Ok(commands::run(&program, &command)?)
 }
