@@ -70,8 +70,9 @@ const PER_MODULE: usize = 4;
 const PASSES: &str = "function(mem2reg,simplifycfg,early-cse,instcombine<no-verify-fixpoint>,loop-mssa(licm),simplifycfg)";
 
 /// What the runtime must know to call the kernel.
-pub fn declare(symbol: &str, _: &Kernel) -> Declaration {
-    Declaration { symbol: symbol.into(), scratch: 0 }
+pub fn declare(symbol: &str, kernel: &Kernel) -> Declaration {
+    let writes = (0..).zip(&kernel.params).filter(|(_, p)| p.written).map(|(n, _)| n).collect();
+    Declaration { symbol: symbol.into(), scratch: 0, writes }
 }
 
 /// Objects that hold every kernel under its name at every level.
