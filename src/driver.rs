@@ -116,6 +116,8 @@ pub fn compile(program: &Program, sources: &Sources, levels: &[Level], mark: Mar
 
 /// The manifest of a lowered program. Kernels are called `k0`, `k1`, ... with what they compute behind it.
 pub fn manifest(program: &Program, lowered: &Lowered, sources: &Sources) -> Manifest {
+    let flops = ir::work::flops(&lowered.module);
+    let of = |e: &ir::Entry| Some((e.name.clone(), flops[e.function.0 as usize].clone()?));
     Manifest {
         version: nnc_runtime::manifest::VERSION,
         compiler: env!("CARGO_PKG_VERSION").into(),
@@ -124,6 +126,7 @@ pub fn manifest(program: &Program, lowered: &Lowered, sources: &Sources) -> Mani
         tensors: build::tensors(program),
         kernels: lowered.kernels.iter().enumerate().map(|(i, k)| emit::declare(&format!("k{i}_{}", k.name), k)).collect(),
         entries: lowered.entries.clone(),
+        flops: lowered.module.entries.iter().filter_map(of).collect(),
         data: program.data.clone(),
         recipes: program.recipes.iter().map(|r| r.settings.clone()).collect(),
     }

@@ -4,7 +4,7 @@ use nnc::span::Sources;
 
 #[test]
 fn every_text_parses_and_is_formatted() {
-    for folder in ["src/std", "models"] {
+    for folder in ["src/std", "models", "models/bench"] {
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
             if path.extension().is_none_or(|e| e != "nn") {

@@ -1,7 +1,7 @@
 //! Hand-written plans over kernels that are Rust closures.
 
 use super::*;
-use crate::manifest::{Buffer, DimDecl, Kernel, Launch, Plan, Role, TensorDecl};
+use crate::manifest::{Buffer, BufferId, DimDecl, Kernel, Launch, Plan, Role, Step, TensorDecl};
 use std::cell::Cell;
 
 /// Counts this thread's allocations.

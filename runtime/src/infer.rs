@@ -111,7 +111,7 @@ fn results(run: &Prepared, machine: &Machine) -> Vec<(String, Tensor)> {
 }
 
 /// Floats become the float that is wanted, integers become floats; nothing else changes its type.
-fn convert(name: &str, tensor: &Tensor, dtype: DType) -> Result<Tensor> {
+pub(crate) fn convert(name: &str, tensor: &Tensor, dtype: DType) -> Result<Tensor> {
     if tensor.dtype == dtype {
         return Ok(tensor.clone());
     }

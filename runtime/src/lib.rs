@@ -3,6 +3,7 @@
 //! Bottom up: [`size`] and [`dtype`] are the vocabulary, [`manifest`] and [`recipe`] what an artifact says, the rest executes it.
 
 pub mod artifact;
+pub mod bench;
 pub mod checkpoint;
 pub mod commands;
 pub mod data;

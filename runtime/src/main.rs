@@ -1,6 +1,7 @@
 //! `nnc-run`: runs an artifact on a machine without nnc.
 
 use nnc_runtime::artifact::Artifact;
+use nnc_runtime::bench;
 use nnc_runtime::commands::{self, HELP};
 use nnc_runtime::error::{Result, RunError};
 use nnc_runtime::loader;
@@ -12,10 +13,14 @@ fn run(args: &[String]) -> Result<()> {
     let Some((file, rest)) = args.split_first().filter(|(file, _)| !file.starts_with('-')) else {
         return Err(RunError::Usage(format!("which artifact?\nUsage: nnc-run ARTIFACT [WHAT] [OPTIONS]\n\n{HELP}")));
     };
-    let command = commands::parse(rest)?;
+    let timing = rest.first().is_some_and(|word| word == "bench");
     let path = Path::new(file);
     let artifact = Artifact::read(path)?;
     let kernels = loader::load_artifact(&artifact)?;
+    if timing {
+        return bench::command::run(&artifact.manifest, &kernels, &bench::command::parse(&rest[1..])?);
+    }
+    let command = commands::parse(rest)?;
     let folder = path.parent().unwrap_or(Path::new("")).to_path_buf();
     commands::run(&Program { manifest: &artifact.manifest, kernels: &kernels, folder, artifact: Some(&artifact) }, &command)
 }

@@ -5,6 +5,7 @@
 use crate::dtype::{DType, Scalar};
 use crate::size::Size;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Bumped whenever the meaning of any field changes; other versions are refused.
@@ -27,6 +28,9 @@ pub struct Manifest {
     pub kernels: Vec<Kernel>,
     /// What can be run.
     pub entries: Vec<Entry>,
+    /// Operations of an entry's contractions, by its name: two for a multiply-add. For reports of speed.
+    #[serde(default)]
+    pub flops: BTreeMap<Arc<str>, Size>,
     /// Data sections.
     pub data: Vec<crate::recipe::Data>,
     /// Training recipes.

@@ -195,7 +195,7 @@ fn numbers(folder: &Path) -> Vec<u64> {
 }
 
 /// Writes a scalar input, `whole` where it is an integer.
-fn write(to: &mut [u8], dtype: DType, real: f64, whole: i64) {
+pub(crate) fn write(to: &mut [u8], dtype: DType, real: f64, whole: i64) {
     let value = if dtype == DType::I64 { Scalar::i64(whole) } else { Scalar::float(dtype, real) };
     to.copy_from_slice(&value.bits().to_le_bytes()[..to.len()]);
 }

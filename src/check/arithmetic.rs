@@ -273,7 +273,12 @@ impl Checker<'_> {
                 Some(n) => self.cast(b, to, Value::Element(n), span),
                 None => Value::Poison,
             },
-            Value::Tensor(e) => Value::Tensor(cast_expr(e, to)),
+            Value::Tensor(e) => {
+                let mut e = cast_expr(e, to);
+                // A conversion on purpose takes away what the numbers stand for, also where their type stays.
+                e.types[0].meaning = Meaning::Plain;
+                Value::Tensor(e)
+            }
             Value::Element(n) => Value::Element(Num { element: cast_element(n.element, n.dtype, to), dtype: to, weak: false }),
             other @ (Value::Tuple(_) | Value::List(_) | Value::Function(_)) => {
                 self.wrong("E0306", "only numbers can be converted", span, format!("this is {}", other.describe()))

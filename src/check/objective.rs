@@ -2,6 +2,7 @@
 
 use crate::check::Checker;
 use crate::check::calls::{Given, Prepared};
+use crate::check::data::ColumnInfo;
 use crate::check::train::Plan;
 use crate::check::typed::{self, *};
 use crate::check::value::*;
@@ -133,13 +134,15 @@ impl Checker<'_> {
             let sizes: Option<Vec<Size>> = axes.iter().skip(1).map(|a| if let Axis::Size(e) = a { self.size(&mut b, e) } else { None }).collect();
             self.data[data].columns[k].shape = sizes;
         }
-        // Targets have the shape of the inputs where a class or word stands at every place of them.
-        let known: Vec<Vec<Size>> = used.iter().filter_map(|k| self.data[data].columns[*k].shape.clone()).collect();
-        if let [one] = &known[..] {
+        // Targets: a class or word at every place of an input of words, one a sample of an input of numbers.
+        let named = |meaning: &Meaning| matches!(meaning, Meaning::Class(_) | Meaning::Token(_));
+        let known: Vec<&ColumnInfo> = used.iter().map(|k| &self.data[data].columns[*k]).filter(|c| c.shape.is_some()).collect();
+        if let [input] = &known[..] {
+            let shape = if named(&input.meaning) { input.shape.clone() } else { Some(vec![]) };
             for k in used {
                 let c = &mut self.data[data].columns[*k];
-                if c.shape.is_none() && matches!(c.meaning, Meaning::Class(_) | Meaning::Token(_)) {
-                    c.shape = Some(one.clone());
+                if c.shape.is_none() && named(&c.meaning) {
+                    c.shape.clone_from(&shape);
                 }
             }
         }

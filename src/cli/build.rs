@@ -55,14 +55,16 @@ pub fn run(args: Args) -> Result<(), Failure> {
     Ok(())
 }
 
+/// What an artifact holds code for.
+pub const LEVELS: &[Level] = &[Level::V3, Level::V4];
+
 /// Compiles a checked program for every code level, without weights.
 ///
 /// # Errors
 /// LLVM cannot be used on this machine.
 pub fn artifact(checked: &Checked, clock: &Clock) -> Result<Artifact, Failure> {
     let program = checked.program.as_ref().expect("a checked program");
-    let levels = [Level::V3, Level::V4];
-    let compiled = driver::compile(program, &checked.sources, &levels, &|stage| clock.mark(stage)).map_err(|message| Failure { code: 4, message })?;
+    let compiled = driver::compile(program, &checked.sources, LEVELS, &|stage| clock.mark(stage)).map_err(|message| Failure { code: 4, message })?;
     let code = compiled.objects.into_iter().enumerate().map(|(i, object)| (i.to_string(), object)).collect();
     Ok(Artifact { manifest: compiled.manifest, code, weights: None })
 }

@@ -1,5 +1,6 @@
 //! The commands: the only place of the compiler that reads files, writes files and talks to a terminal.
 
+mod bench;
 mod build;
 mod check;
 mod fmt;
@@ -33,6 +34,8 @@ enum Command {
     Show(show::Args),
     /// Prints memory, parameters and launches, exactly, before a run
     Plan(plan::Args),
+    /// Times steps with one batch in memory, against the machine's peaks
+    Bench(bench::Args),
     /// Lays out source in the one canonical way
     Fmt(fmt::Args),
 }
@@ -76,6 +79,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(args),
         Command::Show(args) => show::run(args),
         Command::Plan(args) => plan::run(args),
+        Command::Bench(args) => bench::run(args),
         Command::Fmt(args) => fmt::run(args),
     };
     match result {

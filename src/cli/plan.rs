@@ -63,16 +63,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
         let (name, n) = parsed.ok_or_else(|| Failure::usage(format!("--dim takes NAME=N, not `{pair}`")))?;
         given.insert(name.into(), n);
     }
-    let dims: Dims = manifest
-        .dims
-        .iter()
-        .map(|d| {
-            let batch = manifest.recipes.iter().find(|r| r.batch_dim == d.name).map(|r| r.batch);
-            let size = given.get(&d.name).copied().or(batch).or(d.max).unwrap_or(1);
-            (d.name.clone(), size)
-        })
-        .chain(given.iter().map(|(name, n)| (name.clone(), *n)))
-        .collect();
+    let dims = nnc_runtime::bench::sizes(&manifest, &given);
     let store = Tensors::new(&manifest.tensors)?;
     let mut tensors = Vec::new();
     for decl in &manifest.tensors {

@@ -14,14 +14,22 @@
 
 mod body;
 mod code;
+mod contract;
 mod lanes;
+mod linear;
+mod micro;
 mod modes;
+mod pack;
 mod stage;
 mod target;
 #[cfg(test)]
+mod contract_tests;
+#[cfg(test)]
 mod tests;
 
+use crate::ir::DType;
 use crate::kernel::Kernel;
+use crate::kernel::contract::recognise;
 use body::Writer;
 use code::{Code, Elem, ok};
 use inkwell::AddressSpace;
@@ -72,7 +80,7 @@ const PASSES: &str = "function(mem2reg,simplifycfg,early-cse,instcombine<no-veri
 /// What the runtime must know to call the kernel.
 pub fn declare(symbol: &str, kernel: &Kernel) -> Declaration {
     let writes = (0..).zip(&kernel.params).filter(|(_, p)| p.written).map(|(n, _)| n).collect();
-    Declaration { symbol: symbol.into(), scratch: 0, writes }
+    Declaration { symbol: symbol.into(), scratch: contract::scratch(kernel) as u64, writes }
 }
 
 /// Objects that hold every kernel under its name at every level.
@@ -93,12 +101,22 @@ pub fn compile(kernels: &[Kernel], names: &[Declaration], levels: &[Level]) -> R
                 module = function(&context, module, kernel, &name.symbol, *level)?;
             }
         }
-        finish(&module, |machine| {
-            let buffer = machine.write_to_memory_buffer(&module, FileType::Object).map_err(|e| e.to_string())?;
-            Ok(buffer.as_slice().to_vec())
-        })
+        object(&module)
     });
-    objects.collect()
+    let shared = [DType::F32, DType::F64].into_par_iter().filter(|t| kernels.iter().any(|k| recognise(k).is_some_and(|c| c.dtype == *t)));
+    let shared = shared.map(|t| {
+        let context = Context::create();
+        let empty = module(&context)?;
+        object(&levels.iter().fold(empty, |module, level| micro::define(&context, module, t, *level)))
+    });
+    objects.chain(shared).collect()
+}
+
+fn object(module: &Module) -> Result<Vec<u8>, String> {
+    finish(module, |machine| {
+        let buffer = machine.write_to_memory_buffer(module, FileType::Object).map_err(|e| e.to_string())?;
+        Ok(buffer.as_slice().to_vec())
+    })
 }
 
 /// A kernel's code as text.
@@ -108,14 +126,27 @@ pub fn compile(kernels: &[Kernel], names: &[Declaration], levels: &[Level]) -> R
 pub fn text(kernel: &Kernel, level: Level, what: What) -> Result<String, String> {
     target::check()?;
     let context = Context::create();
-    let module = function(&context, module(&context)?, kernel, &kernel.name, level)?;
-    finish(&module, |machine| match what {
+    print(&function(&context, module(&context)?, kernel, &kernel.name, level)?, what)
+}
+
+fn print(module: &Module, what: What) -> Result<String, String> {
+    finish(module, |machine| match what {
         What::Ir => Ok(module.print_to_string().to_string()),
         What::Assembly => {
-            let buffer = machine.write_to_memory_buffer(&module, FileType::Assembly).map_err(|e| e.to_string())?;
+            let buffer = machine.write_to_memory_buffer(module, FileType::Assembly).map_err(|e| e.to_string())?;
             Ok(String::from_utf8_lossy(buffer.as_slice()).trim_end_matches('\0').to_string())
         }
     })
+}
+
+/// The functions that multiply for all contractions, as text.
+///
+/// # Errors
+/// As [`compile`].
+pub fn multiply(dtype: DType, level: Level, what: What) -> Result<String, String> {
+    target::check()?;
+    let context = Context::create();
+    print(&micro::define(&context, module(&context)?, dtype, level), what)
 }
 
 /// Verifies, runs the passes, and hands on to code generation.
@@ -159,7 +190,11 @@ fn function<'c>(context: &'c Context, module: Module<'c>, kernel: &Kernel, name:
     let dims = dims.collect();
     code.builder.position_at_end(start);
     let writer = Writer { code, kernel, prologue, params, dims, known: RefCell::default(), checks: Cell::new(0) };
-    writer.outer(&modes::modes(kernel), parameter(2).into_int_value(), parameter(3).into_int_value())?;
+    let (lo, hi) = (parameter(2).into_int_value(), parameter(3).into_int_value());
+    match recognise(kernel) {
+        None => writer.outer(&modes::modes(kernel), lo, hi)?,
+        Some(c) => contract::write(&writer, &c, level, [lo, hi], parameter(4).into_pointer_value())?,
+    }
     let builder = &writer.code.builder;
     ok(builder.build_return(Some(&writer.code.int(0))));
     builder.position_at_end(prologue);

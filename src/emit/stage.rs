@@ -64,9 +64,16 @@ impl<'c> Writer<'_, 'c> {
         Ok(())
     }
 
-    fn lesser(&self, a: IntValue<'c>, b: IntValue<'c>) -> IntValue<'c> {
+    /// The lesser of two integers.
+    pub fn lesser(&self, a: IntValue<'c>, b: IntValue<'c>) -> IntValue<'c> {
         let less = ok(self.code.builder.build_int_compare(IntPredicate::SLT, a, b, ""));
         self.code.select(less.into(), a.into(), b.into()).into_int_value()
+    }
+
+    /// The greater of two integers.
+    pub fn greater(&self, a: IntValue<'c>, b: IntValue<'c>) -> IntValue<'c> {
+        let more = ok(self.code.builder.build_int_compare(IntPredicate::SGT, a, b, ""));
+        self.code.select(more.into(), a.into(), b.into()).into_int_value()
     }
 
     fn at(&self, scope: &Scope<'c>, i: IntValue<'c>) -> Scope<'c> {
@@ -84,10 +91,23 @@ impl<'c> Writer<'_, 'c> {
         scope: &Scope<'c>,
         body: &mut dyn FnMut(&Scope<'c>) -> Result<(), String>,
     ) -> Result<(), String> {
-        let code = &self.code;
         let var = scope.point.len();
+        self.groups(from, to, lanes, &mut |i, lanes, mask| {
+            body(&Scope { lane: Some((var, lanes)), mask: mask.or(scope.mask), ..self.at(scope, i) })
+        })
+    }
+
+    /// Runs `body(first, lanes, mask)` for groups of lanes from `from` to `to`, as [`Writer::lanes`] does.
+    pub fn groups(
+        &self,
+        from: IntValue<'c>,
+        to: IntValue<'c>,
+        lanes: u32,
+        body: &mut dyn FnMut(IntValue<'c>, u32, Option<V<'c>>) -> Result<(), String>,
+    ) -> Result<(), String> {
+        let code = &self.code;
         let whole = ok(code.builder.build_int_sub(to, code.int(lanes as i64 - 1), ""));
-        let rest = code.range(from, whole, lanes as i64, |i| body(&Scope { lane: Some((var, lanes)), ..self.at(scope, i) }))?;
+        let rest = code.range(from, whole, lanes as i64, |i| body(i, lanes, None))?;
         let exact = |n: IntValue<'c>| n.get_sign_extended_constant();
         if exact(from) == Some(0) && exact(to).is_some_and(|n| n % lanes as i64 == 0) {
             return Ok(());
@@ -95,25 +115,31 @@ impl<'c> Writer<'_, 'c> {
         code.range(rest, to, 16, |i| {
             let left = ok(code.builder.build_int_sub(to, i, ""));
             let mask = code.icmp(IntPredicate::SLT, code.lane_numbers(16), code.splat(left.into(), 16));
-            body(&Scope { lane: Some((var, 16)), mask: Some(mask), ..self.at(scope, i) })
+            body(i, 16, Some(mask))
         })?;
         Ok(())
     }
 
     fn stages(&self, modes: &Modes, scope: &Scope<'c>) -> Result<(), String> {
-        let lanes = scope.lanes();
+        let scope = Scope { locals: self.locals(scope.lanes()), ..scope.clone() };
+        self.kernel.stages.iter().zip(&modes.stages).try_for_each(|(stage, mode)| self.stage(stage, *mode, &scope))
+    }
+
+    /// Variables for the kernel's locals, of so many lanes.
+    pub fn locals(&self, lanes: u32) -> Vec<(BasicTypeEnum<'c>, PointerValue<'c>)> {
         let local = |t: &DType| {
             let ty = self.code.ty((*t).into(), lanes);
             (ty, self.code.variable(ty))
         };
-        let scope = Scope { locals: self.kernel.locals.iter().map(local).collect(), ..scope.clone() };
-        for (stage, mode) in self.kernel.stages.iter().zip(&modes.stages) {
-            let mut scope = scope.clone();
-            scope.ranges.truncate(self.kernel.outer.len());
-            scope.ranges.extend(stage.inner.iter().chain(&stage.reds).cloned());
-            self.inner(stage, *mode, 0, &scope)?;
-        }
-        Ok(())
+        self.kernel.locals.iter().map(local).collect()
+    }
+
+    /// A stage at an outer point.
+    pub fn stage(&self, stage: &Stage, mode: Mode, scope: &Scope<'c>) -> Result<(), String> {
+        let mut scope = scope.clone();
+        scope.ranges.truncate(self.kernel.outer.len());
+        scope.ranges.extend(stage.inner.iter().chain(&stage.reds).cloned());
+        self.inner(stage, mode, 0, &scope)
     }
 
     /// The inner loops from number `depth` on.
@@ -174,6 +200,11 @@ impl<'c> Writer<'_, 'c> {
             })?;
             vec![self.code.get(self.code.ty(ty.into(), scope.lanes()), slot)]
         };
+        self.results(stage, &results, scope, &values)
+    }
+
+    /// Stores what a stage has computed at a point; `values` are those of its body where it has no fold.
+    pub fn results(&self, stage: &Stage, results: &[V<'c>], scope: &Scope<'c>, values: &[V<'c>]) -> Result<(), String> {
         for store in &stage.stores {
             let value = results[store.result];
             match &store.target {
@@ -186,7 +217,7 @@ impl<'c> Writer<'_, 'c> {
                         Some(ScatterFold::Max) => Some(ScalarOp::Max),
                         Some(ScatterFold::Min) => Some(ScalarOp::Min),
                     };
-                    self.store(*param, index, value, join, scope, &values)?;
+                    self.store(*param, index, value, join, scope, values)?;
                 }
             }
         }
@@ -327,7 +358,7 @@ impl<'c> Writer<'_, 'c> {
             // Safety: an address computation; k is below 16.
             unsafe { ok(code.builder.build_gep(ty, bank, &[k], "")) }
         };
-        let neutral = code.constant(neutral(stage.fold, elem), scope.lanes());
+        let neutral = code.constant(stage.fold.neutral(elem), scope.lanes());
         for lane in 0..16 {
             code.set(slot(code.int(lane)), neutral);
         }
@@ -335,12 +366,12 @@ impl<'c> Writer<'_, 'c> {
             let value = self.values(stage, scope)?[0];
             let at = slot(code.binary(Op::And, k.into(), code.int(15).into()).into_int_value());
             let old = code.get(ty, at);
-            code.set(at, self.kept(mask, self.op(join(stage.fold), &[old, value]), old));
+            code.set(at, self.kept(mask, self.op(stage.fold.join(), &[old, value]), old));
             Ok(())
         })?;
         let mut lanes: Vec<V<'c>> = (0..16).map(|lane| code.get(ty, slot(code.int(lane)))).collect();
         for half in [8, 4, 2, 1] {
-            lanes = (0..half).map(|l| self.op(join(stage.fold), &[lanes[l], lanes[l + half]])).collect();
+            lanes = (0..half).map(|l| self.op(stage.fold.join(), &[lanes[l], lanes[l + half]])).collect();
         }
         Ok(lanes[0])
     }
@@ -350,17 +381,17 @@ impl<'c> Writer<'_, 'c> {
         let code = &self.code;
         let ty: BasicTypeEnum<'c> = code.ty(elem.into(), 16);
         let bank = code.variable(ty);
-        code.set(bank, code.constant(neutral(stage.fold, elem), 16));
+        code.set(bank, code.constant(stage.fold.neutral(elem), 16));
         self.reductions(stage, Mode::Reds, scope, &|scope, _, mask| {
             let value = code.splat(self.values(stage, scope)?[0], 16);
             let old = code.get(ty, bank);
-            code.set(bank, self.kept(mask, self.op(join(stage.fold), &[old, value]), old));
+            code.set(bank, self.kept(mask, self.op(stage.fold.join(), &[old, value]), old));
             Ok(())
         })?;
         let mut all = code.get(ty, bank);
         for half in [8, 4, 2, 1] {
             if let BasicValueEnum::VectorValue(v) = all {
-                all = self.op(join(stage.fold), &[code.slice(v, 0, half), code.slice(v, half, half)]);
+                all = self.op(stage.fold.join(), &[code.slice(v, 0, half), code.slice(v, half, half)]);
             }
         }
         Ok(all)
@@ -372,7 +403,7 @@ impl<'c> Writer<'_, 'c> {
         let lanes = scope.lanes();
         let (ty, at_ty, any_ty) = (code.ty(elem.into(), lanes), code.ty(Elem::I64, lanes), code.ty(Elem::Bool, lanes));
         let (best, at, any) = (code.variable(ty), code.variable(at_ty), code.variable(any_ty));
-        code.set(best, code.constant(neutral(stage.fold, elem), lanes));
+        code.set(best, code.constant(stage.fold.neutral(elem), lanes));
         code.set(at, at_ty.const_zero());
         code.set(any, any_ty.const_zero());
         self.reductions(stage, Mode::Scalar, scope, &|scope, k, mask| {
@@ -394,30 +425,5 @@ impl<'c> Writer<'_, 'c> {
         })?;
         debug_assert_eq!(dtype(code.get(ty, best)), elem);
         Ok(vec![code.get(ty, best), code.get(at_ty, at)])
-    }
-}
-
-/// The operation that joins two values of a fold in lanes.
-fn join(fold: Fold) -> ScalarOp {
-    match fold {
-        Fold::Prod => ScalarOp::Mul,
-        Fold::Max => ScalarOp::Max,
-        Fold::Min => ScalarOp::Min,
-        Fold::None | Fold::Sum | Fold::Dot | Fold::ArgMax | Fold::ArgMin => ScalarOp::Add,
-    }
-}
-
-/// What a fold starts from.
-fn neutral(fold: Fold, dtype: DType) -> Scalar {
-    let extreme = |float: f64, int: i64, bool: bool| match dtype {
-        DType::F32 | DType::F64 => Scalar::float(dtype, float),
-        DType::I64 => Scalar::i64(int),
-        DType::Bool => Scalar::bool(bool),
-    };
-    match fold {
-        Fold::None | Fold::Sum | Fold::Dot => Scalar::float(dtype, 0.0),
-        Fold::Prod => Scalar::float(dtype, 1.0),
-        Fold::Max | Fold::ArgMax => extreme(f64::NEG_INFINITY, i64::MIN, false),
-        Fold::Min | Fold::ArgMin => extreme(f64::INFINITY, i64::MAX, true),
     }
 }

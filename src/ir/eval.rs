@@ -237,9 +237,9 @@ struct Accumulator {
 impl Accumulator {
     fn new(fold: Fold, dtype: DType) -> Accumulator {
         let lanes = match fold {
-            Fold::Sum | Fold::Prod | Fold::Max | Fold::Min => vec![neutral(fold, dtype); 16],
+            Fold::Sum | Fold::Prod | Fold::Max | Fold::Min => vec![fold.neutral(dtype); 16],
             Fold::Dot => vec![],
-            Fold::None | Fold::ArgMax | Fold::ArgMin => vec![neutral(fold, dtype)],
+            Fold::None | Fold::ArgMax | Fold::ArgMin => vec![fold.neutral(dtype)],
         };
         Accumulator { fold, dtype, lanes, any: false, position: 0 }
     }
@@ -247,7 +247,7 @@ impl Accumulator {
     /// Opens a new leaf of a dot at every 256th point.
     fn leaf(&mut self, k: usize) {
         if k.is_multiple_of(256) {
-            self.lanes.push(neutral(self.fold, self.dtype));
+            self.lanes.push(self.fold.neutral(self.dtype));
         }
     }
 
@@ -262,7 +262,7 @@ impl Accumulator {
         self.any = true;
         match self.fold {
             Fold::None => self.lanes[0] = value,
-            Fold::Sum | Fold::Prod | Fold::Max | Fold::Min => self.lanes[k % 16] = math::apply(joins(self.fold), &[self.lanes[k % 16], value]),
+            Fold::Sum | Fold::Prod | Fold::Max | Fold::Min => self.lanes[k % 16] = math::apply(self.fold.join(), &[self.lanes[k % 16], value]),
             Fold::ArgMax | Fold::ArgMin => {
                 let best = self.lanes[0];
                 let pair = if self.fold == Fold::ArgMax { [best, value] } else { [value, best] };
@@ -282,38 +282,13 @@ impl Accumulator {
             Fold::Sum | Fold::Prod | Fold::Max | Fold::Min => {
                 for half in [8, 4, 2, 1] {
                     for l in 0..half {
-                        self.lanes[l] = math::apply(joins(self.fold), &[self.lanes[l], self.lanes[l + half]]);
+                        self.lanes[l] = math::apply(self.fold.join(), &[self.lanes[l], self.lanes[l + half]]);
                     }
                 }
                 (Some(self.lanes[0]), 0)
             }
             Fold::Dot => (self.lanes.into_iter().reduce(|sum, leaf| math::apply(ScalarOp::Add, &[sum, leaf])), 0),
         }
-    }
-}
-
-/// The value of an empty fold.
-pub fn neutral(fold: Fold, dtype: DType) -> Scalar {
-    let extreme = |float: f64, int: i64, bool: bool| match dtype {
-        DType::F32 | DType::F64 => Scalar::float(dtype, float),
-        DType::I64 => Scalar::i64(int),
-        DType::Bool => Scalar::bool(bool),
-    };
-    match fold {
-        Fold::None | Fold::Sum | Fold::Dot => Scalar::float(dtype, 0.0),
-        Fold::Prod => Scalar::float(dtype, 1.0),
-        Fold::Max | Fold::ArgMax => extreme(f64::NEG_INFINITY, i64::MIN, false),
-        Fold::Min | Fold::ArgMin => extreme(f64::INFINITY, i64::MAX, true),
-    }
-}
-
-/// The operation that joins two values of a fold over lanes.
-fn joins(fold: Fold) -> ScalarOp {
-    match fold {
-        Fold::Prod => ScalarOp::Mul,
-        Fold::Max => ScalarOp::Max,
-        Fold::Min => ScalarOp::Min,
-        Fold::None | Fold::Sum | Fold::Dot | Fold::ArgMax | Fold::ArgMin => ScalarOp::Add,
     }
 }
 

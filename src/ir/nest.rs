@@ -1,7 +1,7 @@
 //! `nest`, the tensor comprehension: a box of output and reduction indices, guards, one scalar expression, one fold at the root.
 
 use crate::ir::index::{Affine, Guard, Index};
-use crate::ir::scalar::{DType, Expr, Scalar};
+use crate::ir::scalar::{DType, Expr, Scalar, ScalarOp};
 use crate::ir::size::Size;
 
 /// For every point of `outs`: the fold, over the points of `reds` where all guards hold, of `body`.
@@ -65,6 +65,31 @@ impl Fold {
             Fold::Min => "min",
             Fold::ArgMax => "argmax",
             Fold::ArgMin => "argmin",
+        }
+    }
+
+    /// What it starts from, and the value of the empty fold.
+    pub fn neutral(self, dtype: DType) -> Scalar {
+        let extreme = |float: f64, int: i64, bool: bool| match dtype {
+            DType::F32 | DType::F64 => Scalar::float(dtype, float),
+            DType::I64 => Scalar::i64(int),
+            DType::Bool => Scalar::bool(bool),
+        };
+        match self {
+            Fold::None | Fold::Sum | Fold::Dot => Scalar::float(dtype, 0.0),
+            Fold::Prod => Scalar::float(dtype, 1.0),
+            Fold::Max | Fold::ArgMax => extreme(f64::NEG_INFINITY, i64::MIN, false),
+            Fold::Min | Fold::ArgMin => extreme(f64::INFINITY, i64::MAX, true),
+        }
+    }
+
+    /// The operation that joins two lanes.
+    pub fn join(self) -> ScalarOp {
+        match self {
+            Fold::Prod => ScalarOp::Mul,
+            Fold::Max => ScalarOp::Max,
+            Fold::Min => ScalarOp::Min,
+            Fold::None | Fold::Sum | Fold::Dot | Fold::ArgMax | Fold::ArgMin => ScalarOp::Add,
         }
     }
 }

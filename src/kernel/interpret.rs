@@ -5,6 +5,7 @@
 
 use crate::ir::{Affine, DType, Fold, Guard, IndexAtom, Relation, Scalar, ScalarOp, ScatterFold, Size};
 use crate::kernel::canonical::map_sizes;
+use crate::kernel::contract;
 use crate::kernel::verify::{self, types};
 use crate::kernel::{Index, Instr, Kernel, Stage, Target};
 use crate::math;
@@ -29,20 +30,17 @@ impl Interpreter {
 }
 
 impl Kernels for Interpreter {
-    unsafe fn run(&self, kernel: u32, args: &[*mut u8], sizes: &[i64], lo: i64, hi: i64, _: *mut u8) -> i64 {
-        let kernel = at_sizes(&self.kernels[kernel as usize], sizes);
+    unsafe fn run(&self, number: u32, args: &[*mut u8], sizes: &[i64], lo: i64, hi: i64, _: *mut u8) -> i64 {
+        let kernel = at_sizes(&self.kernels[number as usize], sizes);
         let shapes = kernel.params.iter().map(|p| numbers(&p.shape)).collect();
         let outer = numbers(&kernel.outer);
         let mut machine = Machine { kernel: &kernel, args, shapes, locals: vec![Scalar::i64(0); kernel.locals.len()], point: vec![] };
-        for linear in lo..hi {
-            machine.point = coordinates(linear, &outer);
-            for stage in &kernel.stages {
-                if machine.stage(stage).is_none() {
-                    return 1;
-                }
-            }
-        }
-        0
+        let contraction = contract::recognise(&self.kernels[number as usize]);
+        let done = (lo..hi).try_for_each(|task| match &contraction {
+            None => machine.run(&coordinates(task, &outer)),
+            Some(c) => c.points(task, &outer, &mut |point| machine.run(point)),
+        });
+        if done.is_none() { 1 } else { 0 }
     }
 }
 
@@ -86,6 +84,13 @@ struct Machine<'a> {
 }
 
 impl Machine<'_> {
+    /// Runs all stages at an outer point; nothing if an access is out of bounds.
+    fn run(&mut self, point: &[i64]) -> Option<()> {
+        self.point = point.to_vec();
+        let kernel = self.kernel;
+        kernel.stages.iter().try_for_each(|stage| self.stage(stage))
+    }
+
     /// Runs a stage at an outer point; nothing if an access is out of bounds.
     fn stage(&mut self, stage: &Stage) -> Option<()> {
         let (inner, reds) = (numbers(&stage.inner), numbers(&stage.reds));
@@ -255,12 +260,12 @@ impl Accumulator {
             Accumulator::One(slot) => *slot = Some(value),
             Accumulator::Lanes(fold, lanes) => {
                 let lane = &mut lanes[(k % 16) as usize];
-                let before = lane.unwrap_or_else(|| neutral(*fold, value.dtype()));
-                *lane = Some(math::apply(join(*fold), &[before, value]));
+                let before = lane.unwrap_or_else(|| fold.neutral(value.dtype()));
+                *lane = Some(math::apply(fold.join(), &[before, value]));
             }
             Accumulator::Dot { sum, leaf, chain } => {
                 close(sum, leaf, chain, k / LEAF, value.dtype());
-                let before = chain.unwrap_or_else(|| neutral(Fold::Dot, value.dtype()));
+                let before = chain.unwrap_or_else(|| Fold::Dot.neutral(value.dtype()));
                 *chain = Some(math::apply(ScalarOp::Fma, &[values[0], values[1], before]));
             }
             Accumulator::Best(fold, best) => {
@@ -278,14 +283,14 @@ impl Accumulator {
 
     /// The fold's results over a box of `count` points.
     fn finish(self, count: i64, dtype: DType) -> Vec<Scalar> {
-        let zero = neutral(Fold::Sum, dtype);
+        let zero = Fold::Sum.neutral(dtype);
         match self {
             Accumulator::One(value) => vec![value.unwrap_or(zero)],
             Accumulator::Lanes(fold, lanes) => {
-                let mut lanes = lanes.map(|l| l.unwrap_or_else(|| neutral(fold, dtype)));
+                let mut lanes = lanes.map(|l| l.unwrap_or_else(|| fold.neutral(dtype)));
                 for half in [8, 4, 2, 1] {
                     for l in 0..half {
-                        lanes[l] = math::apply(join(fold), &[lanes[l], lanes[l + half]]);
+                        lanes[l] = math::apply(fold.join(), &[lanes[l], lanes[l + half]]);
                     }
                 }
                 vec![lanes[0]]
@@ -296,7 +301,7 @@ impl Accumulator {
                 vec![sum.map_or(last, |sum| math::apply(ScalarOp::Add, &[sum, last]))]
             }
             Accumulator::Best(fold, best) => {
-                let (value, k) = best.unwrap_or((neutral(fold, dtype), 0));
+                let (value, k) = best.unwrap_or((fold.neutral(dtype), 0));
                 vec![value, Scalar::i64(k)]
             }
         }
@@ -306,32 +311,8 @@ impl Accumulator {
 /// Adds the open leaf and leaves without points to the sum until leaf `to` is open.
 fn close(sum: &mut Option<Scalar>, leaf: &mut i64, chain: &mut Option<Scalar>, to: i64, dtype: DType) {
     while *leaf < to {
-        let value = chain.take().unwrap_or_else(|| neutral(Fold::Dot, dtype));
+        let value = chain.take().unwrap_or_else(|| Fold::Dot.neutral(dtype));
         *sum = Some(sum.map_or(value, |sum| math::apply(ScalarOp::Add, &[sum, value])));
         *leaf += 1;
-    }
-}
-
-fn join(fold: Fold) -> ScalarOp {
-    match fold {
-        Fold::Prod => ScalarOp::Mul,
-        Fold::Max => ScalarOp::Max,
-        Fold::Min => ScalarOp::Min,
-        Fold::None | Fold::Sum | Fold::Dot | Fold::ArgMax | Fold::ArgMin => ScalarOp::Add,
-    }
-}
-
-/// The value that a fold starts from.
-pub fn neutral(fold: Fold, dtype: DType) -> Scalar {
-    let extreme = |float: f64, int: i64, bool: bool| match dtype {
-        DType::F32 | DType::F64 => Scalar::float(dtype, float),
-        DType::I64 => Scalar::i64(int),
-        DType::Bool => Scalar::bool(bool),
-    };
-    match fold {
-        Fold::None | Fold::Sum | Fold::Dot => Scalar::float(dtype, 0.0),
-        Fold::Prod => Scalar::float(dtype, 1.0),
-        Fold::Max | Fold::ArgMax => extreme(f64::NEG_INFINITY, i64::MIN, false),
-        Fold::Min | Fold::ArgMin => extreme(f64::INFINITY, i64::MAX, true),
     }
 }

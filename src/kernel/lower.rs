@@ -6,8 +6,9 @@
 
 use crate::ir::{Base, DType, Fold, Function, FunctionId, Module, NodeId, Op, Scalar, ScalarOp, Scan, Size, Type, Value};
 use crate::kernel::canonical::Registry;
+use crate::kernel::contract::{self, Contraction};
 use crate::kernel::fuse::{Unit, fuse};
-use crate::kernel::{Instr, Kernel, group, movement, verify};
+use crate::kernel::{Instr, Kernel, Stage, group, movement, verify};
 use crate::span::Span;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -105,7 +106,7 @@ pub struct Launch {
     pub args: Vec<usize>,
     /// Values of its size parameters.
     pub sizes: Vec<Size>,
-    /// Independent tasks.
+    /// Independent tasks: outer points, or tiles of a contraction.
     pub tasks: Size,
     /// Operations per task.
     pub cost: Size,
@@ -215,7 +216,11 @@ impl State<'_> {
     /// Registers the kernel and makes its launch.
     pub fn launch(&mut self, kernel: &Kernel, args: Vec<usize>, span: Span) -> Launch {
         let (number, sizes) = self.registry.add(kernel);
-        Launch { kernel: number, args, sizes, tasks: product(&kernel.outer), cost: cost(kernel), flops: flops(kernel), span }
+        let (tasks, cost) = match contract::recognise(kernel) {
+            None => (product(&kernel.outer), cost(kernel)),
+            Some(c) => (c.tasks(&kernel.outer), contract_cost(kernel, &c)),
+        };
+        Launch { kernel: number, args, sizes, tasks, cost, flops: flops(kernel), span }
     }
 
     fn node(&mut self, id: NodeId) {
@@ -322,14 +327,27 @@ impl State<'_> {
 }
 
 /// The sizes' product; a coefficient beyond 63 bits stays there, so that evaluating it reports the overflow.
-pub(crate) fn product(sizes: &[Size]) -> Size {
+pub fn product(sizes: &[Size]) -> Size {
     sizes.iter().fold(Size::constant(1), |p, s| p.checked_mul(s).unwrap_or(Size::constant(i64::MAX)))
+}
+
+/// The same for a task of a contraction: products run some ten times as fast as code that waits for memory.
+fn contract_cost(kernel: &Kernel, c: &Contraction) -> Size {
+    let rest: Vec<Stage> = kernel.stages.iter().enumerate().filter(|(n, _)| *n != c.stage).map(|(_, s)| s.clone()).collect();
+    let points = Size::constant(contract::ROWS * contract::panel(c.dtype));
+    let rest = product(&[stages_cost(&rest), points]);
+    let multiply = product(&[product(&kernel.stages[c.stage].reds), Size::constant(contract::panel(c.dtype))]);
+    multiply.checked_add(&rest).unwrap_or(Size::constant(i64::MAX))
 }
 
 /// Instructions that one outer point executes, roughly.
 fn cost(kernel: &Kernel) -> Size {
+    stages_cost(&kernel.stages)
+}
+
+fn stages_cost(stages: &[Stage]) -> Size {
     let mut sum = Size::default();
-    for stage in &kernel.stages {
+    for stage in stages {
         let points = product(&[product(&stage.inner), product(&stage.reds)]);
         let each = Size::constant(stage.body.len() as i64 + 1);
         sum = points.checked_mul(&each).and_then(|c| sum.checked_add(&c)).unwrap_or(Size::constant(i64::MAX));

@@ -4,6 +4,7 @@
 
 mod body;
 mod canonical;
+pub mod contract;
 pub mod fuse;
 mod group;
 pub mod interpret;

@@ -1,6 +1,6 @@
 //! Gradients against PyTorch's: each case's body, through `.nn` text, in f64 by machine code and by the interpreter.
 
-use crate::support::{Named, Runnable, checked};
+use crate::support::{Named, Runnable, checked, compare};
 use nnc::ir::{DType, Dims};
 use nnc_runtime::npy::read_npz;
 use nnc_runtime::tensor::Tensor;
@@ -111,19 +111,4 @@ fn case(folder: &Path, prelude: &str, body: &str) -> Result<(), String> {
 
 fn find(arrays: &BTreeMap<String, Tensor>, name: &str) -> Tensor {
     arrays.get(name).cloned().unwrap_or_else(|| panic!("no {name} among {:?}", arrays.keys().collect::<Vec<_>>()))
-}
-
-/// Same shape, and `|got - want| <= atol + rtol |want|` everywhere; NaN equals NaN.
-fn compare(name: &str, got: &Tensor, want: &Tensor, rtol: f64, atol: f64) -> Result<(), String> {
-    if got.shape != want.shape {
-        return Err(format!("{name} has shape {:?}, not {:?}", got.shape, want.shape));
-    }
-    for i in 0..got.len() {
-        let (g, w) = (got.get(i).to_f64(), want.get(i).to_f64());
-        let close = g == w || (g.is_nan() && w.is_nan()) || (g - w).abs() <= atol + rtol * w.abs();
-        if !close {
-            return Err(format!("{name}[{i}] is {g}, not {w}"));
-        }
-    }
-    Ok(())
 }

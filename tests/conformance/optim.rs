@@ -1,8 +1,8 @@
 //! Optimizers and schedules against PyTorch's: fed with the recorded gradients, in f64, step by step.
 
+use crate::support::given::{clock, program, row};
 use crate::support::{Named, Runnable, checked};
 use nnc::ir::{DType, Dims};
-use nnc_runtime::dtype::Scalar;
 use nnc_runtime::npy::read_npz_where;
 use nnc_runtime::tensor::Tensor;
 use std::collections::BTreeMap;
@@ -45,7 +45,7 @@ pub fn schedules(folder: &Path, only: Option<&str>) -> bool {
         let mut before = 0.0;
         let mut worst = 0f64;
         for (i, want) in want.as_f64().iter().enumerate() {
-            let mut inputs = clock(&runnable, i);
+            let mut inputs = clock(&runnable, i, 50, 1);
             inputs.insert("g_w".into(), Tensor::from_f64(&[1, 1], &[-1.0]));
             runnable.run("train:fit", &[("B".into(), 1)].into(), &mut store, &inputs);
             let now = f64::from_le_bytes(store.bytes(at).try_into().unwrap());
@@ -61,15 +61,6 @@ pub fn schedules(folder: &Path, only: Option<&str>) -> bool {
     }
     println!("schedules: {passed} of 11 agree; those that watch a metric (plateau, plateau_abs, plateau_max) are not in the library");
     failed
-}
-
-/// The run-time scalars of step number `i` (from 0): settings as in the recipe, and the clock; one step an epoch.
-fn clock(runnable: &Runnable, i: usize) -> Named {
-    let settings = runnable.manifest.recipes[0].scalars.iter().map(|(name, value)| (name.to_string(), *value));
-    let clock = [("epoch", i as f64 + 1.0), ("steps", 50.0), ("steps_per_epoch", 1.0)].map(|(name, value)| (name.to_string(), value));
-    let mut inputs: Named = settings.chain(clock).map(|(name, value)| (name, Tensor::scalar(Scalar::f64(value)))).collect();
-    inputs.insert("step".into(), Tensor::from_i64(&[], &[i as i64 + 1]));
-    inputs
 }
 
 /// Runs every trajectory whose optimizer is in the list. True if any failed.
@@ -107,24 +98,6 @@ pub fn run(folder: &Path, only: Option<&str>) -> bool {
     !failed.is_empty()
 }
 
-/// A model whose loss is the sum of parameters times given numbers: its gradients are those numbers.
-fn program(parameters: &[(String, Vec<i64>)], optimizer: &str) -> String {
-    let mut text = String::from("nn 1\ndim B\nmodel M(");
-    let axes = |shape: &[i64]| shape.iter().map(|n| n.to_string()).collect::<Vec<_>>().join(", ");
-    let index = |shape: &[i64]| ["i", "j", "k"][..shape.len()].join(", ");
-    let list = |f: &dyn Fn(&str, &[i64]) -> String, by: &str| parameters.iter().map(|(n, s)| f(n, s)).collect::<Vec<_>>().join(by);
-    text += &list(&|n, s| format!("g_{n}: real[B, {}]", axes(s)), ", ");
-    text += ") -> real[B] {\n";
-    text += &list(&|n, s| format!("    param {n}: real[{}] = constant(0)\n", axes(s)), "");
-    text += &format!("    y[row] = {}\n}}\n", list(&|n, s| format!("sum[{0}]({n}[{0}] * g_{n}[row, {0}])", index(s)), " + "));
-    text += "data given {\n    t = npz(\"given.npz\")\n";
-    text += &list(&|n, s| format!("    g_{n} = reshape(t.column(\"{n}\"), {})\n", axes(s)), "");
-    let arguments = list(&|n, _| format!("g_{n}"), ", ");
-    text + &format!(
-        "}}\ntrain fit {{\n    data = given\n    y = M({arguments})\n    loss = sum[row](y[row])\n    optimizer = {optimizer}\n    batch = 1\n    steps = 50\n}}\n"
-    )
-}
-
 fn trajectory(file: &Path, optimizer: &str, tolerance: f64) -> Result<(), String> {
     let arrays = read_npz_where(file, &|name| name != "spec").map_err(|e| e.message().to_string())?;
     let parameters: Vec<(String, Vec<i64>)> =
@@ -141,7 +114,7 @@ fn trajectory(file: &Path, optimizer: &str, tolerance: f64) -> Result<(), String
     }
     let dims: Dims = [("B".into(), 1)].into();
     for step in 0..50 {
-        let mut inputs = clock(&runnable, step);
+        let mut inputs = clock(&runnable, step, 50, 1);
         for (name, shape) in &parameters {
             inputs.insert(format!("g_{name}"), row(&arrays[&format!("f64.g.{name}")], step, &[&[1], shape.as_slice()].concat()));
         }
@@ -160,10 +133,4 @@ fn trajectory(file: &Path, optimizer: &str, tolerance: f64) -> Result<(), String
         }
     }
     Ok(())
-}
-
-/// Element `i` of the first axis, under another shape.
-fn row(of: &Tensor, i: usize, shape: &[i64]) -> Tensor {
-    let n = shape.iter().product::<i64>() as usize;
-    Tensor::from_f64(shape, &of.as_f64()[i * n..(i + 1) * n])
 }

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test binary uses its part, so in one of them nothing is dead")]
 
 pub mod differences;
+pub mod given;
 
 use nnc::driver::{self, Checked, Input, Lowered};
 use nnc::ir::{DType, Dims, Module};
@@ -13,6 +14,7 @@ use nnc_runtime::random::Generator;
 use nnc_runtime::tensor::Tensor;
 use nnc_runtime::tensors::Tensors;
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Tensors by name.
 pub type Named = BTreeMap<String, Tensor>;
@@ -30,6 +32,41 @@ pub fn mistakes(text: &str) -> Result<String, String> {
     let load = |_: &str| Err("there is no such file".to_string());
     let checked = driver::check(&Input { name: "test.nn", text, load: &load, real: DType::F32, set: vec![] });
     if checked.counts().0 == 0 { Err("the program is accepted".into()) } else { Ok(checked.rendered(false)) }
+}
+
+/// Runs a law on every item and panics with all that break it, by name.
+pub fn law<T>(items: &[T], name: impl Fn(&T) -> &str, holds: impl Fn(&T) -> Result<(), String>) {
+    std::panic::set_hook(Box::new(|_| {}));
+    let broken: Vec<String> = items
+        .iter()
+        .filter_map(|item| {
+            let why = match catch_unwind(AssertUnwindSafe(|| holds(item))) {
+                Ok(Ok(())) => return None,
+                Ok(Err(why)) => why,
+                Err(panic) => {
+                    panic.downcast_ref::<String>().cloned().or_else(|| panic.downcast_ref::<&str>().map(|s| s.to_string())).unwrap_or_default()
+                }
+            };
+            Some(format!("{}: {why}", name(item)))
+        })
+        .collect();
+    let _ = std::panic::take_hook();
+    assert!(broken.is_empty(), "{} of {}:\n{}", broken.len(), items.len(), broken.join("\n"));
+}
+
+/// Same shape, and `|got - want| <= atol + rtol |want|` everywhere; NaN equals NaN.
+pub fn compare(name: &str, got: &Tensor, want: &Tensor, rtol: f64, atol: f64) -> Result<(), String> {
+    if got.shape != want.shape {
+        return Err(format!("{name} has shape {:?}, not {:?}", got.shape, want.shape));
+    }
+    for i in 0..got.len() {
+        let (g, w) = (got.get(i).to_f64(), want.get(i).to_f64());
+        let close = g == w || (g.is_nan() && w.is_nan()) || (g - w).abs() <= atol + rtol * w.abs();
+        if !close {
+            return Err(format!("{name}[{i}] is {g}, not {w}"));
+        }
+    }
+    Ok(())
 }
 
 /// A program ready to run.

@@ -1,4 +1,4 @@
-//! Finds LLVM, or installs it where apt is; elsewhere says what to install.
+//! Finds LLVM, or installs it where apt is; elsewhere says what to install. Nothing here needs LLVM: not to build, not to run.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -36,45 +36,76 @@ fn variable(version: u32) -> &'static str {
     }
 }
 
-/// The LLVM to use, installed if need be, together with a C linker.
+/// The LLVM to use, installed if need be.
 pub fn ensure() -> Result<Llvm, String> {
-    let linker = works("cc");
-    if let (Some(llvm), true) = (find(), linker) {
+    if let Some(llvm) = find()? {
         return Ok(llvm);
     }
     if !works("apt-get") {
-        return Err(advice());
+        return Err(format!("nnc needs LLVM 22 or 19, and there is no apt-get to install it with.{}\n{}", others(), by_hand()));
     }
-    apt(&["update", "-qq"])?;
-    if !linker {
-        apt(&["install", "-y", "-qq", "--no-install-recommends", "gcc", "libc6-dev"])?;
-    }
-    if find().is_none() {
-        let version = VERSIONS.into_iter().find(|v| has_package(&format!("llvm-{v}-dev"))).ok_or_else(advice)?;
-        let package = format!("llvm-{version}-dev");
-        println!("installing {package}");
-        apt(&["install", "-y", "-qq", "--no-install-recommends", &package])?;
-    }
-    find().ok_or_else(advice)
+    // A source that cannot be reached need not be the one that has LLVM.
+    let fresh = apt(&["update", "-qq", "-o", "APT::Update::Error-Mode=any"]);
+    let stale = || fresh.as_ref().err().map_or(String::new(), |reason| format!(" (its lists may be old: {reason})"));
+    let Some(version) = VERSIONS.into_iter().find(|v| has_package(&package(*v))) else {
+        let [newest, other] = VERSIONS.map(package);
+        return Err(format!("nnc needs LLVM 22 or 19, and apt knows neither {newest} nor {other}{}.{}\n{}", stale(), others(), by_hand()));
+    };
+    println!("installing {}", package(version));
+    apt(&["install", "-y", "-qq", "--no-install-recommends", &package(version)])
+        .map_err(|reason| format!("cannot install {}{}: {reason}", package(version), stale()))?;
+    find()?.ok_or_else(|| format!("{} is installed, but /usr/lib/llvm-{version} is not the LLVM it should hold.\n{}", package(version), by_hand()))
 }
 
-fn advice() -> String {
-    "LLVM 22 (or 19) and a C linker are needed, and this system has no apt-get or no such package.\n\
-     Install LLVM 22 with its development files and set LLVM_SYS_221_PREFIX to its prefix (the folder that holds bin/llvm-config)."
-        .into()
+fn package(version: u32) -> String {
+    format!("llvm-{version}-dev")
+}
+
+fn by_hand() -> &'static str {
+    "Install LLVM 22 with its development files, and set LLVM_SYS_221_PREFIX to the folder that holds bin/llvm-config and include/llvm-c\n\
+     (for LLVM 19: LLVM_SYS_191_PREFIX)."
 }
 
 /// An installed LLVM: where its variable says, or in Debian's place.
-fn find() -> Option<Llvm> {
-    VERSIONS.into_iter().find_map(|version| {
-        let named = std::env::var_os(variable(version)).map(PathBuf::from);
+///
+/// # Errors
+/// A variable of the user's that leads elsewhere: silently another LLVM would not be what was asked for.
+fn find() -> Result<Option<Llvm>, String> {
+    for version in VERSIONS {
         let usual = PathBuf::from(format!("/usr/lib/llvm-{version}"));
-        named.into_iter().chain([usual]).find(|prefix| is_development(prefix)).map(|prefix| Llvm { version, prefix })
-    })
+        // Cargo's own setting, in .cargo/config.toml, is the usual place; only another one is somebody's choice.
+        let named = std::env::var_os(variable(version)).map(PathBuf::from).filter(|named| *named != usual);
+        let prefix = named.as_ref().unwrap_or(&usual).clone();
+        match (major(&prefix), named) {
+            (Some(found), _) if found == version => return Ok(Some(Llvm { version, prefix })),
+            (_, None) => {}
+            (found, Some(_)) => {
+                let holds = found.map_or("no bin/llvm-config with include/llvm-c/Core.h".into(), |n| format!("LLVM {n}, not {version}"));
+                return Err(format!("{} is {}, which holds {holds}", variable(version), prefix.display()));
+            }
+        }
+    }
+    Ok(None)
 }
 
-fn is_development(prefix: &Path) -> bool {
-    prefix.join("bin/llvm-config").exists() && prefix.join("include/llvm-c/Core.h").exists()
+/// The major version of the LLVM at `prefix`, if it has its development files.
+fn major(prefix: &Path) -> Option<u32> {
+    let config = prefix.join("bin/llvm-config");
+    if !prefix.join("include/llvm-c/Core.h").exists() {
+        return None;
+    }
+    let said = Command::new(config).arg("--version").output().ok()?;
+    String::from_utf8_lossy(&said.stdout).split('.').next()?.trim().parse().ok()
+}
+
+/// A sentence on the LLVMs that are there but cannot be used.
+fn others() -> String {
+    let on_path = Command::new("llvm-config").arg("--version").output();
+    let mut found: Vec<String> = on_path.iter().map(|o| format!("{} on the PATH", String::from_utf8_lossy(&o.stdout).trim())).collect();
+    let folders = std::fs::read_dir("/usr/lib").into_iter().flatten().filter_map(|e| Some(e.ok()?.path()));
+    found.extend(folders.filter(|p| p.to_string_lossy().contains("/llvm")).filter_map(|p| Some(format!("{} in {}", major(&p)?, p.display()))));
+    found.sort();
+    if found.is_empty() { String::new() } else { format!(" Found, but of no use: LLVM {}.", found.join(", ")) }
 }
 
 fn works(program: &str) -> bool {
@@ -82,20 +113,24 @@ fn works(program: &str) -> bool {
 }
 
 fn has_package(package: &str) -> bool {
-    let shown = Command::new("apt-cache").args(["policy", package]).output();
+    let shown = Command::new("apt-cache").args(["policy", package]).env("LC_ALL", "C").output();
     shown.is_ok_and(|o| String::from_utf8_lossy(&o.stdout).lines().any(|l| l.trim().starts_with("Candidate:") && !l.contains("(none)")))
 }
 
 /// apt-get, through sudo where not root.
 fn apt(args: &[&str]) -> Result<(), String> {
     let root = Command::new("id").arg("-u").output().is_ok_and(|o| o.stdout.starts_with(b"0\n"));
-    let mut command = if root { Command::new("apt-get") } else { Command::new("sudo") };
+    let line = format!("apt-get {}", args.join(" "));
+    if !root && !works("sudo") {
+        return Err(format!("this is not root and there is no sudo; as root, run `{line}`"));
+    }
+    let mut command = Command::new(if root { "apt-get" } else { "sudo" });
     if !root {
         command.arg("apt-get");
     }
     let status = command.args(args).env("DEBIAN_FRONTEND", "noninteractive").status();
     match status {
         Ok(s) if s.success() => Ok(()),
-        _ => Err(format!("`apt-get {}` failed; run it as root, or install the package by hand", args.join(" "))),
+        _ => Err(format!("`{line}` failed, see above; is there a network, and may this user do it?")),
     }
 }

@@ -1,7 +1,8 @@
 //! Chores of the repository: set-up, the demonstration, the tests, the lints. Needs nothing but Rust, so that it can install what is missing.
 //!
-//! `cargo xtask demo`, `test`, `seeds`, `lint`, `setup`
+//! `cargo xtask demo`, `test`, `seeds`, `bench`, `lint`, `setup`
 
+mod bench;
 mod digits;
 mod llvm;
 
@@ -13,6 +14,7 @@ cargo xtask COMMAND
   demo   install what is missing, train models/digits.nn and show what it learned
   test   install what is missing, run all tests
   seeds  train models/digits.nn from 20 seeds: test accuracies, their mean, how many reach 97 %
+  bench  time the workloads of models/bench, with the peers where they are installed (bench --help)
   lint   formatting, clippy and docs, warnings as errors
   setup  install what is missing, and say which LLVM is used
 ";
@@ -23,6 +25,7 @@ fn main() -> ExitCode {
         Some("demo") => demo(&args[1..]),
         Some("test") => test(&args[1..]),
         Some("seeds") => seeds(),
+        Some("bench") => timed(&args[1..]),
         Some("lint") => lint(),
         Some("setup") => llvm::ensure().map(|llvm| println!("LLVM {} at {}", llvm.version, llvm.prefix.display())),
         Some("help" | "--help" | "-h") | None => {
@@ -79,6 +82,16 @@ fn seeds() -> Result<(), String> {
     let mean = accuracies.iter().sum::<f64>() / accuracies.len() as f64;
     println!("mean {mean:.4}, {} of 20 at least 0.97", accuracies.iter().filter(|a| **a >= 0.97).count());
     Ok(())
+}
+
+/// The suite, with nnc's optimised build.
+fn timed(args: &[String]) -> Result<(), String> {
+    let llvm = llvm::ensure()?;
+    bench::run(args, &|dev| {
+        let (profile, folder) = if dev { ("dev", "target/debug") } else { ("release", "target/release") };
+        cargo(&llvm, &["build", "--quiet", "--profile", profile, "--bin", "nnc", "--bin", "nnc-run"])?;
+        Ok(folder.into())
+    })
 }
 
 fn lint() -> Result<(), String> {

@@ -1,0 +1,468 @@
+//! Contractions: panels of B packed once, tiles multiplied by shared micro-kernels, the rest of the kernel row by row while results are near.
+//!
+//! What a task is, and which factor is A, says [`crate::kernel::contract`]. Consecutive tasks of one panel are taken together:
+//!
+//! ```text
+//! for each (batch, panel):
+//!   for each chunk of its tiles:
+//!     for each block of 1024 k:
+//!       pack B: [k][128 bytes of columns]          (unless it is still there, or can be read in place)
+//!       for each tile: C += A * B, leaf by leaf    (the micro-kernel; A is read in place, or packed for the tile)
+//!         after the last block: the kernel's stages, row by row, lanes along the columns; the product is read from C
+//! ```
+//!
+//! How factors are packed says [`super::pack`].
+
+use crate::emit::Level;
+use crate::emit::body::{Scope, Writer};
+use crate::emit::code::{Elem, V, ok};
+use crate::emit::linear::{Linear, Run, linear};
+use crate::emit::micro::{self, Field, PANEL};
+use crate::emit::modes::Mode;
+use crate::ir::{Scalar, Size};
+use crate::kernel::contract::{Contraction, ROWS, panel, recognise};
+use crate::kernel::lower::product;
+use crate::kernel::{Index, Instr, Kernel, Stage};
+use inkwell::IntPredicate;
+use inkwell::values::{IntValue, PointerValue};
+
+/// Steps of k that are packed at once: leaves that fit the second cache with what is multiplied.
+const BLOCK: i64 = 4 * micro::LEAF;
+/// Tiles whose sums are kept between blocks.
+const CHUNK: i64 = 40;
+/// Steps that packing may write beyond the last.
+const SLACK: i64 = 16;
+/// Elements between packed rows of A: not a power of two, so that rows do not meet in one set of the first cache.
+pub const A_ROW: i64 = BLOCK + 32;
+/// Rows up to which B is read in place: packing would touch it more often than multiplying.
+const FEW_ROWS: i64 = 40;
+
+const C_AT: i64 = (BLOCK + SLACK) * PANEL;
+pub const A_AT: i64 = C_AT + (CHUNK * ROWS + 1) * PANEL;
+
+/// Bytes of scratch that the kernel needs.
+pub fn scratch(kernel: &Kernel) -> i64 {
+    recognise(kernel).map_or(0, |c| A_AT + if direct(kernel, &c).is_some() { 0 } else { ROWS * A_ROW * c.dtype.bytes() as i64 })
+}
+
+/// A where it can be read in place: rows one step apart, `k` in at most two runs.
+fn direct(kernel: &Kernel, c: &Contraction) -> Option<(Linear, Vec<Run>, Vec<Run>)> {
+    let stage = &kernel.stages[c.stage];
+    let form = linear(kernel, &stage.body[c.factors[0]], kernel.outer.len() + stage.reds.len())?;
+    let rows = form.runs(&named(kernel, &c.rows));
+    let steps = form.runs(&reductions(kernel, stage));
+    (rows.len() <= 1 && steps.len() <= 2).then_some((form, rows, steps))
+}
+
+pub fn named(kernel: &Kernel, vars: &[usize]) -> Vec<(usize, Size)> {
+    vars.iter().map(|v| (*v, kernel.outer[*v].clone())).collect()
+}
+
+pub fn reductions(kernel: &Kernel, stage: &Stage) -> Vec<(usize, Size)> {
+    stage.reds.iter().enumerate().map(|(n, size)| (kernel.outer.len() + n, size.clone())).collect()
+}
+
+/// The body with everything that the value does not need replaced by nothing.
+fn pruned(body: &[Instr], value: usize) -> Vec<Instr> {
+    let mut needed = vec![false; body.len()];
+    needed[value] = true;
+    for n in (0..body.len()).rev() {
+        if needed[n] {
+            operands(&body[n], &mut |m| {
+                if m < n {
+                    needed[m] = true;
+                }
+            });
+        }
+    }
+    let unused = Instr::Const(Scalar::i64(0));
+    body.iter().zip(needed).map(|(i, needed)| if needed { i.clone() } else { unused.clone() }).collect()
+}
+
+fn operands(instr: &Instr, see: &mut dyn FnMut(usize)) {
+    match instr {
+        Instr::Const(_) | Instr::Local(_) | Instr::Index(_) | Instr::Holds(_) => {}
+        Instr::Load { index, .. } => index.iter().for_each(|i| {
+            if let Index::Value(v) = i {
+                see(*v);
+            }
+        }),
+        Instr::Op(_, args) => args.iter().for_each(|a| see(*a)),
+        Instr::Cast(_, a) => see(*a),
+        Instr::Select { condition, then, otherwise } => {
+            see(*condition);
+            for side in [then, otherwise] {
+                see(side.1);
+                side.0.iter().for_each(|i| operands(i, see));
+            }
+        }
+    }
+}
+
+/// The contraction being written, and what stays the same in it.
+pub struct Engine<'a, 'k, 'c> {
+    pub w: &'a Writer<'k, 'c>,
+    pub c: &'a Contraction,
+    pub stage: &'k Stage,
+    /// The expressions of A and B.
+    pub factors: [Vec<Instr>; 2],
+    direct: Option<(Linear, Vec<Run>, Vec<Run>)>,
+    pub scratch: PointerValue<'c>,
+    /// The description handed to the micro-kernel.
+    tile: PointerValue<'c>,
+    pub width: i64,
+}
+
+/// Where the packed panel stands.
+pub struct Panel<'c> {
+    /// Values of the outer variables; columns at the panel's first, rows at 0.
+    pub point: Vec<IntValue<'c>>,
+    /// The panel's first column, and how many there are.
+    first: IntValue<'c>,
+    pub columns: IntValue<'c>,
+}
+
+/// Writes the kernel's body for tasks `lo..hi`.
+pub fn write<'c>(w: &Writer<'_, 'c>, c: &Contraction, level: Level, [lo, hi]: [IntValue<'c>; 2], scratch: PointerValue<'c>) -> Result<(), String> {
+    let stage = &w.kernel.stages[c.stage];
+    let factors = c.factors.map(|f| pruned(&stage.body, f));
+    let tile = w.code.variable(w.code.context.i64_type().array_type(micro::FIELDS).into());
+    let direct = direct(w.kernel, c);
+    let engine = Engine { w, c, stage, factors, direct, scratch, tile, width: panel(c.dtype) };
+    engine.tasks(level, lo, hi)
+}
+
+impl<'c> Engine<'_, '_, 'c> {
+    pub fn add(&self, a: IntValue<'c>, b: IntValue<'c>) -> IntValue<'c> {
+        ok(self.w.code.builder.build_int_add(a, b, ""))
+    }
+
+    pub fn sub(&self, a: IntValue<'c>, b: IntValue<'c>) -> IntValue<'c> {
+        ok(self.w.code.builder.build_int_sub(a, b, ""))
+    }
+
+    pub fn mul(&self, a: IntValue<'c>, b: IntValue<'c>) -> IntValue<'c> {
+        ok(self.w.code.builder.build_int_mul(a, b, ""))
+    }
+
+    /// Quotient and remainder of what is not negative by what is positive.
+    pub fn divide(&self, a: IntValue<'c>, b: IntValue<'c>) -> (IntValue<'c>, IntValue<'c>) {
+        let q = ok(self.w.code.builder.build_int_unsigned_div(a, b, ""));
+        (q, self.sub(a, self.mul(q, b)))
+    }
+
+    pub fn is(&self, p: IntPredicate, a: IntValue<'c>, b: IntValue<'c>) -> IntValue<'c> {
+        ok(self.w.code.builder.build_int_compare(p, a, b, ""))
+    }
+
+    pub fn int(&self, n: i64) -> IntValue<'c> {
+        self.w.code.int(n)
+    }
+
+    fn extent(&self, vars: &[usize]) -> IntValue<'c> {
+        self.w.size(&self.c.extent(vars, &self.w.kernel.outer))
+    }
+
+    pub fn elements(&self) -> i64 {
+        self.c.dtype.bytes() as i64
+    }
+
+    /// Sets the variables to the point number `n` of their box.
+    pub fn set(&self, vars: &[usize], mut n: IntValue<'c>, point: &mut [IntValue<'c>]) {
+        for (place, v) in vars.iter().enumerate().rev() {
+            if self.w.kernel.outer[*v].as_const() == Some(1) {
+                point[*v] = self.int(0);
+            } else if vars[..place].iter().all(|v| self.w.kernel.outer[*v].as_const() == Some(1)) {
+                point[*v] = n;
+                n = self.int(0);
+            } else {
+                (n, point[*v]) = self.divide(n, self.w.size(&self.w.kernel.outer[*v]));
+            }
+        }
+    }
+
+    pub fn at(&self, bytes: i64) -> PointerValue<'c> {
+        self.w.code.element(Elem::I8, self.scratch, self.int(bytes))
+    }
+
+    pub fn field(&self, field: Field, value: IntValue<'c>) {
+        let code = &self.w.code;
+        code.store(micro::word(code, self.tile, field), value.into(), 8);
+    }
+
+    pub fn address(&self, p: PointerValue<'c>) -> IntValue<'c> {
+        ok(self.w.code.builder.build_ptr_to_int(p, self.w.code.context.i64_type(), ""))
+    }
+
+    /// Groups of tasks that share a panel.
+    fn tasks(&self, level: Level, lo: IntValue<'c>, hi: IntValue<'c>) -> Result<(), String> {
+        let code = &self.w.code;
+        let i64t = code.ty(Elem::I64, 1);
+        let (rows, columns) = (self.extent(&self.c.rows), self.extent(&self.c.columns));
+        let one = self.int(1);
+        let up = |n: IntValue<'c>, by: i64| self.divide(self.add(n, self.int(by - 1)), self.int(by)).0;
+        // At least one, because nothing may be divided by nothing even where there are no tasks.
+        let some = |n: IntValue<'c>| self.w.greater(n, one);
+        let (tiles, panels) = (some(up(rows, ROWS)), some(up(columns, self.width)));
+        let (each, extra) = self.divide(rows, tiles);
+        let start = |tile: IntValue<'c>| self.add(self.mul(tile, each), self.w.lesser(tile, extra));
+        let next = code.variable(i64t);
+        code.set(next, lo.into());
+        let (head, inside, end) = (code.block(), code.block(), code.block());
+        code.go(head);
+        let task = code.get(i64t, next).into_int_value();
+        code.branch(self.is(IntPredicate::SLT, task, hi), inside, end);
+        code.builder.position_at_end(inside);
+        let (group, from) = self.divide(task, tiles);
+        let to = self.w.lesser(tiles, self.add(from, self.sub(hi, task)));
+        code.set(next, self.add(task, self.sub(to, from)).into());
+        let (batch, panel) = self.divide(group, panels);
+        let mut point = vec![self.int(0); self.w.kernel.outer.len()];
+        self.set(&self.c.batch, batch, &mut point);
+        let first = self.mul(panel, self.int(self.width));
+        self.set(&self.c.columns, first, &mut point);
+        let panel = Panel { point, first, columns: self.w.lesser(self.int(self.width), self.sub(columns, first)) };
+        let k = self.w.size(&product(&self.stage.reds));
+        let packed = code.variable(i64t);
+        code.set(packed, self.int(-1).into());
+        let in_place = self.in_place(&panel, self.sub(start(to), start(from)));
+        code.range(from, to, CHUNK, |chunk| {
+            let chunk_end = self.w.lesser(to, self.add(chunk, self.int(CHUNK)));
+            let chunk_row = start(chunk);
+            // Once even where there is nothing to sum: sums are zero then.
+            code.range(self.int(0), some(k), BLOCK, |block| {
+                let steps = self.w.lesser(self.int(BLOCK), self.sub(k, block));
+                let last = self.is(IntPredicate::EQ, self.add(block, steps), k);
+                self.field(Field::Count, steps);
+                let is_first = self.is(IntPredicate::EQ, block, self.int(0));
+                self.field(Field::First, ok(code.builder.build_int_z_extend(is_first, code.context.i64_type(), "")));
+                let old = code.get(i64t, packed).into_int_value();
+                let missing = self.is(IntPredicate::NE, old, block);
+                let (mut b, mut b_step, mut missing) = (self.address(self.scratch), self.int(PANEL), missing);
+                if let Some((direct, base, step)) = in_place {
+                    let pick = |a: IntValue<'c>, b: IntValue<'c>| code.select(direct.into(), a.into(), b.into()).into_int_value();
+                    (b, b_step) = (pick(self.add(base, self.mul(block, step)), b), pick(step, b_step));
+                    missing = ok(code.builder.build_and(missing, ok(code.builder.build_not(direct, "")), ""));
+                }
+                self.field(Field::B, b);
+                self.field(Field::BStep, b_step);
+                code.only_if(missing, || {
+                    code.set(packed, block.into());
+                    self.pack_b(&panel, block, steps, level)
+                })?;
+                let a = self.a_in_place(&panel, block);
+                code.range(chunk, chunk_end, 1, |tile| {
+                    let row = start(tile);
+                    let rows = self.sub(start(self.add(tile, one)), row);
+                    match a {
+                        Some((base, step)) => self.field(Field::A, self.add(base, self.mul(row, step))),
+                        None => self.pack_a(&panel, block, steps, row, rows)?,
+                    }
+                    let sums = code.element(Elem::I8, self.at(C_AT), self.mul(self.sub(row, chunk_row), self.int(PANEL)));
+                    self.field(Field::C, self.address(sums));
+                    let multiply = micro::declare(code.context, &code.module, self.c.dtype, level);
+                    ok(code.builder.build_call(multiply, &[self.tile.into(), rows.into()], ""));
+                    code.only_if(last, || self.rows(&panel, row, rows, sums))
+                })?;
+                Ok::<(), String>(())
+            })?;
+            Ok::<(), String>(())
+        })?;
+        code.jump(head);
+        code.builder.position_at_end(end);
+        Ok(())
+    }
+
+    /// The address of a linear form's element at given variables: those not in `point` are 0.
+    pub fn form(&self, form: &Linear, point: &[(usize, IntValue<'c>)]) -> IntValue<'c> {
+        let sum = point
+            .iter()
+            .filter(|(v, _)| form.steps[*v].as_const() != Some(0))
+            .fold(self.w.size(&form.constant), |sum, (v, value)| self.add(sum, self.mul(*value, self.w.size(&form.steps[*v]))));
+        self.add(self.address(self.w.params[form.param]), self.mul(sum, self.int(self.elements())))
+    }
+
+    pub fn batch_point(&self, panel: &Panel<'c>, also: &[usize]) -> Vec<(usize, IntValue<'c>)> {
+        self.c.batch.iter().chain(also).map(|v| (*v, panel.point[*v])).collect()
+    }
+
+    pub fn bytes(&self, size: &Size) -> IntValue<'c> {
+        self.mul(self.w.size(size), self.int(self.elements()))
+    }
+
+    /// Describes A in place from step `block` on; the address of row 0 and the bytes between rows.
+    fn a_in_place(&self, panel: &Panel<'c>, block: IntValue<'c>) -> Option<(IntValue<'c>, IntValue<'c>)> {
+        let (form, rows, runs) = self.direct.as_ref()?;
+        let base = self.form(form, &self.batch_point(panel, &[]));
+        let row = rows.first().map_or(self.int(0), |r| self.bytes(&r.step));
+        let endless = self.int(i64::MAX);
+        self.field(Field::ARow, row);
+        let step = |run: Option<&Run>| run.map_or(self.int(0), |r| self.bytes(&r.step));
+        self.field(Field::AStep, step(runs.last()));
+        let start = match runs.as_slice() {
+            [outer, inner] => {
+                let run = self.w.greater(self.w.size(&inner.extent), self.int(1));
+                let (number, within) = self.divide(block, run);
+                self.field(Field::Left, self.sub(run, within));
+                self.field(Field::Run, run);
+                self.field(Field::Jump, self.sub(step(Some(outer)), self.mul(run, step(Some(inner)))));
+                self.add(self.mul(number, step(Some(outer))), self.mul(within, step(Some(inner))))
+            }
+            _ => {
+                self.field(Field::Left, endless);
+                self.field(Field::Run, endless);
+                self.field(Field::Jump, self.int(0));
+                self.mul(block, step(runs.last()))
+            }
+        };
+        Some((self.add(base, start), row))
+    }
+
+    pub fn b_form(&self) -> Option<Linear> {
+        linear(self.w.kernel, &self.stage.body[self.c.factors[1]], self.w.kernel.outer.len() + self.stage.reds.len())
+    }
+
+    /// B where its rows are contiguous panels.
+    pub fn b_rows(&self) -> Option<(Linear, Vec<Run>)> {
+        let form = self.b_form()?;
+        let columns = form.runs(&named(self.w.kernel, &self.c.columns));
+        let one = matches!(columns.as_slice(), [only] if only.step.as_const() == Some(1));
+        let steps = form.runs(&reductions(self.w.kernel, self.stage));
+        one.then_some((form, steps))
+    }
+
+    /// Whether B is read in place, where that is possible at all: a whole panel, used by few rows. Then its address and the bytes between steps.
+    fn in_place(&self, panel: &Panel<'c>, rows: IntValue<'c>) -> Option<(IntValue<'c>, IntValue<'c>, IntValue<'c>)> {
+        let (form, steps) = self.b_rows().filter(|(_, steps)| steps.len() <= 1)?;
+        let whole = self.is(IntPredicate::EQ, panel.columns, self.int(self.width));
+        let few = self.is(IntPredicate::SLE, rows, self.int(FEW_ROWS));
+        let step = steps.last().map_or(self.int(0), |r| self.bytes(&r.step));
+        let base = self.form(&form, &self.batch_point(panel, &self.c.columns));
+        Some((ok(self.w.code.builder.build_and(whole, few, "")), base, step))
+    }
+
+    /// Runs `body` for `count` steps from number `from` on of the reduction box: the step's number from `from`, and the variables.
+    pub fn walk(
+        &self,
+        from: IntValue<'c>,
+        count: IntValue<'c>,
+        body: &mut dyn FnMut(IntValue<'c>, &[IntValue<'c>]) -> Result<(), String>,
+    ) -> Result<(), String> {
+        let code = &self.w.code;
+        let i64t = code.ty(Elem::I64, 1);
+        let sizes: Vec<IntValue<'c>> = self.stage.reds.iter().map(|s| self.w.greater(self.w.size(s), self.int(1))).collect();
+        let slots: Vec<PointerValue<'c>> = sizes.iter().map(|_| code.variable(i64t)).collect();
+        let mut rest = from;
+        for (n, size) in sizes.iter().enumerate().rev() {
+            let value = if n == 0 { rest } else { self.divide(rest, *size).1 };
+            if n > 0 {
+                rest = self.divide(rest, *size).0;
+            }
+            code.set(slots[n], value.into());
+        }
+        code.range(self.int(0), count, 1, |k| {
+            let values: Vec<IntValue<'c>> = slots.iter().map(|s| code.get(i64t, *s).into_int_value()).collect();
+            body(k, &values)?;
+            let mut carry = self.int(1);
+            for (n, size) in sizes.iter().enumerate().rev() {
+                let next = self.add(values[n], carry);
+                let wraps = self.is(IntPredicate::EQ, next, *size);
+                code.set(slots[n], code.select(wraps.into(), self.int(0).into(), next.into()));
+                carry = ok(code.builder.build_int_z_extend(wraps, code.context.i64_type(), ""));
+            }
+            Ok::<(), String>(())
+        })?;
+        Ok(())
+    }
+
+    /// Runs `body` for the panel's columns in pieces that are contiguous in the last variable: the scope in lanes, and the first lane's column.
+    pub fn columns(
+        &self,
+        panel: &Panel<'c>,
+        scope: &Scope<'c>,
+        body: &mut dyn FnMut(&Scope<'c>, IntValue<'c>) -> Result<(), String>,
+    ) -> Result<(), String> {
+        let code = &self.w.code;
+        let last = self.c.columns[self.c.columns.len() - 1];
+        let lanes = self.width as u32;
+        let several = self.c.columns.iter().filter(|v| self.w.kernel.outer[**v].as_const() != Some(1)).count() > 1;
+        if !several {
+            let inside = Scope { lane: Some((last, lanes)), ..scope.clone() };
+            let whole = self.is(IntPredicate::EQ, panel.columns, self.int(self.width));
+            let fixed = self.w.kernel.outer[last].as_const();
+            if fixed.is_some_and(|n| n % self.width == 0) {
+                return body(&inside, self.int(0));
+            }
+            let masked = |body: &mut dyn FnMut(&Scope<'c>, IntValue<'c>) -> Result<(), String>| {
+                let mask = code.icmp(IntPredicate::SLT, code.lane_numbers(lanes), code.splat(panel.columns.into(), lanes));
+                body(&Scope { mask: Some(mask), ..inside.clone() }, self.int(0))
+            };
+            if fixed.is_some_and(|n| n < self.width) {
+                return masked(body);
+            }
+            let (full, part, end) = (code.block(), code.block(), code.block());
+            code.branch(whole, full, part);
+            code.builder.position_at_end(full);
+            body(&inside, self.int(0))?;
+            code.jump(end);
+            code.builder.position_at_end(part);
+            masked(body)?;
+            code.go(end);
+            return Ok(());
+        }
+        let i64t = code.ty(Elem::I64, 1);
+        let done = code.variable(i64t);
+        code.set(done, self.int(0).into());
+        let (head, inside, end) = (code.block(), code.block(), code.block());
+        code.go(head);
+        let at = code.get(i64t, done).into_int_value();
+        code.branch(self.is(IntPredicate::SLT, at, panel.columns), inside, end);
+        code.builder.position_at_end(inside);
+        let mut scope = scope.clone();
+        self.set(&self.c.columns, self.add(panel.first, at), &mut scope.point);
+        let from = scope.point[last];
+        let to = self.w.lesser(self.w.size(&self.w.kernel.outer[last]), self.add(from, self.sub(panel.columns, at)));
+        let mut groups = |i: IntValue<'c>, lanes: u32, mask: Option<V<'c>>| {
+            let mut point = scope.point.clone();
+            point[last] = i;
+            body(&Scope { point, lane: Some((last, lanes)), mask, ..scope.clone() }, self.add(at, self.sub(i, from)))
+        };
+        self.w.groups(from, to, lanes, &mut groups)?;
+        code.set(done, self.add(at, self.sub(to, from)).into());
+        code.jump(head);
+        code.builder.position_at_end(end);
+        Ok(())
+    }
+
+    /// A scope of the stage at an outer point and a point of the reduction box.
+    pub fn scope(&self, outer: &[IntValue<'c>], reds: &[IntValue<'c>]) -> Scope<'c> {
+        let ranges = self.w.kernel.outer.iter().chain(&self.stage.reds).cloned().collect();
+        Scope { point: outer.iter().chain(reds).copied().collect(), ranges, lane: None, mask: None, locals: vec![] }
+    }
+
+    /// All stages at the rows of a tile; the product's sums are at `sums`.
+    fn rows(&self, panel: &Panel<'c>, row: IntValue<'c>, rows: IntValue<'c>, sums: PointerValue<'c>) -> Result<(), String> {
+        let (w, code) = (self.w, &self.w.code);
+        code.range(self.int(0), rows, 1, |r| {
+            let mut point = panel.point.clone();
+            self.set(&self.c.rows, self.add(row, r), &mut point);
+            let ranges = w.kernel.outer.clone();
+            let scope = Scope { point, ranges, lane: None, mask: None, locals: vec![] };
+            let sums = code.element(Elem::I8, sums, self.mul(r, self.int(PANEL)));
+            self.columns(panel, &scope, &mut |scope, column| {
+                let scope = Scope { locals: w.locals(scope.lanes()), ..scope.clone() };
+                for (n, stage) in w.kernel.stages.iter().enumerate() {
+                    if n != self.c.stage {
+                        w.stage(stage, Mode::Scalar, &scope)?;
+                        continue;
+                    }
+                    let vector = code.ty(self.c.dtype.into(), scope.lanes());
+                    let sum = code.load(vector, code.element(self.c.dtype.into(), sums, column), self.elements() as u32);
+                    w.results(stage, &[sum], &scope, &[])?;
+                }
+                Ok(())
+            })
+        })?;
+        Ok(())
+    }
+}

@@ -1,0 +1,197 @@
+//! The engine's own law: random contractions, in every layout and size at which it cuts, give the interpreter's bits.
+
+use super::tests::{law, program};
+use crate::ir::generate::{self, Random};
+use crate::ir::*;
+use crate::kernel::contract::recognise;
+use crate::span::Span;
+
+fn c(n: i64) -> Size {
+    Size::constant(n)
+}
+
+/// A variable of the box: its size, as written and as a number.
+struct Var {
+    size: Size,
+    n: i64,
+}
+
+/// Sizes at which tiles, panels, leaves and blocks begin and end.
+const EDGES: [i64; 16] = [1, 2, 3, 5, 11, 12, 13, 14, 25, 31, 32, 33, 64, 65, 130, 17];
+const STEPS: [i64; 10] = [1, 3, 16, 17, 255, 256, 257, 300, 1023, 1025];
+
+struct Maker {
+    random: Random,
+    f: Function,
+    dims: Dims,
+    dtype: DType,
+    /// Multiplications left for the interpreter.
+    budget: i64,
+}
+
+impl Maker {
+    fn once_in(&mut self, n: usize) -> bool {
+        self.random.once_in(n)
+    }
+
+    fn pick(&mut self, from: &[i64]) -> i64 {
+        let most = self.budget.max(1);
+        let fitting: Vec<i64> = from.iter().copied().filter(|n| *n <= most).collect();
+        fitting[self.random.below(fitting.len())]
+    }
+
+    /// A variable, sometimes of a size known at launch only.
+    fn var(&mut self, from: &[i64]) -> Var {
+        let n = self.pick(from);
+        self.budget /= n;
+        if !self.once_in(2) {
+            return Var { size: c(n), n };
+        }
+        let name = format!("D{}", self.dims.len());
+        self.dims.insert(name.as_str().into(), n);
+        Var { size: Size::dim(&name), n }
+    }
+
+    fn shuffled(&mut self, mut list: Vec<usize>) -> Vec<usize> {
+        for i in (1..list.len()).rev() {
+            list.swap(i, self.random.below(i + 1));
+        }
+        list
+    }
+
+    /// A factor that knows these variables: one axis each, in any order; some read shifted, in steps, beyond the edge, by number, or with another's.
+    fn factor(&mut self, operand: usize, inputs: &mut Vec<Value>, vars: &[Var], known: Vec<usize>, reds: usize, simple: bool) -> Expr {
+        let mut axes: Vec<Vec<usize>> = self.shuffled(known).into_iter().map(|v| vec![v]).collect();
+        if !simple && axes.len() > 2 && self.once_in(2) {
+            // A window: an output and a reduction variable share an axis.
+            let out = axes.iter().position(|a| a[0] < reds);
+            let red = axes.iter().position(|a| a[0] >= reds);
+            if let (Some(out), Some(red)) = (out, red) {
+                let var = axes[red][0];
+                axes[out].push(var);
+                axes.remove(red);
+            }
+        }
+        let (mut shape, mut index, mut padded) = (vec![], vec![], false);
+        for axis in axes {
+            let mut at = Affine::var(axis[0]);
+            let mut size = vars[axis[0]].size.clone();
+            if let [_, with] = axis[..] {
+                let stride = if self.once_in(3) { 2 } else { 1 };
+                at = at.scale(&c(stride)).add(&Affine::var(with));
+                if self.once_in(2) {
+                    size = size.checked_mul(&c(stride)).unwrap();
+                    at = at.sub(&Affine::constant(1));
+                    padded = true;
+                } else {
+                    size = size.checked_mul(&c(stride)).unwrap().checked_add(&vars[with].size).unwrap();
+                }
+            } else if !simple && self.once_in(8) {
+                // Backwards.
+                at = Affine::constant(size.checked_add(&c(-1)).unwrap()).sub(&at);
+            } else if !simple && self.once_in(8) {
+                let ids = self.f.input(&format!("ids{}_{}", self.f.inputs.len(), shape.len()), Type::new(DType::I64, std::slice::from_ref(&size)));
+                inputs.push(ids);
+                index.push(Index::Gather(Box::new(load(inputs.len() - 1, [at]))));
+                shape.push(size.checked_add(&c(3)).unwrap());
+                continue;
+            }
+            index.push(Index::Affine(at));
+            shape.push(size);
+        }
+        let name = format!("x{}", self.f.inputs.len());
+        inputs[operand] = self.f.input(&name, Type::new(self.dtype, shape));
+        let loaded = Expr::Load { operand, index, otherwise: padded.then(|| Scalar::float(self.dtype, 0.0)) };
+        if simple || !self.once_in(6) { loaded } else { Expr::op(ScalarOp::Mul, [loaded, float(self.dtype, 0.5)]) }
+    }
+
+    /// A contraction, with something behind it half of the time.
+    fn contraction(&mut self) -> Value {
+        self.budget = 400_000;
+        let (mut vars, mut kinds) = (vec![], vec![]);
+        let steps = 1 + self.random.below(3);
+        let mut reds = vec![];
+        for _ in 0..steps {
+            let long = steps == 1 || self.once_in(3);
+            reds.push(self.var(if long { &STEPS } else { &EDGES }));
+        }
+        for (kind, most) in [(0, 2), (1, 3), (2, 3)] {
+            let least = if kind == 2 { 1 } else { 0 };
+            for _ in 0..least + self.random.below(most - least) {
+                vars.push(self.var(if kind == 0 { &[1, 2, 3] } else { &EDGES }));
+                kinds.push(kind);
+            }
+        }
+        let order = self.shuffled((0..vars.len()).collect());
+        let mut outs: Vec<Option<Var>> = vars.into_iter().map(Some).collect();
+        let mut all: Vec<Var> = order.iter().map(|v| outs[*v].take().unwrap()).collect();
+        let kinds: Vec<i32> = order.iter().map(|v| kinds[*v]).collect();
+        let out = all.len();
+        all.extend(reds);
+        let knows = |kind: i32| (0..all.len()).filter(|v| *v >= out || kinds[*v] == 0 || kinds[*v] == kind).collect::<Vec<_>>();
+        let simple = self.once_in(2);
+        let placeholder = Value { node: NodeId(0), result: 0 };
+        let mut inputs = vec![placeholder; 2];
+        let first = self.factor(0, &mut inputs, &all, knows(1), out, simple);
+        let second = self.factor(1, &mut inputs, &all, knows(2), out, simple);
+        let product = if self.once_in(2) { [first, second] } else { [second, first] };
+        let sizes = |vars: &[Var]| vars.iter().map(|v| v.size.clone()).collect::<Vec<_>>();
+        let nest = Nest::fold(sizes(&all[..out]), sizes(&all[out..]), Fold::Dot, Expr::op(ScalarOp::Mul, product));
+        assert!(all.iter().map(|v| v.n).product::<i64>() <= 400_000);
+        let dot = self.f.nest(nest, inputs, Span::default());
+        if self.once_in(2) {
+            return dot;
+        }
+        let shape = sizes(&all[..out]);
+        let bias = self.f.input(&format!("b{}", self.f.inputs.len()), Type::new(self.dtype, &shape[out - 1..]));
+        let sum = Expr::op(ScalarOp::Add, [load_at(0, 0..out), load_at(1, [out - 1])]);
+        let sum = self.f.nest(Nest::map(shape.clone(), sum), [dot, bias], Span::default());
+        let zero = float(self.dtype, 0.0);
+        self.f.nest(Nest::map(shape, Expr::op(ScalarOp::Max, [load_at(0, 0..out), zero])), [sum], Span::default())
+    }
+}
+
+#[test]
+fn random_contractions_are_what_they_mean() {
+    let mut engine = 0;
+    for seed in generate::seeds(6) {
+        let dtype = if seed % 3 == 2 { DType::F64 } else { DType::F32 };
+        let mut maker = Maker { random: Random(seed), f: Function::new("products"), dims: Dims::new(), dtype, budget: 0 };
+        let results: Vec<Value> = (0..8).map(|_| maker.contraction()).collect();
+        maker.f.results = results.iter().map(|v| (None, *v)).collect();
+        let dims = maker.dims.clone();
+        let module = program(maker.f);
+        engine += crate::kernel::lower(&module).kernels.iter().filter(|k| recognise(k).is_some()).count();
+        law(&module, &[dims], seed);
+    }
+    assert!(engine > 20, "{engine} kernels are contractions");
+}
+
+/// Sums of nothing are zero, rows of nothing are nothing.
+#[test]
+fn empty_products_are_zero() {
+    let [m, n, k] = ["M", "N", "K"].map(Size::dim);
+    let mut f = Function::new("empty");
+    let a = f.input("a", Type::new(DType::F32, &[m.clone(), k.clone()]));
+    let b = f.input("b", Type::new(DType::F32, &[n.clone(), k.clone()]));
+    let product = Expr::op(ScalarOp::Mul, [load_at(0, [0, 2]), load_at(1, [1, 2])]);
+    let dot = f.nest(Nest::fold(vec![m, n], vec![k], Fold::Dot, product), [a, b], Span::default());
+    f.results = vec![(None, dot)];
+    let module = program(f);
+    let dims = |m: i64, n: i64, k: i64| -> Dims { [("M".into(), m), ("N".into(), n), ("K".into(), k)].into() };
+    law(&module, &[dims(0, 5, 7), dims(5, 0, 7), dims(5, 7, 0), dims(600, 33, 1), dims(1, 1, 2600)], 1);
+}
+
+/// The sums of the widest tile stay in registers, in loops of nothing but loads and multiplications.
+#[test]
+fn micro_kernels_spill_nothing() {
+    for dtype in [DType::F32, DType::F64] {
+        for level in super::Level::ALL {
+            let assembly = super::multiply(dtype, level, super::What::Assembly).unwrap();
+            let register = if level == super::Level::V4 { "%zmm" } else { "%ymm" };
+            assert!(assembly.contains(register) && assembly.contains("vfmadd"), "{assembly}");
+            let spilled = assembly.lines().find(|l| l.contains(register) && l.contains("(%rsp"));
+            assert_eq!(spilled, None, "{assembly}");
+        }
+    }
+}

@@ -1,0 +1,337 @@
+//! Micro-kernels: the multiplication of a few rows of A with a panel of B, shared by all contractions of a program.
+//!
+//! `multiply.<dtype>.<level>(tile, rows)` does, for 1 to [`ROWS`] rows and a panel of 128 bytes of columns, what [`Field`] describes: leaves of 256
+//! steps of `k`, each one chain of fused multiply-adds from +0 for every element, joined in order with what `C` holds. All sums of a leaf stay in
+//! registers: per step two vectors of B are loaded, then every element of A is spread and used at once, so that no register is spilled.
+//!
+//! A wide level takes a tile at once; a narrow one has half the registers of half the width and takes it in quarters.
+
+use crate::emit::Level;
+use crate::emit::code::{Code, Elem, V, ok};
+use crate::emit::target;
+use crate::ir::{DType, Scalar};
+use crate::kernel::contract::ROWS;
+use inkwell::context::Context;
+use inkwell::module::{Linkage, Module};
+use inkwell::values::{FunctionValue, InstructionOpcode as Op, IntValue, PhiValue, PointerValue};
+use inkwell::{AddressSpace, IntPredicate};
+
+/// Steps of one chain.
+pub const LEAF: i64 = 256;
+/// Bytes of a panel's row, in B and C.
+pub const PANEL: i64 = 128;
+
+/// The words of a tile's description. Steps are in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Field {
+    /// The first row's first element of A.
+    A,
+    /// From one row of A to the next.
+    ARow,
+    /// From one `k` to the next, within a run.
+    AStep,
+    /// Steps until the first run ends.
+    Left,
+    /// Steps of every other run.
+    Run,
+    /// What is added to a step at a run's end.
+    Jump,
+    /// The panel of B.
+    B,
+    /// From one `k` to the next.
+    BStep,
+    /// Where sums go, rows of 128 bytes.
+    C,
+    /// Steps in all.
+    Count,
+    /// Whether `C` holds nothing yet.
+    First,
+}
+
+/// How many words a description has.
+pub const FIELDS: u32 = Field::First as u32 + 1;
+
+/// The function's name.
+pub fn name(dtype: DType, level: Level) -> String {
+    format!("multiply.{dtype}.{}", level.name())
+}
+
+/// The function, declared.
+pub fn declare<'c>(context: &'c Context, module: &Module<'c>, dtype: DType, level: Level) -> FunctionValue<'c> {
+    let name = name(dtype, level);
+    module.get_function(&name).unwrap_or_else(|| {
+        let ty = context.void_type().fn_type(&[context.ptr_type(AddressSpace::default()).into(), context.i64_type().into()], false);
+        module.add_function(&name, ty, None)
+    })
+}
+
+/// Adds the functions for one type at one level.
+pub fn define<'c>(context: &'c Context, mut module: Module<'c>, dtype: DType, level: Level) -> Module<'c> {
+    let (most, registers) = match level {
+        Level::V3 => (ROWS / 2, 2),
+        Level::V4 => (ROWS, 1),
+    };
+    let ty = context.void_type().fn_type(&[context.ptr_type(AddressSpace::default()).into()], false);
+    let mut variants = vec![];
+    for rows in 1..=most {
+        let function = module.add_function(&format!("{}.{rows}", name(dtype, level)), ty, Some(Linkage::Internal));
+        target::attributes(context, function, level);
+        let micro = Micro {
+            code: begin(context, module, function),
+            dtype,
+            rows: rows as usize,
+            lanes: (PANEL / 2 / registers / dtype.bytes() as i64) as u32,
+        };
+        micro.write();
+        module = micro.code.module;
+        variants.push(function);
+    }
+    let function = declare(context, &module, dtype, level);
+    target::attributes(context, function, level);
+    let code = begin(context, module, function);
+    let tile = parameter(function, 0).into_pointer_value();
+    let rows = parameter(function, 1).into_int_value();
+    match level {
+        Level::V4 => choose(&code, &variants, tile, rows),
+        Level::V3 => {
+            let below = ok(code.builder.build_right_shift(rows, code.int(1), false, ""));
+            let above = ok(code.builder.build_int_sub(rows, below, ""));
+            quarters(&code, &variants, tile, [above, below]);
+        }
+    }
+    ok(code.builder.build_return(None));
+    code.builder.position_at_end(code.entry);
+    code.jump(code.function.get_basic_blocks()[1]);
+    code.module
+}
+
+fn parameter(function: FunctionValue, n: u32) -> V {
+    function.get_nth_param(n).expect("the function has this parameter")
+}
+
+/// A function's code: the entry for variables, then the block that is written.
+fn begin<'c>(context: &'c Context, module: Module<'c>, function: FunctionValue<'c>) -> Code<'c> {
+    let entry = context.append_basic_block(function, "entry");
+    let start = context.append_basic_block(function, "start");
+    let code = Code { context, module, builder: context.create_builder(), function, entry };
+    code.builder.position_at_end(start);
+    code
+}
+
+/// The word of a description.
+pub fn word<'c>(code: &Code<'c>, tile: PointerValue<'c>, field: Field) -> PointerValue<'c> {
+    code.element(Elem::I64, tile, code.int(field as i64))
+}
+
+fn field<'c>(code: &Code<'c>, tile: PointerValue<'c>, field: Field) -> IntValue<'c> {
+    code.load(code.ty(Elem::I64, 1), word(code, tile, field), 8).into_int_value()
+}
+
+/// Calls the variant for `rows`, where there is one.
+fn choose<'c>(code: &Code<'c>, variants: &[FunctionValue<'c>], tile: PointerValue<'c>, rows: IntValue<'c>) {
+    let end = code.block();
+    let blocks: Vec<_> = variants.iter().map(|_| code.block()).collect();
+    let cases: Vec<_> = blocks.iter().enumerate().map(|(n, block)| (code.int(n as i64 + 1), *block)).collect();
+    ok(code.builder.build_switch(rows, end, &cases));
+    for (block, variant) in blocks.iter().zip(variants) {
+        code.builder.position_at_end(*block);
+        ok(code.builder.build_call(*variant, &[tile.into()], ""));
+        code.jump(end);
+    }
+    code.builder.position_at_end(end);
+}
+
+/// Both halves of the rows with both halves of the columns.
+fn quarters<'c>(code: &Code<'c>, variants: &[FunctionValue<'c>], tile: PointerValue<'c>, rows: [IntValue<'c>; 2]) {
+    let quarter = code.variable(code.context.i64_type().array_type(FIELDS).into());
+    for n in 0..FIELDS {
+        let at = |base| code.element(Elem::I64, base, code.int(n as i64));
+        code.store(at(quarter), code.load(code.ty(Elem::I64, 1), at(tile), 8), 8);
+    }
+    let add = |a: IntValue<'c>, b: IntValue<'c>| ok(code.builder.build_int_add(a, b, ""));
+    let (a, b, c) = (field(code, tile, Field::A), field(code, tile, Field::B), field(code, tile, Field::C));
+    let skipped = rows[0];
+    for (half, rows) in rows.into_iter().enumerate() {
+        let (mut a, mut c) = (a, c);
+        if half == 1 {
+            a = add(a, ok(code.builder.build_int_mul(skipped, field(code, tile, Field::ARow), "")));
+            c = add(c, ok(code.builder.build_int_mul(skipped, code.int(PANEL), "")));
+        }
+        for column in [0, PANEL / 2] {
+            code.store(word(code, quarter, Field::A), a.into(), 8);
+            code.store(word(code, quarter, Field::B), add(b, code.int(column)).into(), 8);
+            code.store(word(code, quarter, Field::C), add(c, code.int(column)).into(), 8);
+            choose(code, variants, quarter, rows);
+        }
+    }
+}
+
+/// Rows that one pointer reaches with the steps an address can hold.
+const GROUP: usize = 3;
+
+struct Micro<'c> {
+    code: Code<'c>,
+    dtype: DType,
+    rows: usize,
+    /// Of one vector; a row has two.
+    lanes: u32,
+}
+
+/// What a loop carries: pointers into A, the pointer into B, steps left in the run.
+#[derive(Clone)]
+struct Place<'c> {
+    a: Vec<V<'c>>,
+    b: V<'c>,
+    left: V<'c>,
+}
+
+impl<'c> Micro<'c> {
+    fn phi(&self, like: V<'c>) -> PhiValue<'c> {
+        ok(self.code.builder.build_phi(like.get_type(), ""))
+    }
+
+    fn place_phis(&self, like: &Place<'c>) -> (Vec<PhiValue<'c>>, Place<'c>) {
+        let phis: Vec<PhiValue<'c>> = like.a.iter().chain([&like.b, &like.left]).map(|v| self.phi(*v)).collect();
+        let values: Vec<V<'c>> = phis.iter().map(|p| p.as_basic_value()).collect();
+        let place = Place { a: values[..like.a.len()].to_vec(), b: values[like.a.len()], left: values[like.a.len() + 1] };
+        (phis, place)
+    }
+
+    fn feed(&self, phis: &[PhiValue<'c>], from: &Place<'c>) {
+        let here = self.code.here();
+        for (phi, v) in phis.iter().zip(from.a.iter().chain([&from.b, &from.left])) {
+            phi.add_incoming(&[(v, here)]);
+        }
+    }
+
+    fn offset(&self, base: V<'c>, by: IntValue<'c>) -> V<'c> {
+        self.code.element(Elem::I8, base.into_pointer_value(), by).into()
+    }
+
+    fn write(&self) {
+        let code = &self.code;
+        let b = &code.builder;
+        let tile = parameter(code.function, 0).into_pointer_value();
+        let get = |f: Field| field(code, tile, f);
+        let pointer = |f: Field| -> V<'c> { ok(b.build_int_to_ptr(get(f), code.context.ptr_type(AddressSpace::default()), "")).into() };
+        let (row, step, b_step, run, jump) = (get(Field::ARow), get(Field::AStep), get(Field::BStep), get(Field::Run), get(Field::Jump));
+        let vector = code.ty(self.dtype.into(), self.lanes);
+        let zero = code.constant(Scalar::float(self.dtype, 0.0), self.lanes);
+        let bytes = self.dtype.bytes() as u32;
+        let half = code.int((self.lanes * bytes) as i64);
+        let two_rows = ok(b.build_int_add(row, row, ""));
+        let three_rows = ok(b.build_int_add(two_rows, row, ""));
+        let mut a = vec![pointer(Field::A)];
+        while a.len() < self.rows.div_ceil(GROUP) {
+            a.push(self.offset(a[a.len() - 1], three_rows));
+        }
+        let start = Place { a, b: pointer(Field::B), left: get(Field::Left).into() };
+        let c = pointer(Field::C);
+        let (count, first) = (get(Field::Count), get(Field::First));
+        let compare = |p, x: IntValue<'c>, y: IntValue<'c>| ok(b.build_int_compare(p, x, y, ""));
+        let least = |x: IntValue<'c>, y: IntValue<'c>| code.select(compare(IntPredicate::SLT, x, y).into(), x.into(), y.into()).into_int_value();
+
+        // A leaf after the other.
+        let (leaf, segment, steps, segment_end, leaf_end, done) =
+            (code.block(), code.block(), code.block(), code.block(), code.block(), code.block());
+        let entered = code.here();
+        code.go(leaf);
+        let (leaf_phis, at_leaf) = self.place_phis(&start);
+        let (left, fresh) = (self.phi(count.into()), self.phi(first.into()));
+        for (phi, v) in leaf_phis.iter().zip(start.a.iter().chain([&start.b, &start.left])) {
+            phi.add_incoming(&[(v, entered)]);
+        }
+        left.add_incoming(&[(&count, entered)]);
+        fresh.add_incoming(&[(&first, entered)]);
+        let left_value = left.as_basic_value().into_int_value();
+        let in_leaf = least(left_value, code.int(LEAF));
+
+        // Within it, a run of A after the other.
+        code.go(segment);
+        let (segment_phis, at_segment) = self.place_phis(&at_leaf);
+        let sums: Vec<PhiValue<'c>> = (0..2 * self.rows).map(|_| self.phi(zero)).collect();
+        let open = self.phi(in_leaf.into());
+        for (phi, v) in segment_phis.iter().zip(at_leaf.a.iter().chain([&at_leaf.b, &at_leaf.left])) {
+            phi.add_incoming(&[(v, leaf)]);
+        }
+        sums.iter().for_each(|p| p.add_incoming(&[(&zero, leaf)]));
+        open.add_incoming(&[(&in_leaf, leaf)]);
+        let open_value = open.as_basic_value().into_int_value();
+        let now = least(open_value, at_segment.left.into_int_value());
+        code.branch(compare(IntPredicate::SGT, open_value, code.int(0)), steps, leaf_end);
+
+        // Within that, step by step.
+        b.position_at_end(steps);
+        let (step_phis, at) = self.place_phis(&at_segment);
+        let chain: Vec<PhiValue<'c>> = (0..2 * self.rows).map(|_| self.phi(zero)).collect();
+        let rest = self.phi(now.into());
+        for (phi, v) in step_phis.iter().zip(at_segment.a.iter().chain([&at_segment.b, &at_segment.left])) {
+            phi.add_incoming(&[(v, segment)]);
+        }
+        chain.iter().zip(&sums).for_each(|(p, s)| p.add_incoming(&[(&s.as_basic_value(), segment)]));
+        rest.add_incoming(&[(&now, segment)]);
+        let columns = [at.b, self.offset(at.b, half)].map(|p| code.load(vector, p.into_pointer_value(), bytes));
+        let mut next = vec![];
+        for r in 0..self.rows {
+            let base = at.a[r / GROUP];
+            let address = match r % GROUP {
+                0 => base,
+                1 => self.offset(base, row),
+                _ => self.offset(base, two_rows),
+            };
+            let element = code.splat(code.load(code.ty(self.dtype.into(), 1), address.into_pointer_value(), bytes), self.lanes);
+            for (half, column) in columns.iter().enumerate() {
+                let sum = chain[2 * r + half].as_basic_value();
+                next.push(code.intrinsic("llvm.fma", &[vector], &[element, *column, sum]).expect("a value"));
+            }
+        }
+        let moved = Place { a: at.a.iter().map(|p| self.offset(*p, step)).collect(), b: self.offset(at.b, b_step), left: at.left };
+        let fewer = ok(b.build_int_sub(rest.as_basic_value().into_int_value(), code.int(1), ""));
+        self.feed(&step_phis, &moved);
+        chain.iter().zip(&next).for_each(|(p, v)| p.add_incoming(&[(v, steps)]));
+        rest.add_incoming(&[(&fewer, steps)]);
+        code.branch(compare(IntPredicate::NE, fewer, code.int(0)), steps, segment_end);
+
+        b.position_at_end(segment_end);
+        let left_in_run = ok(b.build_int_sub(at_segment.left.into_int_value(), now, ""));
+        let ends = compare(IntPredicate::EQ, left_in_run, code.int(0));
+        let leap = code.select(ends.into(), jump.into(), code.int(0).into()).into_int_value();
+        let place = Place {
+            a: moved.a.iter().map(|p| self.offset(*p, leap)).collect(),
+            b: moved.b,
+            left: code.select(ends.into(), run.into(), left_in_run.into()),
+        };
+        self.feed(&segment_phis, &place);
+        sums.iter().zip(&next).for_each(|(p, v)| p.add_incoming(&[(v, segment_end)]));
+        open.add_incoming(&[(&ok(b.build_int_sub(open_value, now, "")), segment_end)]);
+        code.jump(segment);
+
+        // The leaf's sums join those before.
+        b.position_at_end(leaf_end);
+        let places: Vec<PointerValue<'c>> = (0..2 * self.rows)
+            .map(|n| {
+                let row = self.offset(c, code.int(PANEL * (n as i64 / 2)));
+                if n % 2 == 0 { row } else { self.offset(row, half) }.into_pointer_value()
+            })
+            .collect();
+        let (set, add, joined) = (code.block(), code.block(), code.block());
+        code.branch(compare(IntPredicate::NE, fresh.as_basic_value().into_int_value(), code.int(0)), set, add);
+        b.position_at_end(set);
+        places.iter().zip(&sums).for_each(|(p, s)| code.store(*p, s.as_basic_value(), bytes));
+        code.jump(joined);
+        b.position_at_end(add);
+        for (place, sum) in places.iter().zip(&sums) {
+            code.store(*place, code.binary(Op::FAdd, code.load(vector, *place, bytes), sum.as_basic_value()), bytes);
+        }
+        code.go(joined);
+        let remaining = ok(b.build_int_sub(left_value, in_leaf, ""));
+        self.feed(&leaf_phis, &at_segment);
+        left.add_incoming(&[(&remaining, joined)]);
+        fresh.add_incoming(&[(&code.int(0), joined)]);
+        code.branch(compare(IntPredicate::SGT, remaining, code.int(0)), leaf, done);
+        b.position_at_end(done);
+        ok(b.build_return(None));
+        b.position_at_end(code.entry);
+        code.jump(code.function.get_basic_blocks()[1]);
+    }
+}

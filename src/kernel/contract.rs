@@ -1,0 +1,179 @@
+//! Which kernels are contractions, and what one task of theirs is.
+//!
+//! A contraction multiplies a factor A, which does not know the *columns* of the result, with a factor B, which does not know its *rows*, and sums
+//! over `k`. Columns are cut into panels as wide as two vector registers of 512 bits, rows into tiles of nearly equal height, at most [`ROWS`].
+//! A task is one tile of one panel of one batch; tiles count fastest, so that consecutive tasks share a panel of B. Machine code and interpreter
+//! both count tasks this way. Nothing here is about order: every cut gives the same bits.
+
+use crate::ir::{Affine, DType, Fold, Guard, Size};
+use crate::kernel::lower::product;
+use crate::kernel::{Index, Instr, Kernel, Stage, Target};
+
+/// Most rows of a tile.
+pub const ROWS: i64 = 12;
+
+/// How a kernel's outer variables take part in its product.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Contraction {
+    /// The stage that multiplies.
+    pub stage: usize,
+    /// Of the factors.
+    pub dtype: DType,
+    /// The instructions of its body that are A and B.
+    pub factors: [usize; 2],
+    /// Variables that both factors know, or neither.
+    pub batch: Vec<usize>,
+    /// Variables of A only.
+    pub rows: Vec<usize>,
+    /// Variables of B only; the last one runs along the lanes.
+    pub columns: Vec<usize>,
+}
+
+/// Columns of a panel.
+pub fn panel(dtype: DType) -> i64 {
+    128 / dtype.bytes() as i64
+}
+
+/// The contraction that the kernel is, if it is one. Depends on structure only: kernels whose sizes alone are renamed are the same.
+pub fn recognise(kernel: &Kernel) -> Option<Contraction> {
+    let mut dots = kernel.stages.iter().enumerate().filter(|(_, s)| s.fold == Fold::Dot);
+    let ((number, stage), None) = (dots.next()?, dots.next()) else { return None };
+    let outer = kernel.outer.len();
+    if !stage.inner.is_empty() || !stage.guards.is_empty() || outer + stage.reds.len() > 64 || locals(&stage.body) {
+        return None;
+    }
+    let types = crate::kernel::verify::types(kernel, &stage.body).ok()?;
+    let dtype = types[stage.values[0]];
+    let known = knows(&stage.body);
+    let [first, second] = [0, 1].map(|f| known[stage.values[f]]);
+    let only = |v: usize, mask: u64, other: u64| kernel.outer[v].as_const() != Some(1) && mask >> v & 1 == 1 && other >> v & 1 == 0;
+    let last = (0..outer).rev().find(|v| only(*v, first, second) || only(*v, second, first))?;
+    // Neighbours of the result lie along the last variable: it belongs to the columns.
+    let b = if only(last, first, second) { 0 } else { 1 };
+    let (a_knows, b_knows) = if b == 0 { (second, first) } else { (first, second) };
+    let factors = [stage.values[1 - b], stage.values[b]];
+    let rows: Vec<usize> = (0..outer).filter(|v| only(*v, a_knows, b_knows)).collect();
+    let columns: Vec<usize> = (0..outer).filter(|v| only(*v, b_knows, a_knows)).collect();
+    let batch = (0..outer).filter(|v| !rows.contains(v) && !columns.contains(v)).collect();
+    let stores_in_lanes = kernel.stages.iter().all(|s| in_lanes(s, last));
+    // One row reuses nothing of B: worth it only where B must be turned anyhow.
+    let reused = !rows.is_empty() || turned(stage, factors[1], outer, last);
+    (dtype.is_float() && stores_in_lanes && reused).then_some(Contraction { stage: number, dtype, factors, batch, rows, columns })
+}
+
+/// Whether the factor is a load whose last axis follows the last reduction variable and knows nothing of `column`.
+fn turned(stage: &Stage, factor: usize, outer: usize, column: usize) -> bool {
+    let Instr::Load { index, .. } = &stage.body[factor] else { return false };
+    let Some(Index::Affine(last)) = index.last() else { return false };
+    let mask = affine(last);
+    !stage.reds.is_empty() && mask >> (outer + stage.reds.len() - 1) & 1 == 1 && mask >> column & 1 == 0
+}
+
+/// Whether every element that the stage stores belongs to one value of the variable, and is stored once.
+fn in_lanes(stage: &Stage, var: usize) -> bool {
+    stage.stores.iter().all(|store| match &store.target {
+        Target::Local(_) => true,
+        Target::Param { index, fold, .. } => {
+            let places: Option<u64> =
+                index.iter().map(|i| if let Index::Affine(a) = i { Some(affine(a)) } else { None }).try_fold(0, |m, i| Some(m | i?));
+            fold.is_none() && places.is_some_and(|m| m >> var & 1 == 1)
+        }
+    })
+}
+
+fn locals(body: &[Instr]) -> bool {
+    body.iter().any(|i| match i {
+        Instr::Local(_) => true,
+        Instr::Select { then, otherwise, .. } => locals(&then.0) || locals(&otherwise.0),
+        Instr::Const(_) | Instr::Load { .. } | Instr::Index(_) | Instr::Holds(_) | Instr::Op(..) | Instr::Cast(..) => false,
+    })
+}
+
+fn affine(a: &Affine) -> u64 {
+    let mut mask = 0;
+    a.visit_vars(&mut |v| mask |= 1 << v);
+    mask
+}
+
+fn guards(list: &[Guard]) -> u64 {
+    list.iter().fold(0, |m, g| m | affine(&g.expr))
+}
+
+/// The variables that each instruction's value depends on, as bits.
+fn knows(body: &[Instr]) -> Vec<u64> {
+    let mut known = Vec::with_capacity(body.len());
+    block(body, &mut known);
+    known
+}
+
+fn block(body: &[Instr], known: &mut Vec<u64>) {
+    for instr in body {
+        let mask = match instr {
+            Instr::Const(_) | Instr::Local(_) => 0,
+            Instr::Load { index, .. } => index.iter().fold(0, |m, i| {
+                m | match i {
+                    Index::Affine(a) => affine(a),
+                    Index::Value(v) => known[*v],
+                }
+            }),
+            Instr::Index(a) => affine(a),
+            Instr::Holds(list) => guards(list),
+            Instr::Op(_, args) => args.iter().fold(0, |m, a| m | known[*a]),
+            Instr::Cast(_, a) => known[*a],
+            Instr::Select { condition, then, otherwise } => {
+                let start = known.len();
+                [then, otherwise].iter().fold(known[*condition], |m, side| {
+                    block(&side.0, known);
+                    let value = known[side.1];
+                    known.truncate(start);
+                    m | value
+                })
+            }
+        };
+        known.push(mask);
+    }
+}
+
+impl Contraction {
+    /// The product of some variables' sizes.
+    pub fn extent(&self, vars: &[usize], outer: &[Size]) -> Size {
+        product(&vars.iter().map(|v| outer[*v].clone()).collect::<Vec<_>>())
+    }
+
+    /// How many tasks there are.
+    pub fn tasks(&self, outer: &[Size]) -> Size {
+        let cut = |n: Size, by: i64| match n.checked_add(&Size::constant(by - 1)) {
+            Some(n) => n.div(&Size::constant(by)).unwrap_or_else(|| unreachable!("{by} is not 0")),
+            None => Size::constant(i64::MAX),
+        };
+        let panels = cut(self.extent(&self.columns, outer), panel(self.dtype));
+        let tiles = cut(self.extent(&self.rows, outer), ROWS);
+        product(&[self.extent(&self.batch, outer), panels, tiles])
+    }
+
+    /// Calls `see` with every outer point of a task until it gives nothing.
+    pub fn points(&self, task: i64, outer: &[i64], see: &mut dyn FnMut(&[i64]) -> Option<()>) -> Option<()> {
+        let extent = |vars: &[usize]| vars.iter().map(|v| outer[*v]).product::<i64>();
+        let (rows, columns) = (extent(&self.rows), extent(&self.columns));
+        let (tiles, width) = ((rows + ROWS - 1) / ROWS, panel(self.dtype));
+        let panels = (columns + width - 1) / width;
+        let (group, tile) = (task / tiles, task % tiles);
+        let (batch, first) = (group / panels, group % panels * width);
+        let start = |tile: i64| tile * (rows / tiles) + tile.min(rows % tiles);
+        let mut point = vec![0; outer.len()];
+        let set = |vars: &[usize], mut n: i64, point: &mut [i64]| {
+            for v in vars.iter().rev() {
+                (point[*v], n) = (n % outer[*v], n / outer[*v]);
+            }
+        };
+        set(&self.batch, batch, &mut point);
+        for row in start(tile)..start(tile + 1) {
+            set(&self.rows, row, &mut point);
+            for column in first..columns.min(first + width) {
+                set(&self.columns, column, &mut point);
+                see(&point)?;
+            }
+        }
+        Some(())
+    }
+}

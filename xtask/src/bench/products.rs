@@ -1,0 +1,122 @@
+//! Matrix products and convolutions alone: what the contraction engine reaches, against OpenBLAS, the `gemm` crate and PyTorch.
+
+use super::options::Options;
+use super::worker::{Worker, middle};
+use super::{append, build, take_turns};
+use serde_json::json;
+use std::path::Path;
+use std::process::Command;
+
+/// Model of `product.nn`, M, N, K.
+const PRODUCTS: &[(&str, [u64; 3])] = &[
+    ("Plain", [512, 512, 512]),
+    ("Plain", [1024, 1024, 1024]),
+    ("Plain", [2048, 2048, 2048]),
+    ("Plain", [128, 768, 768]),
+    ("Linear", [128, 768, 768]),
+    ("Weights", [128, 768, 768]),
+    ("Plain", [197, 768, 768]),
+    ("Linear", [197, 768, 768]),
+    ("Plain", [32, 3072, 768]),
+    ("Linear", [32, 3072, 768]),
+    ("Plain", [1, 4096, 4096]),
+    ("Linear", [1, 4096, 4096]),
+    ("Plain", [1000, 1000, 1000]),
+    ("Plain", [197, 769, 771]),
+    ("Plain", [511, 513, 515]),
+    ("Plain", [5, 769, 771]),
+];
+
+/// Batch, channels in, channels out, height and width.
+const CONVOLUTIONS: &[[u64; 4]] = &[[16, 64, 64, 32], [16, 256, 256, 14], [16, 3, 64, 32]];
+
+/// Prints a line for each shape and number of threads.
+///
+/// # Errors
+/// nnc cannot be built or fails.
+pub fn run(options: &Options, binaries: &Path) -> Result<(), String> {
+    let all = std::thread::available_parallelism().map_or(1, |n| n.get());
+    let threads = if all > 1 { vec![1, all] } else { vec![1] };
+    let gemm = options.slow.then(gemm).transpose()?;
+    if gemm.is_none() {
+        println!("without the `gemm` crate, which is compiled and compared with --slow");
+    }
+    println!("{:36} threads   nnc GFLOP/s  of peak     others: GFLOP/s, nnc's speed divided by theirs", "shape");
+    let product = build("product", binaries)?;
+    for (model, [m, n, k]) in PRODUCTS {
+        let name = format!("{model} {m}x{n}x{k}");
+        if !options.wants(&name) {
+            continue;
+        }
+        for &threads in &threads {
+            let sizes = [format!("M={m}"), format!("N={n}"), format!("K={k}")];
+            let mut workers = vec![own(binaries, &product.artifact, model, &sizes, threads)?];
+            let shape = format!("{m},{n},{k}");
+            if let Some(environment) = options.environment() {
+                keep(&mut workers, environment.product(model, &shape, threads));
+            }
+            if let Some(binary) = &gemm {
+                let mut command = Command::new(binary);
+                keep(&mut workers, Worker::start(&format!("gemm {threads}"), command.args([*model, &shape, &threads.to_string()])));
+            }
+            report(options, &name, threads, (2 * m * n * k) as f64, &mut workers)?;
+        }
+    }
+    let convolution = build("convolution", binaries)?;
+    for ([b, c, o, size], model) in CONVOLUTIONS.iter().flat_map(|shape| ["Forward", "Data", "Weights"].map(|m| (shape, m))) {
+        let name = format!("convolution {model} {b}x{c}->{o}x{size}x{size}");
+        if !options.wants(&name) {
+            continue;
+        }
+        for &threads in &threads {
+            let sizes = [format!("B={b}"), format!("C={c}"), format!("O={o}"), format!("H={size}"), format!("W={size}")];
+            let mut workers = vec![own(binaries, &convolution.artifact, model, &sizes, threads)?];
+            if let Some(environment) = options.environment() {
+                keep(&mut workers, environment.convolution(model, &format!("{b},{c},{o},{size}"), threads));
+            }
+            report(options, &name, threads, (2 * b * c * o * size * size * 9) as f64, &mut workers)?;
+        }
+    }
+    Ok(())
+}
+
+fn own(binaries: &Path, artifact: &Path, model: &str, sizes: &[String], threads: usize) -> Result<Worker, String> {
+    let mut command = Command::new(binaries.join("nnc-run"));
+    command.arg(artifact).args(["bench", &format!("infer:{model}"), "--wait", "--json", "--threads", &threads.to_string()]);
+    command.args(sizes.iter().flat_map(|size| ["--dim", size.as_str()]));
+    Worker::start(&format!("nnc {threads}"), &mut command)
+}
+
+fn keep(workers: &mut Vec<Worker>, worker: Result<Worker, String>) {
+    match worker {
+        Ok(worker) => workers.push(worker),
+        Err(why) => println!("  left out: {why}"),
+    }
+}
+
+/// The crate `gemm` as a process like the others. It stands apart from the workspace, so that only those who compare compile it.
+fn gemm() -> Result<std::path::PathBuf, String> {
+    let manifest = Path::new("benches/gemm/Cargo.toml");
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.args(["build", "--quiet", "--release", "--target-dir", "target/bench/gemm", "--manifest-path"]).arg(manifest);
+    match command.status() {
+        Ok(status) if status.success() => Ok("target/bench/gemm/release/gemm-worker".into()),
+        Ok(_) => Err("the gemm crate cannot be built".into()),
+        Err(e) => Err(format!("cannot start cargo: {e}")),
+    }
+}
+
+fn report(options: &Options, name: &str, threads: usize, flops: f64, workers: &mut [Worker]) -> Result<(), String> {
+    take_turns(workers, options)?;
+    let speed = |w: &Worker| flops / w.median() / 1e6;
+    let (own, others) = workers.split_first().expect("nnc is first");
+    let peak = middle(own.rounds.iter().filter_map(|r| r.peak));
+    let mut text = format!("{name:36} {threads:7}   {:11.1}  {:5.1} %   ", speed(own), 100.0 * speed(own) / peak);
+    for other in others {
+        text += &format!("  {} {:.1}, {:.2}", other.name.split(' ').next().unwrap_or_default(), speed(other), 1.0 / own.ratio(other));
+    }
+    println!("{text}");
+    let speeds: Vec<_> = workers.iter().map(|w| json!({ "name": w.name, "gflops": speed(w), "best_gflops": flops / w.min() / 1e6 })).collect();
+    append(&options.history, &json!({ "contraction": name, "threads": threads, "peak_gflops": peak, "workers": speeds }))
+}
