@@ -36,24 +36,36 @@ fn variable(version: u32) -> &'static str {
     }
 }
 
-/// The LLVM to use, installed if need be.
+/// The LLVM to use, installed if need be, with the C++ library that it is linked to.
 pub fn ensure() -> Result<Llvm, String> {
-    if let Some(llvm) = find()? {
-        return Ok(llvm);
-    }
-    if !works("apt-get") {
-        return Err(format!("nnc needs LLVM 22 or 19, and there is no apt-get to install it with.{}\n{}", others(), by_hand()));
+    let (llvm, linkable) = (find()?, has_cxx_library());
+    match llvm {
+        Some(llvm) if linkable => return Ok(llvm),
+        Some(_) if !works("apt-get") => return Err("LLVM is linked to the C++ library, which this system's `cc` does not find: install g++".into()),
+        None if !works("apt-get") => {
+            return Err(format!("nnc needs LLVM 22 or 19, and there is no apt-get to install it with.{}\n{}", others(), by_hand()));
+        }
+        Some(_) | None => {}
     }
     // A source that cannot be reached need not be the one that has LLVM.
     let fresh = apt(&["update", "-qq", "-o", "APT::Update::Error-Mode=any"]);
     let stale = || fresh.as_ref().err().map_or(String::new(), |reason| format!(" (its lists may be old: {reason})"));
+    let install = |package: &str| {
+        println!("installing {package}");
+        let done = apt(&["install", "-y", "-qq", "--no-install-recommends", package]);
+        done.map_err(|reason| format!("cannot install {package}{}: {reason}", stale()))
+    };
+    if !linkable {
+        install("g++")?;
+    }
+    if let Some(llvm) = llvm {
+        return Ok(llvm);
+    }
     let Some(version) = VERSIONS.into_iter().find(|v| has_package(&package(*v))) else {
         let [newest, other] = VERSIONS.map(package);
         return Err(format!("nnc needs LLVM 22 or 19, and apt knows neither {newest} nor {other}{}.{}\n{}", stale(), others(), by_hand()));
     };
-    println!("installing {}", package(version));
-    apt(&["install", "-y", "-qq", "--no-install-recommends", &package(version)])
-        .map_err(|reason| format!("cannot install {}{}: {reason}", package(version), stale()))?;
+    install(&package(version))?;
     find()?.ok_or_else(|| format!("{} is installed, but /usr/lib/llvm-{version} is not the LLVM it should hold.\n{}", package(version), by_hand()))
 }
 
@@ -106,6 +118,12 @@ fn others() -> String {
     found.extend(folders.filter(|p| p.to_string_lossy().contains("/llvm")).filter_map(|p| Some(format!("{} in {}", major(&p)?, p.display()))));
     found.sort();
     if found.is_empty() { String::new() } else { format!(" Found, but of no use: LLVM {}.", found.join(", ")) }
+}
+
+/// Whether the linker finds `libstdc++`, which a C compiler comes without.
+fn has_cxx_library() -> bool {
+    let said = Command::new("cc").arg("-print-file-name=libstdc++.so").output();
+    said.is_ok_and(|o| Path::new(String::from_utf8_lossy(&o.stdout).trim()).is_absolute())
 }
 
 fn works(program: &str) -> bool {
