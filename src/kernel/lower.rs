@@ -4,11 +4,11 @@
 //! steps in an order of execution. Buffers are row-major and as large as their value. Calls and scans stay references to functions; the plan
 //! puts their steps in place.
 
-use crate::ir::{Base, DType, Function, FunctionId, Module, NodeId, Op, Scalar, Scan, Size, Type, Value};
+use crate::ir::{Base, DType, Fold, Function, FunctionId, Module, NodeId, Op, Scalar, ScalarOp, Scan, Size, Type, Value};
 use crate::kernel::canonical::Registry;
 use crate::kernel::contract::{self, Contraction};
 use crate::kernel::fuse::{Unit, fuse};
-use crate::kernel::{Kernel, Stage, group, movement, verify};
+use crate::kernel::{Instr, Kernel, Stage, group, movement, verify};
 use crate::span::Span;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -110,6 +110,8 @@ pub struct Launch {
     pub tasks: Size,
     /// Operations per task.
     pub cost: Size,
+    /// Floating-point operations of all tasks.
+    pub flops: Size,
     /// The source.
     pub span: Span,
 }
@@ -218,7 +220,7 @@ impl State<'_> {
             None => (product(&kernel.outer), cost(kernel)),
             Some(c) => (c.tasks(&kernel.outer), contract_cost(kernel, &c)),
         };
-        Launch { kernel: number, args, sizes, tasks, cost, span }
+        Launch { kernel: number, args, sizes, tasks, cost, flops: flops(kernel), span }
     }
 
     fn node(&mut self, id: NodeId) {
@@ -351,4 +353,32 @@ fn stages_cost(stages: &[Stage]) -> Size {
         sum = points.checked_mul(&each).and_then(|c| sum.checked_add(&c)).unwrap_or(Size::constant(i64::MAX));
     }
     sum
+}
+
+/// Arithmetic operations of all outer points, as the kernel states them: a fused multiply-add is two, a transcendental function one.
+fn flops(kernel: &Kernel) -> Size {
+    let mut sum = Size::default();
+    for stage in &kernel.stages {
+        let points = product(&[product(&stage.inner), product(&stage.reds)]);
+        let fold = match stage.fold {
+            Fold::None => 0,
+            Fold::Dot => 2,
+            Fold::Sum | Fold::Prod | Fold::Max | Fold::Min | Fold::ArgMax | Fold::ArgMin => 1,
+        };
+        let each = Size::constant(arithmetic(&stage.body) + fold);
+        sum = points.checked_mul(&each).and_then(|c| sum.checked_add(&c)).unwrap_or(Size::constant(i64::MAX));
+    }
+    product(&[product(&kernel.outer), sum])
+}
+
+fn arithmetic(body: &[Instr]) -> i64 {
+    use ScalarOp::*;
+    let of = |instr: &Instr| match instr {
+        Instr::Op(Not | And | Or | Eq | Ne | Lt | Le | Select | FloorDiv | FoldKey, _) => 0,
+        Instr::Op(Fma, _) => 2,
+        Instr::Op(..) => 1,
+        Instr::Select { then, otherwise, .. } => arithmetic(&then.0).max(arithmetic(&otherwise.0)),
+        Instr::Const(_) | Instr::Load { .. } | Instr::Local(_) | Instr::Index(_) | Instr::Holds(_) | Instr::Cast(..) => 0,
+    };
+    body.iter().map(of).sum()
 }
