@@ -12,7 +12,8 @@ use nnc_runtime::exec::Kernels;
 use nnc_runtime::loader::{self, Loader};
 use nnc_runtime::manifest::{Sink, Source, Step};
 use nnc_runtime::memory::Aligned;
-use nnc_runtime::pool::Pool;
+use nnc_runtime::pool::{Pool, Region};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Instant;
 
 /// A contraction and the values of its dims.
@@ -71,7 +72,11 @@ fn convolution(what: &str, batch: i64, from: i64, to: i64, size: i64, taps: i64,
         // Out: n, o, y, x. Sum: c, r, s.
         "forward" => {
             let image_at = padded(0, [Affine::var(0), Affine::var(4), shifted(2, 5), shifted(3, 6)]);
-            program(&image, &weight, Nest::fold(result.to_vec(), vec![c(from), t.clone(), t], Fold::Dot, multiply(image_at, load_at(1, [1, 4, 5, 6]))))
+            program(
+                &image,
+                &weight,
+                Nest::fold(result.to_vec(), vec![c(from), t.clone(), t], Fold::Dot, multiply(image_at, load_at(1, [1, 4, 5, 6]))),
+            )
         }
         // Out: n, c, y, x. Sum: o, r, s.
         "data" => {
@@ -152,6 +157,23 @@ fn median(mut of: Vec<f64>) -> f64 {
     of[of.len() / 2]
 }
 
+/// One phase of equal parts.
+struct Launched<'a> {
+    opened: AtomicBool,
+    parts: usize,
+    /// Part, thread.
+    body: &'a (dyn Fn(usize, usize) + Sync),
+}
+
+impl Region for Launched<'_> {
+    fn next(&self, _: usize) -> usize {
+        if self.opened.swap(true, Relaxed) { 0 } else { self.parts }
+    }
+    fn chunk(&self, chunk: usize, thread: usize) {
+        (self.body)(chunk, thread);
+    }
+}
+
 fn main() {
     let word = std::env::args().skip(1).find(|a| !a.starts_with("--"));
     let level = loader::level().expect("a CPU that runs compiled programs");
@@ -179,12 +201,18 @@ fn main() {
         let mut pools = [Pool::new(1), Pool::new(2)];
         let mut run = |threads: usize| {
             let start = Instant::now();
-            let code = pools[threads - 1].run(tasks, threads, &|part, lo, hi| {
-                let args: Vec<*mut u8> = args.iter().map(|a| *a as *mut u8).collect();
-                // Safety: buffers of the launch's sizes, and scratch of the part's own.
-                unsafe { loader.run(launch.kernel, &args, &sizes, lo, hi, (scratch + part * each) as *mut u8) }
+            pools[threads - 1].run(&Launched {
+                opened: AtomicBool::new(false),
+                parts: threads,
+                body: &|part, thread| {
+                    let args: Vec<*mut u8> = args.iter().map(|a| *a as *mut u8).collect();
+                    let cut = |part: usize| tasks * part as i64 / threads as i64;
+                    // Safety: buffers of the launch's sizes, and scratch of the thread's own.
+                    let scratch = (scratch + thread * each) as *mut u8;
+                    let code = unsafe { loader.run(launch.kernel, &args, &sizes, cut(part), cut(part + 1), scratch) };
+                    assert_eq!(code, 0);
+                },
             });
-            assert_eq!(code, 0);
             case.flops / start.elapsed().as_secs_f64() / 1e9
         };
         (run(1), run(2));
@@ -201,6 +229,16 @@ fn main() {
         }
         let best = |n: usize| speeds[n].iter().copied().fold(0.0, f64::max);
         let [one, two] = [0, 1].map(|n| (median(speeds[n].clone()), 100.0 * median(shares[n].clone())));
-        println!("{:60} {:>9.1} {:>6.0} % {:>12.1} {:>6.0} % {:>10.0} {:>8.0}  peak {:.0}", case.name, one.0, one.1, two.0, two.1, best(0), best(1), median(peaks));
+        println!(
+            "{:60} {:>9.1} {:>6.0} % {:>12.1} {:>6.0} % {:>10.0} {:>8.0}  peak {:.0}",
+            case.name,
+            one.0,
+            one.1,
+            two.0,
+            two.1,
+            best(0),
+            best(1),
+            median(peaks)
+        );
     }
 }

@@ -62,6 +62,9 @@ pub fn graph(program: &Program) -> Module {
     build::steps(build::build(program), program)
 }
 
+/// Told the name of each stage when it ends.
+pub type Mark<'a> = &'a dyn Fn(&'static str);
+
 /// A program as kernels and launch tables.
 pub struct Lowered {
     /// The graph after all passes.
@@ -74,9 +77,16 @@ pub struct Lowered {
 
 /// Graph to kernels and plans.
 pub fn lower(module: Module, sources: &Sources) -> Lowered {
+    lower_marked(module, sources, &|_| {})
+}
+
+fn lower_marked(module: Module, sources: &Sources, mark: Mark) -> Lowered {
     let module = passes::optimise(passes::define(module));
+    mark("passes");
     let lowered = kernel::lower(&module);
+    mark("fuse and lower");
     let (kernels, entries) = plan::plan(&module, &lowered, sources);
+    mark("plan");
     Lowered { module, kernels, entries }
 }
 
@@ -92,10 +102,15 @@ pub struct Compiled {
 ///
 /// # Errors
 /// Where LLVM cannot be used: a sentence.
-pub fn compile(program: &Program, sources: &Sources, levels: &[Level]) -> Result<Compiled, String> {
-    let lowered = lower(graph(program), sources);
+pub fn compile(program: &Program, sources: &Sources, levels: &[Level], mark: Mark) -> Result<Compiled, String> {
+    let module = build::build(program);
+    mark("build");
+    let module = build::steps(module, program);
+    mark("grad");
+    let lowered = lower_marked(module, sources, mark);
     let manifest = manifest(program, &lowered, sources);
     let objects = emit::compile(&lowered.kernels, &manifest.kernels, levels)?;
+    mark("emit");
     Ok(Compiled { manifest, objects })
 }
 
@@ -107,6 +122,7 @@ pub fn manifest(program: &Program, lowered: &Lowered, sources: &Sources) -> Mani
         version: nnc_runtime::manifest::VERSION,
         compiler: env!("CARGO_PKG_VERSION").into(),
         source: sources.get(FileId(0)).name.to_string(),
+        folder: String::new(),
         dims: program.dims.iter().map(|d| DimDecl { name: d.name.clone(), min: d.min, max: d.max }).collect(),
         tensors: build::tensors(program),
         kernels: lowered.kernels.iter().enumerate().map(|(i, k)| emit::declare(&format!("k{i}_{}", k.name), k)).collect(),

@@ -3,10 +3,12 @@
 mod cli;
 mod golden;
 mod gradients;
+mod launches;
 mod library;
 mod metrics;
 mod models;
 mod refused;
+mod runs;
 mod steps;
 mod support;
 mod textbook;

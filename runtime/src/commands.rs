@@ -3,6 +3,7 @@
 use crate::error::{Result, RunError};
 use crate::evaluate::evaluate;
 use crate::infer;
+use crate::profile::Profile;
 use crate::program::{Machine, Program};
 use crate::report::{Report, Style};
 use crate::tensors::Tensors;
@@ -10,8 +11,8 @@ use crate::train::{self, Options, number};
 use crate::{pool::Pool, settings};
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 
 /// For `--help`: everything after the program or artifact.
 pub const HELP: &str = "\
@@ -33,6 +34,7 @@ Options:
   --data PART|FILE      eval, infer: a part of the data section, or a file in its form (eval: test, else valid, else train)
   --input NAME=FILE     infer: an input (.npy)
   --output DIR          infer: where results go, DIR/NAME.npy (default: .)
+  --profile[=FILE]      time, FLOP/s and bytes/s of every kernel and line; with FILE, a trace for chrome://tracing too
   --json                JSON lines instead of words
   --quiet               only errors
 ";
@@ -65,6 +67,8 @@ pub struct Command {
     pub inputs: Vec<(String, PathBuf)>,
     /// Where results go.
     pub output: PathBuf,
+    /// Whether to measure what everything takes, and where the trace goes.
+    pub profile: Option<Option<PathBuf>>,
 }
 
 /// Parses the arguments after the program; without any, `train`.
@@ -74,7 +78,8 @@ pub struct Command {
 pub fn parse(args: &[String]) -> Result<Command> {
     let usage = |text: String| Err(RunError::Usage(text));
     let options = Options { runs: "runs".into(), ..Default::default() };
-    let mut command = Command { what: What::Train(None), options, threads: 0, style: Style::Text, data: None, inputs: vec![], output: ".".into() };
+    let mut command =
+        Command { what: What::Train(None), options, threads: 0, style: Style::Text, data: None, inputs: vec![], output: ".".into(), profile: None };
     let (mut chosen, mut rest) = (false, args.iter());
     while let Some(arg) = rest.next() {
         let (flag, inline) = match arg.split_once('=') {
@@ -110,6 +115,7 @@ pub fn parse(args: &[String]) -> Result<Command> {
                 command.inputs.push((name, file.into()));
             }
             "--output" => command.output = value()?.into(),
+            "--profile" => command.profile = Some(inline.clone().map(PathBuf::from)),
             "--json" => command.style = Style::Json,
             "--quiet" => command.style = Style::Quiet,
             _ if flag.starts_with('-') => return usage(format!("there is no option {flag}")),
@@ -134,12 +140,30 @@ pub fn parse(args: &[String]) -> Result<Command> {
 /// # Errors
 /// What goes wrong, sorted by exit code.
 pub fn run(program: &Program, command: &Command) -> Result<()> {
+    let profile = command.profile.clone().map(|trace| Arc::new(Mutex::new(Profile::new(trace))));
+    let report = Report::new(command.style);
+    let ended = run_observed(program, command, &report, &profile);
+    // What an interrupted run took is worth knowing too.
+    let shown = profile.map_or(Ok(()), |p| show(&p.lock().unwrap_or_else(|e| e.into_inner()), &report));
+    ended.and(shown)
+}
+
+fn show(profile: &Profile, report: &Report) -> Result<()> {
+    let peak = crate::peak::measure()?;
+    report.line(&profile.text(&peak), &profile.json(&peak));
+    match &profile.trace {
+        Some(path) => crate::files::write(path, profile.chrome().to_string().as_bytes()),
+        None => Ok(()),
+    }
+}
+
+fn run_observed(program: &Program, command: &Command, report: &Report, profile: &Option<Arc<Mutex<Profile>>>) -> Result<()> {
     let threads = if command.threads > 0 { command.threads } else { std::thread::available_parallelism().map_or(1, |n| n.get()) };
     let options = &Options { runs: command.options.runs.join(program.name()), ..command.options.clone() };
-    let mut machine = Machine { kernels: program.kernels, pool: Pool::new(threads), store: Tensors::new(&program.manifest.tensors)? };
-    let report = Report::new(command.style);
+    let mut machine =
+        Machine { kernels: program.kernels, pool: Pool::new(threads), store: Tensors::new(&program.manifest.tensors)?, profile: profile.clone() };
     match &command.what {
-        What::Train(name) => train::train(program, name.as_deref(), options, &mut machine, &report, &*interruption()?).map(drop),
+        What::Train(name) => train::train(program, name.as_deref(), options, &mut machine, report, &*interruption()?).map(drop),
         What::Eval(name) => {
             let mut recipe = program.recipe(name.as_deref())?.clone();
             settings::apply(&mut recipe, &options.set)?;

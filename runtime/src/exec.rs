@@ -1,17 +1,23 @@
 //! Executes an entry's launch table.
 //!
 //! In: an [`Entry`], concrete dims, kernels, stored tensors. [`Prepared::new`] resolves every size and address once; [`Prepared::run`] then walks flat
-//! arrays and allocates nothing. No result depends on the number of threads: tasks of a launch are independent, and a launch ends before the next starts.
+//! arrays ([`crate::launch`]) and allocates nothing, once the first [`WARM`] runs have shown what each step takes. No result depends on the number of
+//! threads or on times: tasks of a launch are independent, and steps that depend on each other run one after the other.
 
 use crate::dtype::{DType, Scalar};
-use crate::error::{Result, RunError, refuse, wrong};
-use crate::manifest::{BufferId, Entry, Manifest, Sink, Source, Step, Storage};
+use crate::error::{Result, RunError, wrong};
+use crate::launch::{Op, Table};
+use crate::manifest::{Entry, Manifest, Sink, Source, Storage};
 use crate::memory::{ALIGN, Aligned};
+use crate::meter::Meter;
+use crate::phases::{self, Work};
 use crate::pool::Pool;
+use crate::profile::{Account, Profile, Row};
+use crate::resolve::{Resolve, scratch};
 use crate::size::{Dims, Size};
 use crate::tensors::{Tensors, elements};
-use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 /// The compiled (or interpreted) kernels of a program.
 pub trait Kernels: Sync {
@@ -23,10 +29,8 @@ pub trait Kernels: Sync {
     unsafe fn run(&self, kernel: u32, args: &[*mut u8], sizes: &[i64], lo: i64, hi: i64, scratch: *mut u8) -> i64;
 }
 
-/// Launches cheaper than this (in units of [`crate::manifest::Launch::cost`]) stay on one thread.
-const SERIAL: i64 = 40_000;
-/// No thread is given less than this.
-const GRAIN: i64 = 10_000;
+/// So many runs are timed step by step where there are threads to share the work; the fastest time of each step is taken for what it costs.
+pub const WARM: u32 = 4;
 
 /// An input or result whose memory the entry owns.
 #[derive(Clone, Debug)]
@@ -43,7 +47,7 @@ pub struct Port<T> {
 
 /// Where a buffer lies.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum At {
+pub(crate) enum At {
     /// Bytes from the arena's start.
     Arena(usize),
     /// Bytes from the start of the inputs that the caller fills.
@@ -52,61 +56,46 @@ enum At {
     Stored(usize),
 }
 
-/// The launch table with everything resolved. Ranges index `args`, `sizes` and `ops`.
-enum Op {
-    Launch {
-        kernel: u32,
-        args: Range<usize>,
-        sizes: Range<usize>,
-        tasks: i64,
-        parts: usize,
-        line: u32,
-    },
-    Loop {
-        count: i64,
-        body: usize,
-        index: *mut i64,
-        reversed: bool,
-    },
-    /// Arguments `at` and `at + 1`: from, to.
-    Copy {
-        at: usize,
-        bytes: usize,
-    },
-    /// Argument `at`.
-    Check {
-        at: usize,
-        count: usize,
-        message: Arc<str>,
-        line: u32,
-    },
-}
-
 /// An entry at given dims, ready to run many times.
 pub struct Prepared {
     name: Arc<str>,
-    ops: Vec<Op>,
-    args: Vec<*mut u8>,
-    /// Arguments that are stored tensors: position in `args`, tensor.
+    table: Table,
+    /// For every line of the table, what it costs and touches; nothing for the marks of loops and checks.
+    works: Vec<Option<Work>>,
+    /// For every line of the table, its floating-point operations.
+    flops: Vec<f64>,
+    /// Arguments that are stored tensors: position in the table's arguments, tensor.
     bound: Vec<(usize, usize)>,
-    sizes: Vec<i64>,
     lines: Vec<String>,
     inputs: Vec<Port<Source>>,
     results: Vec<Port<Sink>>,
+    /// Results that are new values of stored tensors, and not in their place already: result, tensor.
+    stored: Vec<(usize, usize)>,
     arena: Aligned,
     given: Aligned,
-    /// As many bytes a thread as the hungriest kernel asks for.
-    scratch: Aligned,
-    scratch_each: usize,
-    /// For results that are other stored tensors unchanged: copied here before any is overwritten.
-    aside: Vec<(usize, Aligned)>,
+    threads: usize,
+    /// Runs so far, as far as it matters.
+    warm: u32,
+    meter: Option<Meter>,
+    observer: Option<Observer>,
+}
+
+/// Who wants to know what the runs take.
+struct Observer {
+    profile: Arc<Mutex<Profile>>,
+    /// Kernels' symbols.
+    symbols: Vec<String>,
+    /// What was metered before the meter was cleared, line by line.
+    lines: Vec<(f64, u64)>,
+    runs: u64,
+    nanoseconds: f64,
 }
 
 // SAFETY: the pointers lead into `arena` and `given`, which move along, and into the stored tensors of one call of `run`.
 unsafe impl Send for Prepared {}
 
 /// Evaluates a size, with the entry and what it is for in the error.
-fn eval(size: &Size, dims: &Dims, what: &dyn Fn() -> String) -> Result<i64> {
+pub(crate) fn eval(size: &Size, dims: &Dims, what: &dyn Fn() -> String) -> Result<i64> {
     match size.eval(dims) {
         Ok(n) if n >= 0 => Ok(n),
         Ok(n) => wrong!("{} would have the size {n} ({size})", what()),
@@ -186,40 +175,56 @@ impl Prepared {
         }
         let scratch_each = scratch(manifest, entry);
         let Some(scratch_bytes) = scratch_each.checked_mul(threads.max(1)) else { return broken(entry) };
-        let mut made = Prepared {
-            name: entry.name.clone(),
-            ops: vec![],
-            args: vec![],
+        let mut table = Table { scratch: Aligned::zeroed(scratch_bytes)?, scratch_each, ..Table::default() };
+        let mut resolve = Resolve {
+            manifest,
+            entry,
+            dims,
+            at: &at,
+            bytes: &bytes,
+            arena: &arena,
+            given: &given,
+            table: &mut table,
             bound: vec![],
-            sizes: vec![],
-            lines: plan.lines.clone(),
-            inputs,
-            results: vec![],
-            arena,
-            given,
-            scratch: Aligned::zeroed(scratch_bytes)?,
-            scratch_each,
-            aside: vec![],
+            works: vec![],
+            flops: vec![],
         };
-        let resolve = Resolve { manifest, entry, dims, at: &at, bytes: &bytes, threads };
-        for (k, step) in plan.steps.iter().enumerate() {
-            resolve.step(&mut made, k, step)?;
-        }
+        resolve.all()?;
+        let (bound, works, flops) = (resolve.bound, resolve.works, resolve.flops);
+        let (mut results, mut stored) = (vec![], vec![]);
         for (sink, id) in &entry.results {
             let i = *id as usize;
-            let Some(Some(at)) = at.get(i) else { return broken(entry) };
+            let Some(Some(at)) = at.get(i).copied() else { return broken(entry) };
             if let Sink::Tensor(path) = sink {
                 let Some(k) = store.find(path) else { return wrong!("{} writes the tensor {path}, which the program does not store", entry.name) };
-                if store.decl(k).dtype != plan.buffers[i].dtype || store.decl(k).shape != shapes[i] {
+                if store.decl(k).dtype != plan.buffers[i].dtype || store.decl(k).shape != shapes[i] || matches!(at, At::Stored(other) if other != k) {
                     return broken(entry);
                 }
-                if matches!(at, At::Stored(other) if *other != k) {
-                    made.aside.push((made.results.len(), Aligned::zeroed(bytes[i])?));
+                if at != At::Stored(k) {
+                    stored.push((results.len(), k));
                 }
             }
-            made.results.push(Port { end: sink.clone(), dtype: plan.buffers[i].dtype, shape: shapes[i].clone(), at: *at, bytes: bytes[i] });
+            results.push(Port { end: sink.clone(), dtype: plan.buffers[i].dtype, shape: shapes[i].clone(), at, bytes: bytes[i] });
         }
-        Ok(made)
+        table.open(phases::cut(&works, threads));
+        let (name, lines) = (entry.name.clone(), plan.lines.clone());
+        Ok(Prepared {
+            name,
+            table,
+            works,
+            bound,
+            lines,
+            inputs,
+            results,
+            stored,
+            arena,
+            given,
+            threads: threads.max(1),
+            warm: 0,
+            meter: None,
+            flops,
+            observer: None,
+        })
     }
 
     /// The inputs that the caller fills, in order: everything but stored tensors.
@@ -254,73 +259,128 @@ impl Prepared {
         self.arena.len()
     }
 
+    /// Bytes that the threads' scratch takes beside the arena.
+    pub fn scratch_bytes(&self) -> usize {
+        self.table.scratch.len()
+    }
+
+    /// Bytes of the inputs that the caller fills.
+    pub fn input_bytes(&self) -> usize {
+        self.given.len()
+    }
+
     /// Runs the table once and stores its tensors' new values; on an error no stored tensor has changed, unless the plan updates it in place.
     ///
     /// # Errors
     /// A checked access out of bounds or a failed check, with the source line.
+    ///
+    /// # Panics
+    /// If the pool has more threads than this was prepared for.
     pub fn run(&mut self, kernels: &dyn Kernels, pool: &mut Pool, store: &mut Tensors) -> Result<()> {
+        assert!(pool.threads() <= self.threads, "prepared for {} threads, run on {}", self.threads, pool.threads());
         for &(slot, tensor) in &self.bound {
-            self.args[slot] = store.address(tensor);
+            self.table.args[slot] = store.address(tensor);
         }
-        self.steps(0..self.ops.len(), kernels, pool)?;
-        for i in 0..self.aside.len() {
-            let (k, _) = self.aside[i];
-            let from = match self.results[k].at {
-                At::Stored(t) => store.address(t),
-                At::Arena(_) | At::Given(_) => continue,
+        if self.warm < WARM && self.threads > 1 && self.meter.is_none() {
+            self.meter = Some(Meter::new(self.table.ops.len(), self.threads, 0));
+        }
+        let began = self.observer.as_ref().map(|_| Instant::now());
+        // SAFETY: the plan's buffers have the sizes of the kernels' parameters (made so by the compiler), all of them lie in memory that lives now;
+        // `phases::cut` keeps apart what touches the same memory; the number of threads was looked at.
+        let ended = unsafe { self.table.run(kernels, pool, self.meter.as_ref()) };
+        if let (Some(observer), Some(began)) = (&mut self.observer, began) {
+            observer.runs += 1;
+            observer.nanoseconds += began.elapsed().as_nanos() as f64;
+        }
+        if let Err(line) = ended {
+            return wrong!("{}", self.failure(line));
+        }
+        for &(result, tensor) in &self.stored {
+            let Port { at, bytes, .. } = self.results[result];
+            let from = match at {
+                At::Arena(start) => &self.arena[start..start + bytes],
+                At::Given(start) => &self.given[start..start + bytes],
+                At::Stored(_) => continue,
             };
-            // SAFETY: both are of the result's size and apart: one is a stored tensor, the other owned by `self`.
-            unsafe { std::ptr::copy_nonoverlapping(from, self.aside[i].1.as_ptr(), self.results[k].bytes) };
+            store.bytes_mut(tensor).copy_from_slice(from);
         }
-        for (i, port) in self.results.iter().enumerate() {
-            let Sink::Tensor(path) = &port.end else { continue };
-            let Some(k) = store.find(path) else { continue };
-            match (port.at, self.aside.iter().find(|(r, _)| *r == i)) {
-                (_, Some((_, copy))) => store.bytes_mut(k).copy_from_slice(copy),
-                (At::Arena(start), None) => store.bytes_mut(k).copy_from_slice(&self.arena[start..start + port.bytes]),
-                (At::Given(start), None) => store.bytes_mut(k).copy_from_slice(&self.given[start..start + port.bytes]),
-                (At::Stored(_), None) => {}
-            }
+        if self.warm < WARM && self.threads > 1 {
+            self.warm += 1;
+            self.learn();
         }
         Ok(())
     }
 
-    /// Runs steps `range`; recurses into loops.
-    fn steps(&self, range: Range<usize>, kernels: &dyn Kernels, pool: &mut Pool) -> Result<()> {
-        let mut k = range.start;
-        while k < range.end {
-            match &self.ops[k] {
-                Op::Launch { kernel, args, sizes, tasks, parts, line } => {
-                    let (args, sizes) = (Args(&self.args[args.clone()]), &self.sizes[sizes.clone()]);
-                    let scratch = Scratch { start: self.scratch.as_ptr(), each: self.scratch_each };
-                    // SAFETY: the plan's buffers have the sizes of the kernel's parameters (checked by the compiler), all of them lie in memory that lives now.
-                    // There are at most as many parts as threads, and each has scratch of its own.
-                    let code = pool.run(*tasks, *parts, &|part, lo, hi| unsafe { kernels.run(*kernel, args.get(), sizes, lo, hi, scratch.of(part)) });
-                    if code != 0 {
-                        return wrong!("an index is out of bounds at {}", self.line(*line));
-                    }
-                }
-                Op::Loop { count, body, index, reversed } => {
-                    for i in 0..*count {
-                        // SAFETY: `index` is an i64 buffer inside the arena, aligned.
-                        unsafe { **index = if *reversed { count - 1 - i } else { i } };
-                        self.steps(k + 1..k + 1 + body, kernels, pool)?;
-                    }
-                    k += body;
-                }
-                // SAFETY: both buffers have `bytes` bytes; `copy` allows overlap.
-                Op::Copy { at, bytes } => unsafe { std::ptr::copy(self.args[*at], self.args[*at + 1], *bytes) },
-                Op::Check { at, count, message, line } => {
-                    // SAFETY: a bool buffer of `count` bytes.
-                    let held = unsafe { std::slice::from_raw_parts(self.args[*at], *count) };
-                    if held.contains(&0) {
-                        return wrong!("{message}: {}", self.line(*line));
-                    }
-                }
-            }
-            k += 1;
+    /// Takes the measured times for costs, the first time and where they are lower than before, and cuts the phases anew once they are known.
+    fn learn(&mut self) {
+        let Some(meter) = &mut self.meter else { return };
+        let lines = meter.lines();
+        if let Some(observer) = &mut self.observer {
+            add(&mut observer.lines, &lines);
         }
-        Ok(())
+        for (work, (nanoseconds, launches)) in self.works.iter_mut().zip(lines) {
+            if let (Some(work), true) = (work, launches > 0) {
+                let each = (nanoseconds / launches as f64).max(1.0);
+                work.nanoseconds = if self.warm == 1 { each } else { each.min(work.nanoseconds) };
+            }
+        }
+        meter.clear();
+        if self.warm == WARM {
+            self.meter = self.meter.take().filter(|_| self.observer.is_some());
+            self.table.open(phases::cut(&self.works, self.threads));
+        }
+    }
+
+    /// From now on the runs' times are recorded, and added to `profile` when this is dropped.
+    pub fn observe(&mut self, manifest: &Manifest, profile: &Arc<Mutex<Profile>>) {
+        let events = profile.lock().map_or(0, |p| if p.trace.is_some() { crate::profile::EVENTS } else { 0 });
+        self.meter = Some(Meter::new(self.table.ops.len(), self.threads, events));
+        let symbols = manifest.kernels.iter().map(|k| k.symbol.clone()).collect();
+        let lines = vec![(0.0, 0); self.table.ops.len()];
+        self.observer = Some(Observer { profile: profile.clone(), symbols, lines, runs: 0, nanoseconds: 0.0 });
+    }
+
+    /// What one run does.
+    pub fn figures(&self) -> Figures {
+        let mut figures = Figures { launches: 0.0, flops: 0.0, bytes: 0.0, phases: 0.0 };
+        // Rounds of the loops around the line.
+        let (mut times, mut around) = (1.0, vec![]);
+        for (at, op) in self.table.ops.iter().enumerate() {
+            match op {
+                Op::Loop { count, .. } => {
+                    around.push(times);
+                    times *= *count as f64;
+                }
+                Op::Again { .. } => times = around.pop().unwrap_or(1.0),
+                Op::Launch { .. } => figures.launches += times,
+                Op::Copy { .. } | Op::Check { .. } => {}
+            }
+            figures.flops += times * self.flops[at];
+            figures.bytes += times * self.bytes(at);
+            figures.phases += if self.table.phases.iter().any(|p| p.first == at) { times } else { 0.0 };
+        }
+        figures
+    }
+
+    /// Bytes of all that a line touches.
+    fn bytes(&self, line: usize) -> f64 {
+        self.works[line].iter().flat_map(|w| &w.touches).map(|t| (t.end - t.start) as f64).sum()
+    }
+
+    /// Cuts the work as if steps took these times, and measures no more. No result depends on it.
+    pub fn reschedule(&mut self, nanoseconds: &mut dyn FnMut() -> f64) {
+        self.works.iter_mut().flatten().for_each(|work| work.nanoseconds = nanoseconds().max(1.0));
+        (self.warm, self.meter) = (WARM, None);
+        self.table.open(phases::cut(&self.works, self.threads));
+    }
+
+    /// Why the run ended at this line of the table.
+    fn failure(&self, line: usize) -> String {
+        match &self.table.ops[line] {
+            Op::Check { message, line, .. } => format!("{message}: {}", self.line(*line)),
+            Op::Launch { line, .. } => format!("an index is out of bounds at {}", self.line(*line)),
+            Op::Copy { .. } | Op::Loop { .. } | Op::Again { .. } => unreachable!("copies and loops do not fail"),
+        }
     }
 
     fn line(&self, line: u32) -> &str {
@@ -328,125 +388,43 @@ impl Prepared {
     }
 }
 
-/// Argument pointers that may cross threads.
-#[derive(Clone, Copy)]
-struct Args<'a>(&'a [*mut u8]);
-
-// SAFETY: kernels write disjoint elements for disjoint tasks.
-unsafe impl Sync for Args<'_> {}
-
-impl<'a> Args<'a> {
-    fn get(&self) -> &'a [*mut u8] {
-        self.0
-    }
+/// What one run does, loops included.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Figures {
+    /// Launches.
+    pub launches: f64,
+    /// Floating-point operations.
+    pub flops: f64,
+    /// Bytes of the buffers that launches and copies touch.
+    pub bytes: f64,
+    /// Phases that are opened to other threads.
+    pub phases: f64,
 }
 
-/// `each` bytes a thread.
-#[derive(Clone, Copy)]
-struct Scratch {
-    start: *mut u8,
-    each: usize,
+fn add(to: &mut [(f64, u64)], lines: &[(f64, u64)]) {
+    to.iter_mut().zip(lines).for_each(|(to, line)| *to = (to.0 + line.0, to.1 + line.1));
 }
 
-// SAFETY: every part of a launch uses bytes of its own.
-unsafe impl Sync for Scratch {}
-
-impl Scratch {
-    fn of(&self, part: usize) -> *mut u8 {
-        self.start.wrapping_add(part * self.each)
-    }
-}
-
-/// Bytes of scratch that a thread needs for the entry's kernels.
-fn scratch(manifest: &Manifest, entry: &Entry) -> usize {
-    let kernels = entry.plan.steps.iter().filter_map(|s| match s {
-        Step::Launch(launch) => manifest.kernels.get(launch.kernel as usize),
-        Step::Loop { .. } | Step::Copy { .. } | Step::Check { .. } => None,
-    });
-    align(kernels.map(|k| k.scratch as usize).max().unwrap_or(0))
-}
-
-/// What resolving a step looks at.
-struct Resolve<'a> {
-    manifest: &'a Manifest,
-    entry: &'a Entry,
-    dims: &'a Dims,
-    at: &'a [Option<At>],
-    bytes: &'a [usize],
-    threads: usize,
-}
-
-impl Resolve<'_> {
-    /// Appends the buffer to the arguments and returns its position there.
-    fn arg(&self, made: &mut Prepared, id: BufferId) -> Result<usize> {
-        let slot = made.args.len();
-        match self.at.get(id as usize).copied().flatten() {
-            // SAFETY: offsets lie inside the allocation, by `place` and by the sum of the inputs.
-            Some(At::Arena(start)) => made.args.push(unsafe { made.arena.as_ptr().add(start) }),
-            // SAFETY: as above.
-            Some(At::Given(start)) => made.args.push(unsafe { made.given.as_ptr().add(start) }),
-            Some(At::Stored(tensor)) => {
-                made.args.push(std::ptr::null_mut());
-                made.bound.push((slot, tensor));
-            }
-            None => return broken(self.entry),
-        }
-        Ok(slot)
-    }
-
-    fn step(&self, made: &mut Prepared, k: usize, step: &Step) -> Result<()> {
-        let what = || format!("step {k} of {}", self.entry.name);
-        let op = match step {
-            Step::Launch(launch) => {
-                if launch.kernel as usize >= self.manifest.kernels.len() {
-                    return broken(self.entry);
-                }
-                let (args, sizes) = (made.args.len(), made.sizes.len());
-                for id in &launch.args {
-                    self.arg(made, *id)?;
-                }
-                for size in &launch.sizes {
-                    made.sizes.push(size.eval(self.dims).map_err(|e| refuse!("{}: {e}", what()))?);
-                }
-                let tasks = eval(&launch.tasks, self.dims, &what)?;
-                let cost = launch.cost.eval(self.dims).unwrap_or(i64::MAX).max(1).saturating_mul(tasks);
-                let parts = if cost < SERIAL { 1 } else { (cost / GRAIN).min(self.threads as i64) as usize };
-                let (args, sizes) = (args..made.args.len(), sizes..made.sizes.len());
-                Op::Launch { kernel: launch.kernel, args, sizes, tasks, parts, line: launch.line }
-            }
-            Step::Loop { count, body, index, reversed } => {
-                let slot = self.arg(made, *index)?;
-                let (buffer, index) = (&self.entry.plan.buffers[*index as usize], made.args[slot]);
-                let inside = k + 1 + *body as usize <= self.entry.plan.steps.len();
-                if buffer.dtype != DType::I64 || self.bytes[index_of(step)] < 8 || index.is_null() || !inside {
-                    return broken(self.entry);
-                }
-                Op::Loop { count: eval(count, self.dims, &what)?, body: *body as usize, index: index.cast(), reversed: *reversed }
-            }
-            Step::Copy { from, to } => {
-                let at = self.arg(made, *from)?;
-                self.arg(made, *to)?;
-                let (from, to) = (self.bytes[*from as usize], self.bytes[*to as usize]);
-                if from != to {
-                    return broken(self.entry);
-                }
-                Op::Copy { at, bytes: from }
-            }
-            Step::Check { condition, message, line } => {
-                let at = self.arg(made, *condition)?;
-                Op::Check { at, count: self.bytes[*condition as usize], message: message.clone(), line: *line }
-            }
+impl Drop for Prepared {
+    fn drop(&mut self) {
+        let (Some(mut observer), Some(mut meter)) = (self.observer.take(), self.meter.take()) else { return };
+        let Ok(mut profile) = observer.profile.lock() else { return };
+        add(&mut observer.lines, &meter.lines());
+        let what = |op: &Op| match op {
+            Op::Launch { kernel, line, .. } => (observer.symbols[*kernel as usize].clone(), self.line(*line).to_string()),
+            Op::Copy { .. } => ("copy".to_string(), String::new()),
+            Op::Check { line, .. } => ("check".to_string(), self.line(*line).to_string()),
+            Op::Loop { .. } | Op::Again { .. } => ("loop".to_string(), String::new()),
         };
-        made.ops.push(op);
-        Ok(())
-    }
-}
-
-/// The index buffer of a loop.
-fn index_of(step: &Step) -> usize {
-    match step {
-        Step::Loop { index, .. } => *index as usize,
-        Step::Launch(_) | Step::Copy { .. } | Step::Check { .. } => unreachable!("only loops have an index: {step:?}"),
+        let row = |(at, &(nanoseconds, launches)): (usize, &(f64, u64))| {
+            let (what, line) = what(&self.table.ops[at]);
+            Row { what, line, launches, nanoseconds, bytes: self.bytes(at) * launches as f64, flops: self.flops[at] * launches as f64 }
+        };
+        let rows = observer.lines.iter().enumerate().map(row).collect();
+        let events =
+            meter.events(profile.start).into_iter().map(|(thread, op, begin, length)| (what(&self.table.ops[op as usize]).0, thread, begin, length));
+        let account = Account { entry: self.name.clone(), runs: observer.runs, nanoseconds: observer.nanoseconds, rows };
+        profile.add(account, events.collect());
     }
 }
 
@@ -465,12 +443,12 @@ fn root(entry: &Entry, i: usize) -> Result<usize> {
 }
 
 /// The error for plans that contradict themselves: a damaged artifact.
-fn broken<T>(entry: &Entry) -> Result<T> {
+pub(crate) fn broken<T>(entry: &Entry) -> Result<T> {
     wrong!("the plan of {} contradicts itself: the artifact is damaged", entry.name)
 }
 
 /// The next multiple of [`ALIGN`].
-fn align(n: usize) -> usize {
+pub(crate) fn align(n: usize) -> usize {
     n.div_ceil(ALIGN) * ALIGN
 }
 

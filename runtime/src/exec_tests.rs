@@ -1,7 +1,7 @@
 //! Hand-written plans over kernels that are Rust closures.
 
 use super::*;
-use crate::manifest::{Buffer, DimDecl, Kernel, Launch, Plan, Role, TensorDecl};
+use crate::manifest::{Buffer, BufferId, DimDecl, Kernel, Launch, Plan, Role, Step, TensorDecl};
 use std::cell::Cell;
 
 /// Counts this thread's allocations.
@@ -52,7 +52,7 @@ fn buffer(dtype: DType, shape: &[Size], storage: Storage) -> Buffer {
 }
 
 fn launch(kernel: u32, args: &[BufferId], sizes: &[Size], tasks: Size) -> Step {
-    Step::Launch(Launch { kernel, args: args.to_vec(), sizes: sizes.to_vec(), tasks, cost: 100_000.into(), line: 0 })
+    Step::Launch(Launch { kernel, args: args.to_vec(), sizes: sizes.to_vec(), tasks, cost: 100_000.into(), flops: 0.into(), line: 0 })
 }
 
 fn program(inputs: Vec<(Source, BufferId)>, results: Vec<(Sink, BufferId)>, buffers: Vec<Buffer>, steps: Vec<Step>) -> Manifest {
@@ -60,7 +60,7 @@ fn program(inputs: Vec<(Source, BufferId)>, results: Vec<(Sink, BufferId)>, buff
     Manifest {
         dims: vec![DimDecl { name: "B".into(), min: 1, max: Some(64) }],
         tensors: vec![TensorDecl { path: "M.w".into(), dtype: DType::F32, shape: vec![], role: Role::Parameter }],
-        kernels: ["add", "gather", "log"].map(|k| Kernel { symbol: k.into(), scratch: 0 }).into(),
+        kernels: [("add", vec![2]), ("gather", vec![]), ("log", vec![1])].map(|(k, writes)| Kernel { symbol: k.into(), scratch: 0, writes }).into(),
         entries: vec![Entry { name: "train:fit".into(), inputs, results, plan }],
         ..Manifest::default()
     }
@@ -91,7 +91,8 @@ fn tensors_are_read_and_updated_without_allocating_on_any_number_of_threads() {
         for (i, x) in run.input_mut(0).chunks_exact_mut(4).enumerate() {
             x.copy_from_slice(&(i as f32).to_le_bytes());
         }
-        run.run(&Fake, &mut pool, &mut store).unwrap();
+        (0..WARM).for_each(|_| run.run(&Fake, &mut pool, &mut store).unwrap());
+        store.bytes_mut(0).copy_from_slice(&0.5f32.to_le_bytes());
         let before = ALLOCATIONS.with(Cell::get);
         run.run(&Fake, &mut pool, &mut store).unwrap();
         assert_eq!(ALLOCATIONS.with(Cell::get) - before, 0);
@@ -131,6 +132,52 @@ fn loops_copies_and_checks() {
     assert_eq!(condition(false).unwrap_err().message(), "must hold: model.nn:3");
 }
 
+/// A chain through the arena, cut at random places, on more threads than steps: the same numbers, and the first step that fails is the one that is named.
+#[test]
+fn schedules_change_nothing() {
+    let n = Size::constant(1000);
+    let mut buffers =
+        vec![buffer(DType::F32, std::slice::from_ref(&n), Storage::Input), buffer(DType::F32, &[], Storage::Constant(vec![Scalar::f32(0.5)]))];
+    let mut steps = vec![];
+    for k in 2..12 {
+        buffers.push(buffer(DType::F32, std::slice::from_ref(&n), if k < 10 { Storage::Arena } else { Storage::Result }));
+        // Twos of independent steps, each two after the one before.
+        steps.push(launch(0, &[if k < 4 { 0 } else { k / 2 * 2 - 2 }, 1, k], &[], n.clone()));
+    }
+    let results = vec![(Sink::Result("y".into()), 10), (Sink::Result("z".into()), 11)];
+    let mut manifest = program(vec![(Source::Data("x".into()), 0)], results, buffers, steps);
+    let mut random = crate::random::Generator::new(1);
+    for threads in [1, 2, 5] {
+        let (mut run, mut pool, mut store) = prepared(&manifest, 5, threads).unwrap();
+        for _ in 0..50 {
+            run.reschedule(&mut || random.below(100_000) as f64);
+            run.input_mut(0).chunks_exact_mut(4).enumerate().for_each(|(i, x)| x.copy_from_slice(&(i as f32).to_le_bytes()));
+            run.run(&Fake, &mut pool, &mut store).unwrap();
+            for r in 0..2 {
+                let right = |(i, y): (usize, &[u8])| y == (i as f32 + 2.5).to_le_bytes();
+                assert!(run.result(r, &store).chunks_exact(4).enumerate().all(right));
+            }
+        }
+    }
+    // Two checks in one phase: the second one has the lower task, but the first one is the first.
+    let plan = &mut manifest.entries[0].plan;
+    plan.buffers = vec![buffer(DType::I64, std::slice::from_ref(&n), Storage::Input); 2];
+    plan.steps = (0..2).map(|k| launch(1, &[k], &[5.into()], n.clone())).collect();
+    plan.lines.push("model.nn:4".into());
+    if let Step::Launch(second) = &mut plan.steps[1] {
+        second.line = 1;
+    }
+    manifest.entries[0].inputs = vec![(Source::Data("x".into()), 0), (Source::Data("y".into()), 1)];
+    manifest.entries[0].results = vec![];
+    let (mut run, mut pool, mut store) = prepared(&manifest, 5, 4).unwrap();
+    run.input_mut(0)[999 * 8] = 7;
+    run.input_mut(1)[0] = 7;
+    for _ in 0..50 {
+        run.reschedule(&mut || 1e6);
+        assert_eq!(run.run(&Fake, &mut pool, &mut store).unwrap_err().message(), "an index is out of bounds at model.nn:3");
+    }
+}
+
 #[test]
 fn errors_name_the_dim_or_the_line() {
     let buffers = vec![buffer(DType::I64, &[Size::dim("B")], Storage::Input)];
@@ -141,7 +188,7 @@ fn errors_name_the_dim_or_the_line() {
     assert_eq!(refused(0), "dim B is 0, but the program needs at least 1");
     let store = Tensors::new(&manifest.tensors).unwrap();
     let missing = Prepared::new(&manifest, &manifest.entries[0], &Dims::new(), 1, &store).err().unwrap();
-    assert_eq!(missing.message(), "x in train:fit: dim B has no value");
+    assert_eq!(missing.message(), "x in train:fit: dim B has no value, since no input decides it: give one with --dim B=SIZE");
     let (mut run, mut pool, mut store) = prepared(&manifest, 4, 2).unwrap();
     run.input_mut(0)[3 * 8] = 7;
     let failed = run.run(&Fake, &mut pool, &mut store).unwrap_err();

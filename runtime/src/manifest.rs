@@ -20,6 +20,9 @@ pub struct Manifest {
     pub compiler: String,
     /// The program's file name, for messages.
     pub source: String,
+    /// The folder that paths in the program are relative to, as seen from the artifact's own; empty: the same.
+    #[serde(default)]
+    pub folder: String,
     /// Free dims.
     pub dims: Vec<DimDecl>,
     /// Stored tensors: parameters, states of layers, states of optimizers.
@@ -44,6 +47,8 @@ pub struct Kernel {
     pub symbol: String,
     /// Bytes that every thread that runs it lends it for the time of a call, aligned to [`crate::memory::ALIGN`]; what is in them means nothing before or after.
     pub scratch: u64,
+    /// Positions of the arguments that it writes; it only reads the others.
+    pub writes: Vec<u32>,
 }
 
 /// A free dim and its bounds.
@@ -197,6 +202,8 @@ pub struct Launch {
     pub tasks: Size,
     /// Rough cost of one task in nanoseconds at 1 FLOP each: tells serial from parallel.
     pub cost: Size,
+    /// Floating-point operations of all tasks, for profiles.
+    pub flops: Size,
     /// Index into [`Plan::lines`].
     pub line: u32,
 }

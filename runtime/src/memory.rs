@@ -24,7 +24,7 @@ impl Aligned {
     /// The system has no such memory.
     pub fn zeroed(len: usize) -> Result<Aligned> {
         if len == 0 {
-            return Ok(Aligned { start: std::ptr::without_provenance_mut(ALIGN), len });
+            return Ok(Aligned::default());
         }
         let none = || RunError::World(format!("cannot allocate {len} bytes of memory"));
         let layout = Layout::from_size_align(len, ALIGN).map_err(|_| none())?;
@@ -46,6 +46,12 @@ impl Aligned {
     /// The address of the first byte, for kernels.
     pub fn as_ptr(&self) -> *mut u8 {
         self.start
+    }
+}
+
+impl Default for Aligned {
+    fn default() -> Aligned {
+        Aligned { start: std::ptr::without_provenance_mut(ALIGN), len: 0 }
     }
 }
 

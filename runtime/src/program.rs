@@ -7,12 +7,13 @@ use crate::error::{Result, RunError, refuse, wrong};
 use crate::exec::{Kernels, Port, Prepared};
 use crate::manifest::{Entry, Manifest, Sink, Source};
 use crate::pool::Pool;
+use crate::profile::Profile;
 use crate::random::{Stream, key};
 use crate::recipe::Recipe;
 use crate::size::Dims;
 use crate::tensors::Tensors;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 /// A program ready to run.
 pub struct Program<'a> {
@@ -118,6 +119,8 @@ pub struct Machine<'a> {
     pub pool: Pool,
     /// Parameters and states.
     pub store: Tensors,
+    /// Where the times of all that is prepared go, if anyone wants to know.
+    pub profile: Option<Arc<Mutex<Profile>>>,
 }
 
 impl Machine<'_> {
@@ -134,7 +137,11 @@ impl Machine<'_> {
     /// # Errors
     /// As [`Prepared::new`].
     pub fn prepare(&self, manifest: &Manifest, entry: &Entry, dims: &Dims) -> Result<Prepared> {
-        Prepared::new(manifest, entry, dims, self.pool.threads(), &self.store)
+        let mut made = Prepared::new(manifest, entry, dims, self.pool.threads(), &self.store)?;
+        if let Some(profile) = &self.profile {
+            made.observe(manifest, profile);
+        }
+        Ok(made)
     }
 }
 

@@ -59,7 +59,7 @@ fn entry(name: &str, kernel: u32, inputs: &[(Source, DType, &[Size])], results: 
     buffers.extend(results.iter().map(|(_, shape)| made(DType::F64, shape, Storage::Result)));
     let args: Vec<BufferId> = (0..buffers.len() as u32).collect();
     let sizes = if kernel == 2 || kernel == 3 || kernel == 5 { vec![Size::dim("B")] } else { vec![] };
-    let steps = vec![Step::Launch(Launch { kernel, args, sizes, tasks: 1.into(), cost: 1.into(), line: 0 })];
+    let steps = vec![Step::Launch(Launch { kernel, args, sizes, tasks: 1.into(), cost: 1.into(), flops: 0.into(), line: 0 })];
     Entry {
         name: name.into(),
         inputs: inputs.iter().enumerate().map(|(i, (s, ..))| (s.clone(), i as u32)).collect(),
@@ -104,7 +104,11 @@ fn manifest() -> Manifest {
         tensors: [("Line.w", Role::Parameter), ("fit/m/Line.w", Role::Optimizer)]
             .map(|(p, role)| TensorDecl { path: p.into(), dtype: f, shape: vec![], role })
             .into(),
-        kernels: (0..6).map(|k| Kernel { symbol: k.to_string(), scratch: 0 }).collect(),
+        kernels: [&[1][..], &[0], &[7, 8, 9, 10], &[3, 4], &[2], &[2]]
+            .iter()
+            .enumerate()
+            .map(|(k, writes)| Kernel { symbol: k.to_string(), scratch: 0, writes: writes.to_vec() })
+            .collect(),
         entries: vec![
             entry("init", 0, &[(Source::Key, DType::I64, &[])], std::slice::from_ref(&new_w)),
             entry("init:fit", 1, &[], std::slice::from_ref(&new_m)),
@@ -156,7 +160,7 @@ impl Place {
         let program = Program { manifest, kernels: &fake, folder: self.0.path().into(), artifact: None };
         let mut options = Options { runs: self.0.path().join("runs"), log_steps: true, ..Options::default() };
         change(&mut options);
-        let mut machine = Machine { kernels: &fake, pool: crate::pool::Pool::new(1), store: Tensors::new(&manifest.tensors)? };
+        let mut machine = Machine { kernels: &fake, pool: crate::pool::Pool::new(1), store: Tensors::new(&manifest.tensors)?, profile: None };
         let summary = train(&program, None, &options, &mut machine, &Report::new(Style::Quiet), &fake.stop)?;
         Ok((summary, [machine.store.bytes(0), machine.store.bytes(1)].concat()))
     }

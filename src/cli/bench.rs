@@ -31,7 +31,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
     }
     let checked = input::check(&Source { file: args.file, set: vec![] }, DType::F32)?;
     let program = checked.program.as_ref().expect("a checked program");
-    let compiled = driver::compile(program, &checked.sources, build::LEVELS).map_err(Failure::world)?;
+    let compiled = driver::compile(program, &checked.sources, build::LEVELS, &|_| {}).map_err(Failure::world)?;
     let kernels = Loader::new(compiled.objects.iter().map(|o| o.as_slice()), &compiled.manifest.kernels, level)?;
     Ok(command::run(&compiled.manifest, &kernels, &command)?)
 }

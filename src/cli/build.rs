@@ -2,13 +2,14 @@
 
 use super::Failure;
 use super::input::{self, Source};
+use super::time::Clock;
 use crate::driver::{self, Checked};
 use crate::emit::Level;
 use crate::ir::DType;
 use nnc_runtime::artifact::Artifact;
 use nnc_runtime::tensors::Tensors;
-use nnc_runtime::{files, weights};
-use std::path::PathBuf;
+use nnc_runtime::weights;
+use std::path::{Path, PathBuf};
 
 /// Arguments of `nnc build`.
 #[derive(clap::Args)]
@@ -24,22 +25,30 @@ pub struct Args {
     /// Prints nothing where all is well
     #[arg(long, short)]
     quiet: bool,
+    /// Prints what each stage took, to standard error
+    #[arg(long)]
+    time: bool,
 }
 
 /// Runs the command.
 pub fn run(args: Args) -> Result<(), Failure> {
+    let clock = Clock::start();
     let checked = input::check(&args.source, DType::F32)?;
-    let mut artifact = artifact(&checked)?;
+    clock.mark("parse and check");
+    let mut artifact = artifact(&checked, &clock)?;
     if let Some(path) = &args.weights {
         let mut store = Tensors::new(&artifact.manifest.tensors)?;
         weights::load(&mut store, path)?;
         artifact.weights = Some(weights::to_bytes(&store, weights::MODEL, None)?);
     }
     let output = args.output.unwrap_or_else(|| args.source.file.with_extension("nnc"));
-    let bytes = artifact.to_bytes();
-    files::write(&output, &bytes)?;
+    let artifact = artifact.write_for(&output, args.source.file.parent().unwrap_or(Path::new("")))?;
+    clock.mark("pack and write");
+    if args.time {
+        eprint!("{}", clock.text());
+    }
     if !args.quiet {
-        let kilobytes = bytes.len().div_ceil(1024);
+        let kilobytes = artifact.to_bytes().len().div_ceil(1024);
         super::print(&format!("{}: {} kernels, {kilobytes} KB\n", output.display(), artifact.manifest.kernels.len()))?;
     }
     Ok(())
@@ -52,9 +61,9 @@ pub const LEVELS: &[Level] = &[Level::V3, Level::V4];
 ///
 /// # Errors
 /// LLVM cannot be used on this machine.
-pub fn artifact(checked: &Checked) -> Result<Artifact, Failure> {
+pub fn artifact(checked: &Checked, clock: &Clock) -> Result<Artifact, Failure> {
     let program = checked.program.as_ref().expect("a checked program");
-    let compiled = driver::compile(program, &checked.sources, LEVELS).map_err(|message| Failure { code: 4, message })?;
+    let compiled = driver::compile(program, &checked.sources, LEVELS, &|stage| clock.mark(stage)).map_err(|message| Failure { code: 4, message })?;
     let code = compiled.objects.into_iter().enumerate().map(|(i, object)| (i.to_string(), object)).collect();
     Ok(Artifact { manifest: compiled.manifest, code, weights: None })
 }

@@ -8,6 +8,7 @@ mod input;
 mod plan;
 mod run;
 mod show;
+mod time;
 
 use clap::{Parser, Subcommand};
 use std::io::{IsTerminal, Write};

@@ -4,11 +4,12 @@ use super::Failure;
 use super::input::{self, Source};
 use crate::driver;
 use crate::ir::DType;
-use nnc_runtime::exec::Prepared;
-use nnc_runtime::manifest::{Role, Step};
+use nnc_runtime::exec::{Figures, Prepared};
+use nnc_runtime::manifest::{Buffer, Entry, Role, Step, Storage};
 use nnc_runtime::size::Dims;
 use nnc_runtime::tensors::Tensors;
 use serde_json::json;
+use std::collections::BTreeMap;
 
 /// Arguments of `nnc plan`.
 #[derive(clap::Args)]
@@ -24,6 +25,30 @@ pub struct Args {
     /// Prints one JSON object
     #[arg(long)]
     json: bool,
+}
+
+/// Source lines shown of each entry's peak.
+const PEAK: usize = 3;
+
+/// What lives in the arena in the step with the most, by the line of the step that makes it, the largest first.
+fn peak(entry: &Entry, dims: &Dims) -> Vec<(String, i64)> {
+    let plan = &entry.plan;
+    let owned = |b: &&Buffer| !matches!(b.storage, Storage::Alias(_) | Storage::Input);
+    let bytes = |b: &Buffer| b.shape.iter().try_fold(b.dtype.bytes() as i64, |n, s| Some(n * s.eval(dims).ok()?)).unwrap_or(0);
+    let sizes: Vec<(&Buffer, i64)> = plan.buffers.iter().filter(owned).map(|b| (b, bytes(b))).collect();
+    let alive = |step: u32| sizes.iter().filter(move |(b, _)| b.first <= step && step <= b.last);
+    let most = (0..plan.steps.len() as u32).max_by_key(|k| (alive(*k).map(|(_, n)| n).sum::<i64>(), std::cmp::Reverse(*k)));
+    let line = |step: u32| match &plan.steps[step as usize] {
+        Step::Launch(launch) => plan.lines.get(launch.line as usize).cloned().unwrap_or_default(),
+        Step::Copy { .. } | Step::Loop { .. } | Step::Check { .. } => String::new(),
+    };
+    let mut lines: BTreeMap<String, i64> = BTreeMap::new();
+    for (buffer, bytes) in most.into_iter().flat_map(alive) {
+        *lines.entry(line(buffer.first)).or_default() += bytes;
+    }
+    let mut lines: Vec<(String, i64)> = lines.into_iter().collect();
+    lines.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
+    lines
 }
 
 /// Runs the command.
@@ -47,29 +72,45 @@ pub fn run(args: Args) -> Result<(), Failure> {
     let mut entries = Vec::new();
     for entry in &manifest.entries {
         let prepared = Prepared::new(&manifest, entry, &dims, args.threads, &store)?;
-        let launches = entry.plan.steps.iter().filter(|s| matches!(s, Step::Launch(_))).count();
-        entries.push((&entry.name, launches, prepared.arena_bytes()));
+        let (figures, peak) = (prepared.figures(), peak(entry, &dims));
+        entries.push((entry, prepared, figures, peak));
     }
     let of = |role: Role| tensors.iter().filter(|(d, _)| d.role == role).map(|(_, bytes)| bytes).sum::<i64>();
     if args.json {
         let object = json!({
             "dims": dims,
             "tensors": tensors.iter().map(|(d, bytes)| json!({ "path": d.path, "role": d.role, "shape": d.shape, "bytes": bytes })).collect::<Vec<_>>(),
-            "entries": entries.iter().map(|(name, launches, bytes)| json!({ "name": name, "launches": launches, "arena_bytes": bytes })).collect::<Vec<_>>(),
+            "entries": entries.iter().map(|(entry, prepared, figures, peak)| json!({
+                "name": entry.name,
+                "launches": figures.launches,
+                "flops": figures.flops,
+                "bytes_moved": figures.bytes,
+                "phases": figures.phases,
+                "allocations": 0,
+                "arena_bytes": prepared.arena_bytes(),
+                "input_bytes": prepared.input_bytes(),
+                "scratch_bytes": prepared.scratch_bytes(),
+                "peak": peak.iter().map(|(line, bytes)| json!({ "line": line, "bytes": bytes })).collect::<Vec<_>>(),
+            })).collect::<Vec<_>>(),
             "kernels": manifest.kernels.len(),
         });
         return super::print(&format!("{object}\n"));
     }
     let sizes: Vec<String> = dims.iter().map(|(name, n)| format!("{name} = {n}")).collect();
     let mut text = format!("at {}\n\n", if sizes.is_empty() { "no free dim".into() } else { sizes.join(", ") });
-    let width = tensors.iter().map(|(d, _)| d.path.len()).chain(entries.iter().map(|(n, _, _)| n.len())).max().unwrap_or(0);
+    let width = tensors.iter().map(|(d, _)| d.path.len()).chain(entries.iter().map(|(e, ..)| e.name.len())).max().unwrap_or(0);
     for (decl, bytes) in tensors.iter().filter(|(d, _)| d.role != Role::Optimizer) {
         let shape: Vec<String> = decl.shape.iter().map(|n| n.to_string()).collect();
         text += &format!("{:width$}  {bytes:>12} bytes  {}[{}]\n", decl.path, decl.dtype, shape.join(", "));
     }
     text += &format!("\nparameters {} bytes, states {} bytes, optimizer {} bytes\n\n", of(Role::Parameter), of(Role::State), of(Role::Optimizer));
-    for (name, launches, bytes) in &entries {
-        text += &format!("{name:width$}  {bytes:>12} bytes of arena  {launches} launches\n");
+    for (entry, prepared, Figures { launches, flops, bytes, phases }, peak) in &entries {
+        let (name, arena, inputs, scratch) = (&entry.name, prepared.arena_bytes(), prepared.input_bytes(), prepared.scratch_bytes());
+        text += &format!("{name:width$}  {arena:>12} bytes of arena, {inputs} of inputs, {scratch} of scratch\n");
+        text += &format!("{:width$}  a run: {launches} launches, {flops} FLOPs, {bytes} bytes moved, {phases} shared phases, 0 allocations\n", "");
+        for (line, bytes) in peak.iter().take(PEAK) {
+            text += &format!("{:width$}  {bytes:>12} bytes at the peak  {line}\n", "");
+        }
     }
     text += &format!("\n{} distinct kernels\n", manifest.kernels.len());
     super::print(&text)

@@ -1,6 +1,7 @@
 //! `nnc run`: trains, evaluates, infers; compiles first if given source. What happens then is the runtime's, the same as in `nnc-run`.
 
 use super::input::{self, Source};
+use super::time::Clock;
 use super::{Failure, build};
 use crate::ir::DType;
 use nnc_runtime::artifact::{self, Artifact};
@@ -16,6 +17,9 @@ use std::path::{Path, PathBuf};
 pub struct Args {
     /// A program or an artifact
     file: PathBuf,
+    /// Prints what each stage of the compiler took, to standard error (before WHAT)
+    #[arg(long)]
+    time: bool,
     /// What to run, and options
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "WHAT|OPTION")]
     rest: Vec<String>,
@@ -24,8 +28,12 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: Args) -> Result<(), Failure> {
     let mut command = commands::parse(&args.rest)?;
-    let artifact = if artifact::is_artifact(&args.file).unwrap_or(false) {
-        Artifact::read(&args.file)?
+    let clock = Clock::start();
+    let (artifact, folder) = if artifact::is_artifact(&args.file).unwrap_or(false) {
+        let artifact = Artifact::read(&args.file)?;
+        clock.mark("read");
+        let folder = artifact.folder(&args.file);
+        (artifact, folder)
     } else {
         // The program's own settings are overridden before it is compiled; nothing is left for the runtime to override.
         // A run that goes on does so with the settings it began with; what is given now comes after them.
@@ -37,13 +45,17 @@ pub fn run(args: Args) -> Result<(), Failure> {
         let set = all.iter().map(|(path, value)| format!("{path}={value}")).collect();
         let source = Source { file: args.file.clone(), set };
         let checked = input::check(&source, DType::F32)?;
-        let artifact = build::artifact(&checked)?;
+        clock.mark("parse and check");
+        let artifact = build::artifact(&checked, &clock)?;
         command.options.compiled = all;
-        artifact
+        (artifact, args.file.parent().unwrap_or(Path::new("")).to_path_buf())
     };
     let objects = artifact.code.iter().map(|(_, object)| object.as_slice());
     let kernels = loader::Loader::new(objects, &artifact.manifest.kernels, loader::level()?)?;
-    let folder = args.file.parent().unwrap_or(Path::new("")).to_path_buf();
+    clock.mark("load");
+    if args.time {
+        eprint!("{}", clock.text());
+    }
     let program = Program { manifest: &artifact.manifest, kernels: &kernels, folder, artifact: Some(&artifact) };
     Ok(commands::run(&program, &command)?)
 }

@@ -79,7 +79,8 @@ const PASSES: &str = "function(mem2reg,simplifycfg,early-cse,instcombine<no-veri
 
 /// What the runtime must know to call the kernel.
 pub fn declare(symbol: &str, kernel: &Kernel) -> Declaration {
-    Declaration { symbol: symbol.into(), scratch: contract::scratch(kernel) as u64 }
+    let writes = (0..).zip(&kernel.params).filter(|(_, p)| p.written).map(|(n, _)| n).collect();
+    Declaration { symbol: symbol.into(), scratch: contract::scratch(kernel) as u64, writes }
 }
 
 /// Objects that hold every kernel under its name at every level.

@@ -46,7 +46,8 @@ pub struct Param {
     pub dtype: DType,
     /// Row-major shape.
     pub shape: Vec<Size>,
-    /// Reads only, or writes (and may read what it wrote). No two parameters of a launch share memory if one of them is written.
+    /// Reads only, or writes (and may read what it wrote). A written parameter shares memory with no other one, but for one that dies in the launch
+    /// and of which no element is read after its place was written (`plan::reuse`).
     pub written: bool,
 }
 

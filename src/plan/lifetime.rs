@@ -69,7 +69,8 @@ fn touches(entry: &Entry) -> Vec<Option<(u32, u32)>> {
     lives
 }
 
-fn root(plan: &Plan, id: BufferId) -> BufferId {
+/// The buffer whose memory it is.
+pub(super) fn root(plan: &Plan, id: BufferId) -> BufferId {
     match plan.buffers[id as usize].storage {
         Storage::Alias(of) => of,
         Storage::Arena | Storage::Input | Storage::Result | Storage::Constant(_) => id,

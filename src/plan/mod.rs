@@ -1,11 +1,13 @@
 //! The plan: every entry as a flat launch table over buffers with lifetimes.
 //!
 //! In: a module and its lowered functions. Out: the distinct kernels that are launched, in order of first use, and the manifest's entries.
-//! Calls and scans are put in place: a callee's launches appear at every call, on that call's buffers, and share its kernels.
+//! Calls and scans are put in place: a callee's launches appear at every call, on that call's buffers, and share its kernels. Memory is used again in
+//! place where the kernels allow it.
 
 mod flatten;
 mod lifetime;
 pub mod print;
+mod reuse;
 
 use crate::ir::Module;
 use crate::kernel::{Kernel, Lowered};
@@ -29,6 +31,7 @@ pub fn plan(module: &Module, lowered: &Lowered, sources: &Sources) -> (Vec<Kerne
                 });
             }
         }
+        reuse::reuse(&mut planned, &kernels);
         lifetime::set(&mut planned);
         planned
     });

@@ -307,3 +307,57 @@ fn long_functions_lower_quickly() {
     assert!(before.elapsed().as_secs() < 5, "{:?}", before.elapsed());
     assert_eq!(lowered.kernels.len(), 1, "equal groups are one kernel");
 }
+
+/// `p + g` as the new value of the stored tensor p, with the entry's results as given.
+fn update(results: &[&str]) -> Planned {
+    let ty = Type::new(DType::F32, vec![c(3), c(4)]);
+    let mut f = Function::new("step");
+    let (p, g) = (f.input("p", ty.clone()), f.input("g", ty));
+    let sum = f.nest(Nest::map(vec![c(3), c(4)], op(ScalarOp::Add, [load_at(0, [0, 1]), load_at(1, [0, 1])])), [p, g], Span::default());
+    let values: Vec<Value> = results.iter().map(|r| if *r == "old" { p } else { sum }).collect();
+    let mut module = finish(f, &values);
+    let sink = |r: &&str| if *r == "p" || *r == "q" { Sink::Tensor((*r).into()) } else { Sink::Result((*r).into()) };
+    let inputs = vec![Source::Tensor("p".into()), Source::Data("g".into())];
+    module.entries = vec![ir::Entry { name: "train:test".into(), function: FunctionId(0), inputs, results: results.iter().map(sink).collect() }];
+    let lowered = lower(&module);
+    plan(&module, &lowered, &Sources::default()).1.remove(0)
+}
+
+#[test]
+fn a_stored_tensor_is_written_over_itself_unless_someone_reads_it_later() {
+    let own = |entry: &Planned| entry.plan.buffers.iter().filter(|b| matches!(b.storage, Storage::Arena | Storage::Result)).count();
+    let place = |entry: &Planned, n: usize| entry.plan.buffers[entry.results[n].1 as usize].storage.clone();
+    let entry = update(&["p"]);
+    assert_eq!((own(&entry), place(&entry, 0)), (0, Storage::Alias(entry.inputs[0].1)));
+    // Another tensor's new value, a result that is read by the caller, and an old value that is still wanted have memory of their own.
+    for results in [&["q"][..], &["sum"], &["p", "old"]] {
+        let entry = update(results);
+        assert_eq!((own(&entry), place(&entry, 0)), (results.len(), Storage::Result), "{results:?}");
+    }
+}
+
+/// Rows of a matrix added up in a loop: the sum grows in its place.
+#[test]
+fn a_carry_is_made_in_place() {
+    let (ty, s) = (Type::new(DType::F32, vec![c(4)]), Span::default());
+    let mut body = Function::new("body");
+    body.input("i", Type::scalar(DType::I64));
+    let (sum, row) = (body.input("sum", ty.clone()), body.input("row", ty.clone()));
+    let next = body.nest(Nest::map(vec![c(4)], op(ScalarOp::Add, [load_at(0, [0]), load_at(1, [0])])), [sum, row], s);
+    body.results = vec![(None, next)];
+    let mut f = Function::new("main");
+    let (a, m) = (f.input("a", ty.clone()), f.input("m", Type::new(DType::F32, vec![c(3), c(4)])));
+    let scan = Op::Scan(Scan { body: FunctionId(0), length: c(3), reversed: false, carries: 1, inputs: vec![0], outputs: vec![] });
+    let node = f.push_node(Node { op: scan, operands: vec![a, m], types: vec![ty], name: None, span: s });
+    let mut module = finish(f, &[Value { node, result: 0 }]);
+    module.functions.insert(0, body);
+    law(module.clone(), &[f32s(&[4], 0.5), f32s(&[3, 4], 0.6)], &dims(1));
+    let function = FunctionId(1);
+    let inputs = vec![Source::Data("a".into()), Source::Data("m".into())];
+    module.entries = vec![ir::Entry { name: "infer:test".into(), function, inputs, results: vec![Sink::Result("sum".into())] }];
+    let lowered = lower(&module);
+    let entry = plan(&module, &lowered, &Sources::default()).1.remove(0);
+    let start = entry.plan.steps.iter().position(|s| matches!(s, Step::Loop { .. })).unwrap();
+    let inside = &entry.plan.steps[start..];
+    assert!(!inside.iter().any(|s| matches!(s, Step::Copy { .. })), "{:?}", entry.plan.steps);
+}

@@ -91,7 +91,7 @@ fn with_bench(program: &str, entry: &str, dims: Dims, inputs: &BTreeMap<String, 
     let checked = driver::check(&Input { name: program, text: &text, load: &load, real: DType::F32, set: vec![] });
     let typed = checked.program.as_ref().ok_or_else(|| checked.rendered(false))?;
     let level = loader::level().map_err(|e| e.to_string())?;
-    let compiled = driver::compile(typed, &checked.sources, &[if level == "v4" { Level::V4 } else { Level::V3 }])?;
+    let compiled = driver::compile(typed, &checked.sources, &[if level == "v4" { Level::V4 } else { Level::V3 }], &|_| {})?;
     let kernels = Loader::new(compiled.objects.iter().map(|o| o.as_slice()), &compiled.manifest.kernels, level).map_err(|e| e.to_string())?;
     let setup = Setup { entry: Some(entry.into()), dims, threads: 2, weights: Some(weights.to_path_buf()) };
     let mut bench = Bench::new(&compiled.manifest, &kernels, &setup, inputs).map_err(|e| e.to_string())?;

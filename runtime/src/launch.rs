@@ -1,0 +1,222 @@
+//! An entry's steps at given dims: one flat table in which everything is a number or an address, and the walk over it.
+//!
+//! In: the table, kernels, threads. Out: memory as the steps leave it, or the step that failed. Serial steps are walked by one small loop on one thread at
+//! a time; phases ([`crate::phases`]) are opened to the pool. Nothing is allocated.
+
+use crate::exec::Kernels;
+use crate::memory::Aligned;
+use crate::meter::{Meter, ticks};
+use crate::phases::{Phase, Segment};
+use crate::pool::{Pool, Region};
+use std::cell::UnsafeCell;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering::Relaxed};
+
+/// Copies are cut at multiples of this many bytes.
+pub(crate) const BLOCK: usize = 64;
+
+/// A line of the table. Ranges index `args` and `sizes`.
+pub(crate) enum Op {
+    Launch {
+        kernel: u32,
+        args: Range<usize>,
+        sizes: Range<usize>,
+        tasks: i64,
+        line: u32,
+    },
+    /// Argument `at` to argument `at + 1`.
+    Copy {
+        at: usize,
+        bytes: usize,
+    },
+    /// Argument `at`.
+    Check {
+        at: usize,
+        count: usize,
+        message: Arc<str>,
+        line: u32,
+    },
+    /// The lines up to `end`, which is an [`Op::Again`], `count` times; rounds are counted in `rounds[round]`.
+    Loop {
+        count: i64,
+        end: usize,
+        index: *mut i64,
+        reversed: bool,
+        round: usize,
+    },
+    /// The end of the loop that begins at `start`.
+    Again {
+        start: usize,
+    },
+}
+
+/// The table, and the memory that its threads need beside the buffers.
+#[derive(Default)]
+pub(crate) struct Table {
+    pub ops: Vec<Op>,
+    pub args: Vec<*mut u8>,
+    pub sizes: Vec<i64>,
+    /// Touched by [`Region::next`] only.
+    pub rounds: Vec<AtomicI64>,
+    pub phases: Vec<Phase>,
+    /// For every line the phase that begins there; [`NONE`] where it is serial.
+    pub opens: Vec<u32>,
+    /// As many bytes a thread as the hungriest kernel asks for.
+    pub scratch: Aligned,
+    pub scratch_each: usize,
+}
+
+const NONE: u32 = u32::MAX;
+
+impl Table {
+    /// Sets the phases.
+    pub fn open(&mut self, phases: Vec<Phase>) {
+        self.opens.clear();
+        self.opens.resize(self.ops.len(), NONE);
+        phases.iter().enumerate().for_each(|(n, phase)| self.opens[phase.first] = n as u32);
+        self.phases = phases;
+    }
+
+    /// Runs all of it once; the line that failed is the first one, whatever ran beside it.
+    ///
+    /// # Safety
+    /// Every argument points at a buffer of the size that the kernels and copies assume; buffers of steps in one phase do not conflict; `pool` has at
+    /// most as many threads as there is scratch for.
+    pub unsafe fn run(&self, kernels: &dyn Kernels, pool: &mut Pool, meter: Option<&Meter>) -> Result<(), usize> {
+        let walk = Walk { table: self, kernels, meter, cursor: UnsafeCell::new(Cursor { at: 0, phase: 0 }), failed: AtomicUsize::new(usize::MAX) };
+        if self.phases.is_empty() {
+            walk.next(0);
+        } else {
+            pool.run(&walk);
+        }
+        match walk.failed.into_inner() {
+            usize::MAX => Ok(()),
+            line => Err(line),
+        }
+    }
+}
+
+/// One run under way.
+struct Walk<'a> {
+    table: &'a Table,
+    kernels: &'a dyn Kernels,
+    meter: Option<&'a Meter>,
+    /// Changed by [`Region::next`] only, which never runs beside anything else of the region.
+    cursor: UnsafeCell<Cursor>,
+    /// The first line that failed.
+    failed: AtomicUsize,
+}
+
+struct Cursor {
+    /// The next line.
+    at: usize,
+    /// The open phase.
+    phase: usize,
+}
+
+// SAFETY: the pool calls `next` alone and `chunk` between two calls of it; kernels write disjoint elements for disjoint tasks; steps of one phase do not
+// touch what another one of them writes.
+unsafe impl Sync for Walk<'_> {}
+
+impl Walk<'_> {
+    /// Runs tasks `lo..hi` of a launch or copy; whether it succeeded.
+    fn tasks(&self, op: &Op, lo: i64, hi: i64, thread: usize) -> bool {
+        let table = self.table;
+        match op {
+            Op::Launch { kernel, args, sizes, .. } => {
+                let (args, sizes) = (&table.args[args.clone()], &table.sizes[sizes.clone()]);
+                let scratch = table.scratch.as_ptr().wrapping_add(thread * table.scratch_each);
+                // SAFETY: promised by the caller of `Table::run`; the scratch is this thread's.
+                unsafe { self.kernels.run(*kernel, args, sizes, lo, hi, scratch) == 0 }
+            }
+            Op::Copy { at, bytes } => {
+                let (from, to) = (lo as usize * BLOCK, (*bytes).min(hi as usize * BLOCK));
+                // SAFETY: both buffers have `bytes` bytes; `copy` allows overlap (such copies are never cut).
+                unsafe { std::ptr::copy(table.args[*at].add(from), table.args[*at + 1].add(from), to - from) };
+                true
+            }
+            Op::Check { .. } | Op::Loop { .. } | Op::Again { .. } => unreachable!("only launches and copies have tasks"),
+        }
+    }
+
+    /// Runs a serial line and gives the next one, or nothing if it failed.
+    fn line(&self, at: usize, thread: usize) -> Option<usize> {
+        let ops = &self.table.ops;
+        let op = &ops[at];
+        match op {
+            Op::Launch { tasks, .. } => self.tasks(op, 0, *tasks, thread).then_some(at + 1),
+            Op::Copy { bytes, .. } => self.tasks(op, 0, bytes.div_ceil(BLOCK) as i64, thread).then_some(at + 1),
+            Op::Check { at: slot, count, .. } => {
+                // SAFETY: a bool buffer of `count` bytes.
+                let held = unsafe { std::slice::from_raw_parts(self.table.args[*slot], *count) };
+                (!held.contains(&0)).then_some(at + 1)
+            }
+            Op::Loop { .. } => Some(self.round(at, 0)),
+            Op::Again { start } => {
+                let Op::Loop { round, .. } = &ops[*start] else { unreachable!("loops begin with a loop") };
+                Some(self.round(*start, self.table.rounds[*round].load(Relaxed) + 1))
+            }
+        }
+    }
+
+    /// Begins a round of the loop at `start`: the next line.
+    fn round(&self, start: usize, done: i64) -> usize {
+        let Op::Loop { count, end, index, reversed, round } = &self.table.ops[start] else { unreachable!("loops begin with a loop") };
+        if done == *count {
+            return end + 1;
+        }
+        self.table.rounds[*round].store(done, Relaxed);
+        // SAFETY: `index` is an i64 buffer inside the arena, aligned.
+        unsafe { **index = if *reversed { count - 1 - done } else { done } };
+        start + 1
+    }
+}
+
+impl Region for Walk<'_> {
+    fn next(&self, thread: usize) -> usize {
+        if self.failed.load(Relaxed) != usize::MAX {
+            return 0;
+        }
+        // SAFETY: nothing else of the region runs.
+        let cursor = unsafe { &mut *self.cursor.get() };
+        let mut before = self.meter.map_or(0, |_| ticks());
+        while let Some(&phase) = self.table.opens.get(cursor.at) {
+            if phase != NONE {
+                let opened = &self.table.phases[phase as usize];
+                (cursor.at, cursor.phase) = (cursor.at + opened.steps, phase as usize);
+                return opened.chunks.len();
+            }
+            let next = self.line(cursor.at, thread);
+            if let Some(meter) = self.meter {
+                let now = ticks();
+                meter.record(thread, cursor.at, true, before, now);
+                before = now;
+            }
+            match next {
+                Some(next) => cursor.at = next,
+                None => {
+                    self.failed.store(cursor.at, Relaxed);
+                    return 0;
+                }
+            }
+        }
+        0
+    }
+
+    fn chunk(&self, chunk: usize, thread: usize) {
+        // SAFETY: `next` does not run meanwhile.
+        let phase = unsafe { (*self.cursor.get()).phase };
+        let mut before = self.meter.map_or(0, |_| ticks());
+        for &Segment { step, lo, hi } in &self.table.phases[phase].chunks[chunk] {
+            if !self.tasks(&self.table.ops[step as usize], lo, hi, thread) {
+                self.failed.fetch_min(step as usize, Relaxed);
+            }
+            if let Some(meter) = self.meter {
+                let now = ticks();
+                meter.record(thread, step as usize, lo == 0, before, now);
+                before = now;
+            }
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! Which steps run side by side, and who runs how much of them.
+//!
+//! In: a straight run of steps, each with its independent tasks, what they cost and what memory they touch. Out: phases of consecutive steps that do not
+//! depend on each other, where that is worth more than handing work over costs, cut into chunks of equal cost; everything else is serial.
+//! Cutting changes no result: tasks are independent, and phases follow each other.
+
+use crate::pool::CHUNKS;
+
+/// A phase below this many nanoseconds of work gains less from a second thread than it costs.
+const BREAK_EVEN: f64 = 10_000.0;
+/// A chunk is at least this long.
+const GRAIN: f64 = 4_000.0;
+/// Phases with more work than this for each thread are cut finer, so that a thread that is held up leaves its share to others.
+const LONG: f64 = 100_000.0;
+/// Chunks for each thread then.
+const FINE: usize = 4;
+/// A step with many tasks is cut at multiples of this many, so that no two threads write to one cache line and vectors stay whole.
+const WHOLE: i64 = 64;
+
+/// Bytes `start..end` of one of the places where buffers lie.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Touch {
+    /// Which place; no two overlap.
+    pub place: usize,
+    /// From its start.
+    pub start: usize,
+    /// Exclusive.
+    pub end: usize,
+    /// Read otherwise.
+    pub written: bool,
+}
+
+/// A step as far as cutting needs to know it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Work {
+    /// Independent tasks; a step with loops, checks or other marks of the control flow has none.
+    pub tasks: i64,
+    /// What all of them take on one thread, in nanoseconds.
+    pub nanoseconds: f64,
+    /// All memory it touches.
+    pub touches: Vec<Touch>,
+}
+
+/// Tasks `lo..hi` of a step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Segment {
+    /// Its position in the table.
+    pub step: u32,
+    /// First task.
+    pub lo: i64,
+    /// One past the last task.
+    pub hi: i64,
+}
+
+/// Consecutive steps that run together.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Phase {
+    /// The first step.
+    pub first: usize,
+    /// How many steps.
+    pub steps: usize,
+    /// Chunks, each a list of segments.
+    pub chunks: Vec<Vec<Segment>>,
+}
+
+/// The phases of a table, in order.
+pub fn cut(table: &[Option<Work>], threads: usize) -> Vec<Phase> {
+    let mut phases = vec![];
+    let mut first = 0;
+    while first < table.len() {
+        let mut end = first;
+        while let Some(Some(next)) = table.get(end)
+            && table[first..end].iter().flatten().all(|w| independent(w, next))
+        {
+            end += 1;
+        }
+        phases.extend(phase(table, first..end, threads));
+        first = end.max(first + 1);
+    }
+    phases
+}
+
+fn independent(a: &Work, b: &Work) -> bool {
+    let meet = |x: &Touch, y: &Touch| (x.written || y.written) && x.place == y.place && x.start < y.end && y.start < x.end;
+    !a.touches.iter().any(|x| b.touches.iter().any(|y| meet(x, y)))
+}
+
+/// The steps as one phase, if it pays. Their tasks are laid end to end by cost, and the line is cut into equal pieces.
+fn phase(table: &[Option<Work>], steps: std::ops::Range<usize>, threads: usize) -> Option<Phase> {
+    let works: Vec<(usize, &Work)> = steps.clone().filter_map(|k| Some((k, table[k].as_ref()?))).collect();
+    let total: f64 = works.iter().map(|(_, w)| w.nanoseconds).sum();
+    if threads < 2 || total < BREAK_EVEN {
+        return None;
+    }
+    let most = if total > LONG * threads as f64 { FINE * threads } else { threads };
+    let pieces = ((total / GRAIN) as usize).clamp(1, most.min(CHUNKS));
+    let mut chunks = vec![vec![]; pieces];
+    let mut start = 0.0;
+    for (step, work) in works {
+        let whole = if work.tasks >= WHOLE * 16 { WHOLE } else { 1 };
+        let cut = |piece: usize| match piece {
+            0 => 0,
+            p if p == pieces => work.tasks,
+            p => {
+                let share = (total * p as f64 / pieces as f64 - start) / work.nanoseconds;
+                ((share * work.tasks as f64 / whole as f64).round() as i64).saturating_mul(whole).clamp(0, work.tasks)
+            }
+        };
+        for (piece, chunk) in chunks.iter_mut().enumerate() {
+            let (lo, hi) = (cut(piece), cut(piece + 1));
+            if lo < hi {
+                chunk.push(Segment { step: step as u32, lo, hi });
+            }
+        }
+        start += work.nanoseconds;
+    }
+    chunks.retain(|c| !c.is_empty());
+    (chunks.len() > 1).then_some(Phase { first: steps.start, steps: steps.len(), chunks })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn work(tasks: i64, nanoseconds: f64, reads: &[usize], writes: &[usize]) -> Option<Work> {
+        let touch = |written| move |&n: &usize| Touch { place: 0, start: n * 64, end: n * 64 + 64, written };
+        Some(Work { tasks, nanoseconds, touches: reads.iter().map(touch(false)).chain(writes.iter().map(touch(true))).collect() })
+    }
+
+    #[test]
+    fn independent_steps_share_a_phase_and_every_task_has_one_place() {
+        let table = [
+            work(100, 2e4, &[0], &[1]),
+            work(3000, 3e4, &[0], &[2]),
+            work(1, 1e3, &[0], &[3]),
+            // Reads what the first has written.
+            work(10, 5e4, &[1], &[4]),
+            None,
+            // Writes what it reads: still independent of nothing else.
+            work(7, 9e5, &[5], &[5]),
+        ];
+        let phases = cut(&table, 2);
+        let of: Vec<(usize, usize, usize)> = phases.iter().map(|p| (p.first, p.steps, p.chunks.len())).collect();
+        assert_eq!(of, [(0, 3, 2), (3, 1, 2), (5, 1, 7)]);
+        for phase in &phases {
+            for (k, work) in table.iter().enumerate().filter(|(k, _)| (phase.first..phase.first + phase.steps).contains(k)) {
+                let mut mine: Vec<(i64, i64)> = phase.chunks.iter().flatten().filter(|s| s.step as usize == k).map(|s| (s.lo, s.hi)).collect();
+                mine.sort_unstable();
+                let end = mine.iter().fold(0, |at, &(lo, hi)| {
+                    assert!(lo == at && hi > lo, "{mine:?}");
+                    hi
+                });
+                assert_eq!(end, work.as_ref().unwrap().tasks);
+            }
+        }
+        // 51 microseconds for two: the second step is cut at a multiple of 64 near task 550.
+        assert_eq!(phases[0].chunks[0], [Segment { step: 0, lo: 0, hi: 100 }, Segment { step: 1, lo: 0, hi: 576 }]);
+    }
+
+    #[test]
+    fn what_is_short_or_cannot_be_cut_stays_serial() {
+        assert_eq!(cut(&[work(1000, 9e3, &[0], &[1])], 8), []);
+        assert_eq!(cut(&[work(1000, 1e6, &[0], &[1])], 1), []);
+        assert_eq!(cut(&[work(1, 1e6, &[0], &[1])], 8), []);
+        // A thousand dependent steps of a microsecond each.
+        let chain: Vec<_> = (0..1000).map(|k| work(1000, 1e3, &[k], &[k + 1])).collect();
+        assert_eq!(cut(&chain, 8), []);
+    }
+}

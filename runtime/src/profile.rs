@@ -1,0 +1,168 @@
+//! Where the time of a run goes: every kernel at its source line, against what one core can do.
+//!
+//! In: what [`crate::meter`] has recorded of each prepared entry. Out: a table, JSON, and a trace that `chrome://tracing` and Perfetto show. All rates are a
+//! thread's: a kernel that runs on two threads for a millisecond has taken two.
+
+use crate::peak::Peak;
+use serde_json::{Value, json};
+use std::fmt::Write;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Events that a thread keeps for the trace, for each prepared entry.
+pub const EVENTS: usize = 20_000;
+
+/// A kernel at a line of an entry, all launches together.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Row {
+    /// The kernel's symbol, `copy`, `check` or `loop`.
+    pub what: String,
+    /// The source line.
+    pub line: String,
+    /// How often.
+    pub launches: u64,
+    /// Of all threads together.
+    pub nanoseconds: f64,
+    /// All buffers that it touches, in all launches.
+    pub bytes: f64,
+    /// In all launches.
+    pub flops: f64,
+}
+
+/// An entry, all its runs together.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Account {
+    /// Its name.
+    pub entry: Arc<str>,
+    /// How often it ran.
+    pub runs: u64,
+    /// From begin to end.
+    pub nanoseconds: f64,
+    /// What it did.
+    pub rows: Vec<Row>,
+}
+
+/// What a command has run.
+#[derive(Debug, Default)]
+pub struct Profile {
+    /// Where the trace goes, if anywhere.
+    pub trace: Option<PathBuf>,
+    /// The clock when it began.
+    pub start: u64,
+    accounts: Vec<Account>,
+    /// What, thread, begin and length in nanoseconds.
+    events: Vec<(String, usize, f64, f64)>,
+}
+
+impl Profile {
+    /// A profile that begins now.
+    pub fn new(trace: Option<PathBuf>) -> Profile {
+        Profile { trace, start: crate::meter::ticks(), ..Profile::default() }
+    }
+
+    /// Adds what a prepared entry has done to what others of the same name did.
+    pub fn add(&mut self, account: Account, events: Vec<(String, usize, f64, f64)>) {
+        self.events.extend(events);
+        let Some(known) = self.accounts.iter_mut().find(|a| a.entry == account.entry) else { return self.accounts.push(account) };
+        (known.runs, known.nanoseconds) = (known.runs + account.runs, known.nanoseconds + account.nanoseconds);
+        known.rows.extend(account.rows);
+    }
+
+    /// The accounts, the longest first, each with one row for each kernel and line, the longest first.
+    pub fn accounts(&self) -> Vec<Account> {
+        let mut accounts = self.accounts.clone();
+        for account in &mut accounts {
+            let mut rows: Vec<Row> = vec![];
+            for row in account.rows.drain(..) {
+                match rows.iter_mut().find(|r| r.what == row.what && r.line == row.line) {
+                    Some(r) => {
+                        r.launches += row.launches;
+                        (r.nanoseconds, r.bytes, r.flops) = (r.nanoseconds + row.nanoseconds, r.bytes + row.bytes, r.flops + row.flops);
+                    }
+                    None => rows.push(row),
+                }
+            }
+            rows.sort_by(|a, b| b.nanoseconds.total_cmp(&a.nanoseconds));
+            account.rows = rows;
+        }
+        accounts.sort_by(|a, b| b.nanoseconds.total_cmp(&a.nanoseconds));
+        accounts
+    }
+
+    /// The table.
+    pub fn text(&self, peak: &Peak) -> String {
+        let mut text = format!(
+            "one core reaches {:.1} GFLOP/s in registers and reads memory at {:.1} GB/s; rates below are a thread's\n",
+            peak.gflops, peak.gigabytes
+        );
+        for account in self.accounts() {
+            let runs = account.runs.max(1) as f64;
+            let total: f64 = account.rows.iter().map(|r| r.nanoseconds).sum();
+            let s = if account.runs == 1 { "" } else { "s" };
+            let _ = writeln!(text, "\n{}: {} run{s}, {} each", account.entry, account.runs, time(account.nanoseconds / runs));
+            text += "  share    time/run  launches/run  GFLOP/s     GB/s   roof  kernel, line\n";
+            for row in account.rows.iter().filter(|r| r.nanoseconds > 0.0) {
+                let roof = peak.nanoseconds(row.flops, row.bytes) / row.nanoseconds;
+                let _ = writeln!(
+                    text,
+                    "{:>5.1} %  {:>10}  {:>12.1}  {:>7.1}  {:>7.1}  {:>3.0} %  {}  {}",
+                    100.0 * row.nanoseconds / total.max(1.0),
+                    time(row.nanoseconds / runs),
+                    row.launches as f64 / runs,
+                    row.flops / row.nanoseconds,
+                    row.bytes / row.nanoseconds,
+                    100.0 * roof,
+                    row.what,
+                    row.line
+                );
+            }
+        }
+        text
+    }
+
+    /// The same as JSON.
+    pub fn json(&self, peak: &Peak) -> Value {
+        let row = |r: &Row| json!({ "kernel": r.what, "line": r.line, "launches": r.launches, "nanoseconds": r.nanoseconds, "bytes": r.bytes, "flops": r.flops });
+        let account = |a: &Account| {
+            let rows: Vec<Value> = a.rows.iter().map(row).collect();
+            json!({ "entry": a.entry, "runs": a.runs, "nanoseconds": a.nanoseconds, "kernels": rows })
+        };
+        let accounts: Vec<Value> = self.accounts().iter().map(account).collect();
+        json!({ "profile": accounts, "peak": { "gflops": peak.gflops, "gigabytes": peak.gigabytes } })
+    }
+
+    /// The first events in the form that `chrome://tracing` reads: microseconds, one row a thread.
+    pub fn chrome(&self) -> Value {
+        let event = |(what, thread, begin, length): &(String, usize, f64, f64)| json!({ "name": what, "ph": "X", "pid": 1, "tid": thread, "ts": begin / 1e3, "dur": length / 1e3 });
+        json!({ "traceEvents": self.events.iter().map(event).collect::<Vec<_>>() })
+    }
+}
+
+fn time(nanoseconds: f64) -> String {
+    match nanoseconds {
+        n if n < 1e3 => format!("{n:.0} ns"),
+        n if n < 1e6 => format!("{:.2} us", n / 1e3),
+        n => format!("{:.2} ms", n / 1e6),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_kernels_at_equal_lines_are_one_row_of_the_table() {
+        let row = |what: &str, nanoseconds| Row { what: what.into(), line: "m.nn:3".into(), launches: 2, nanoseconds, bytes: 1e3, flops: 4e3 };
+        let account = |rows| Account { entry: "train:fit".into(), runs: 2, nanoseconds: 8e3, rows };
+        let mut profile = Profile::new(None);
+        profile.add(account(vec![row("a", 100.0), row("b", 500.0), row("a", 300.0)]), vec![("a".into(), 1, 1500.0, 250.0)]);
+        profile.add(account(vec![row("a", 200.0)]), vec![]);
+        let accounts = profile.accounts();
+        assert_eq!((accounts.len(), accounts[0].runs, accounts[0].rows.len()), (1, 4, 2));
+        assert_eq!((accounts[0].rows[0].what.as_str(), accounts[0].rows[0].nanoseconds, accounts[0].rows[0].launches), ("a", 600.0, 6));
+        let text = profile.text(&Peak { gflops: 100.0, gigabytes: 10.0 });
+        // 12,000 operations at 100 a nanosecond take 120, 3,000 bytes at 10 take 300: half of what was measured.
+        assert!(text.contains(" 54.5 %      150 ns           1.5     20.0      5.0   50 %  a  m.nn:3\n"), "{text}");
+        assert_eq!(profile.chrome()["traceEvents"][0]["dur"], json!(0.25));
+    }
+}

@@ -1,0 +1,150 @@
+//! A plan's steps at given dims as lines of the launch table, with what each costs and touches.
+//!
+//! In: an entry, dims, where its buffers lie. Out: the table's lines and arguments; an error for a plan that contradicts itself.
+
+use crate::dtype::DType;
+use crate::error::{Result, refuse};
+use crate::exec::{At, align, broken, eval};
+use crate::launch::{BLOCK, Op, Table};
+use crate::manifest::{BufferId, Entry, Manifest, Step};
+use crate::memory::Aligned;
+use crate::phases::{Touch, Work};
+use crate::size::Dims;
+
+/// Until measured, a nanosecond is this many units of [`crate::manifest::Launch::cost`].
+const UNITS: f64 = 4.0;
+
+/// Bytes of scratch that a thread needs for the entry's kernels.
+pub(crate) fn scratch(manifest: &Manifest, entry: &Entry) -> usize {
+    let kernels = entry.plan.steps.iter().filter_map(|s| match s {
+        Step::Launch(launch) => manifest.kernels.get(launch.kernel as usize),
+        Step::Loop { .. } | Step::Copy { .. } | Step::Check { .. } => None,
+    });
+    align(kernels.map(|k| k.scratch as usize).max().unwrap_or(0))
+}
+
+/// What resolving the steps looks at, and what it makes.
+pub(crate) struct Resolve<'a> {
+    pub manifest: &'a Manifest,
+    pub entry: &'a Entry,
+    pub dims: &'a Dims,
+    pub at: &'a [Option<At>],
+    pub bytes: &'a [usize],
+    pub arena: &'a Aligned,
+    pub given: &'a Aligned,
+    pub table: &'a mut Table,
+    pub bound: Vec<(usize, usize)>,
+    pub works: Vec<Option<Work>>,
+    pub flops: Vec<f64>,
+}
+
+impl Resolve<'_> {
+    /// Every step, and the end of every loop.
+    pub fn all(&mut self) -> Result<()> {
+        // Line of the loop, and the step after its last.
+        let mut loops: Vec<(usize, usize)> = vec![];
+        let steps = &self.entry.plan.steps;
+        for k in 0..=steps.len() {
+            while let Some((start, _)) = loops.pop_if(|(_, end)| *end == k) {
+                let here = self.table.ops.len();
+                if let Op::Loop { end, .. } = &mut self.table.ops[start] {
+                    *end = here;
+                }
+                self.push(Op::Again { start }, None);
+            }
+            let Some(step) = steps.get(k) else { break };
+            if let Step::Loop { body, .. } = step {
+                let end = k + 1 + *body as usize;
+                if end > loops.last().map_or(steps.len(), |l| l.1) {
+                    return broken(self.entry);
+                }
+                loops.push((self.table.ops.len(), end));
+            }
+            self.step(k, step)?;
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, op: Op, work: Option<Work>) {
+        self.table.ops.push(op);
+        self.works.push(work);
+        self.flops.push(0.0);
+    }
+
+    /// Appends the buffer to the arguments, and says what memory that is.
+    fn arg(&mut self, id: BufferId, written: bool) -> Result<Touch> {
+        let slot = self.table.args.len();
+        let Some(at) = self.at.get(id as usize).copied().flatten() else { return broken(self.entry) };
+        let (place, start) = match at {
+            At::Arena(start) => (0, start),
+            At::Given(start) => (1, start),
+            At::Stored(tensor) => (2 + tensor, 0),
+        };
+        self.table.args.push(match at {
+            // SAFETY: offsets lie inside the allocation, by `place` and by the sum of the inputs.
+            At::Arena(start) => unsafe { self.arena.as_ptr().add(start) },
+            // SAFETY: as above.
+            At::Given(start) => unsafe { self.given.as_ptr().add(start) },
+            At::Stored(tensor) => {
+                self.bound.push((slot, tensor));
+                std::ptr::null_mut()
+            }
+        });
+        Ok(Touch { place, start, end: start + self.bytes[id as usize], written })
+    }
+
+    fn step(&mut self, k: usize, step: &Step) -> Result<()> {
+        let (entry, dims) = (self.entry, self.dims);
+        let what = || format!("step {k} of {}", entry.name);
+        let at = self.table.args.len();
+        match step {
+            Step::Launch(launch) => {
+                let Some(kernel) = self.manifest.kernels.get(launch.kernel as usize) else { return broken(entry) };
+                let mut touches = vec![];
+                for (n, id) in launch.args.iter().enumerate() {
+                    touches.push(self.arg(*id, kernel.writes.contains(&(n as u32)))?);
+                }
+                let first = self.table.sizes.len();
+                for size in &launch.sizes {
+                    let size = size.eval(dims).map_err(|e| refuse!("{}: {e}", what()))?;
+                    self.table.sizes.push(size);
+                }
+                let tasks = eval(&launch.tasks, dims, &what)?;
+                let cost = launch.cost.eval(dims).unwrap_or(i64::MAX).max(1) as f64 * tasks as f64;
+                let (args, sizes) = (at..self.table.args.len(), first..self.table.sizes.len());
+                let work = Work { tasks, nanoseconds: (cost / UNITS).max(1.0), touches };
+                self.push(Op::Launch { kernel: launch.kernel, args, sizes, tasks, line: launch.line }, Some(work));
+                *self.flops.last_mut().expect("just pushed") = launch.flops.eval(dims).unwrap_or(i64::MAX) as f64;
+            }
+            Step::Loop { count, index: id, reversed, .. } => {
+                self.arg(*id, true)?;
+                let (id, index) = (*id as usize, self.table.args[at]);
+                if entry.plan.buffers[id].dtype != DType::I64 || self.bytes[id] < 8 || index.is_null() {
+                    return broken(entry);
+                }
+                let round = self.table.rounds.len();
+                self.table.rounds.push(0.into());
+                let count = eval(count, dims, &what)?;
+                self.push(Op::Loop { count, end: 0, index: index.cast(), reversed: *reversed, round }, None);
+            }
+            Step::Copy { from, to } => {
+                let touches = vec![self.arg(*from, false)?, self.arg(*to, true)?];
+                let bytes = self.bytes[*from as usize];
+                if bytes != self.bytes[*to as usize] {
+                    return broken(entry);
+                }
+                // Between buffers that overlap it is never cut.
+                let overlap = touches[0].place == touches[1].place && touches[0].start < touches[1].end && touches[1].start < touches[0].end;
+                let tasks = bytes.div_ceil(BLOCK) as i64;
+                let work = (!overlap).then_some(Work { tasks, nanoseconds: (bytes as f64 / 8.0).max(1.0), touches });
+                self.push(Op::Copy { at, bytes }, work);
+            }
+            Step::Check { condition, message, line } => {
+                self.arg(*condition, false)?;
+                let count = self.bytes[*condition as usize];
+                self.push(Op::Check { at, count, message: message.clone(), line: *line }, None);
+            }
+        }
+        Ok(())
+    }
+}
