@@ -122,6 +122,7 @@ pub fn manifest(program: &Program, lowered: &Lowered, sources: &Sources) -> Mani
         version: nnc_runtime::manifest::VERSION,
         compiler: env!("CARGO_PKG_VERSION").into(),
         source: sources.get(FileId(0)).name.to_string(),
+        folder: String::new(),
         dims: program.dims.iter().map(|d| DimDecl { name: d.name.clone(), min: d.min, max: d.max }).collect(),
         tensors: build::tensors(program),
         kernels: lowered.kernels.iter().enumerate().map(|(i, k)| emit::declare(&format!("k{i}_{}", k.name), k)).collect(),

@@ -3,13 +3,16 @@
 mod cli;
 mod golden;
 mod gradients;
+mod launches;
 mod library;
 mod metrics;
 mod models;
 mod refused;
+mod runs;
 mod steps;
 mod support;
 mod textbook;
 mod texts;
 mod tidy;
+mod timing;
 mod training;

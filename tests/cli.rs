@@ -1,118 +1,9 @@
 //! The built command on a disk: what it says, how it ends, and that nothing is lost. Transcripts are in `snapshots/cli`.
 
-use nnc_runtime::artifact::Artifact;
-use nnc_runtime::tensors::Tensors;
+use crate::support::desk::{Desk, NNC, PROGRAM, models};
 use std::io::{BufRead, BufReader, Read};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-
-const PROGRAM: &str = "\
-nn 1
-
-dim B
-
-model Kinds(x: f32[B, 2]) -> logits[B, 3] {
-    linear(x, 3, name: \"fc\")
-}
-
-data points {
-    table = csv(\"points.csv\")
-    x     = table.columns(\"a\", \"b\")
-    kind  = table.column(\"kind\"): class<3>
-}
-
-train fit {
-    data      = points
-    scores    = Kinds(x)
-    loss      = cross_entropy(scores, kind)
-    optimizer = sgd(lr: 0.1)
-    batch     = 2
-    epochs    = 2
-    seed      = 1
-}
-";
-
-const POINTS: &str = "a,b,kind\n0,1,0\n1,0,1\n1,1,2\n0.5,0,1\n";
-
-/// A folder to work in, and what was typed there.
-struct Desk {
-    folder: tempfile::TempDir,
-    transcript: String,
-}
-
-impl Desk {
-    /// With `kinds.nn` and its data.
-    fn new() -> Desk {
-        let desk = Desk { folder: tempfile::tempdir().unwrap(), transcript: String::new() };
-        desk.write("kinds.nn", PROGRAM);
-        desk.write("points.csv", POINTS);
-        desk
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn write(&self, name: &str, bytes: impl AsRef<[u8]>) {
-        std::fs::write(self.path(name), bytes).unwrap();
-    }
-
-    fn read(&self, name: &str) -> Vec<u8> {
-        std::fs::read(self.path(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
-    }
-
-    fn command(&self, args: &str) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_nnc"));
-        command.current_dir(self.folder.path()).args(args.split_whitespace()).env_remove("NNC_LEVEL");
-        command
-    }
-
-    fn run(&self, args: &str) -> Output {
-        self.command(args).output().unwrap()
-    }
-
-    /// Runs what must work.
-    fn done(&self, args: &str) -> String {
-        let output = self.run(args);
-        assert!(output.status.success(), "nnc {args}\n{}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    /// Runs what must fail with `code`, into the transcript; standard output must stay empty.
-    fn fails(&mut self, code: i32, args: &str) {
-        let output = self.run(args);
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(code), "nnc {args}\n{said}");
-        assert!(output.stdout.is_empty(), "nnc {args}\n{}", String::from_utf8_lossy(&output.stdout));
-        self.transcript += &format!("$ nnc {args}\n{}\n[{code}]\n\n", said.trim_end());
-    }
-
-    /// As [`Desk::fails`], after a word about what is special.
-    fn fails_with(&mut self, what: &str, code: i32, args: &str) {
-        self.transcript += &format!("# {what}\n");
-        self.fails(code, args);
-    }
-
-    fn snapshot(&self, name: &str) {
-        let mut settings = insta::Settings::clone_current();
-        settings.set_snapshot_path("../snapshots/cli");
-        settings.set_prepend_module_to_snapshot(false);
-        settings.set_omit_expression(true);
-        settings.bind(|| insta::assert_snapshot!(name, self.transcript));
-    }
-
-    /// Names in the folder, sorted.
-    fn names(&self) -> Vec<String> {
-        let mut names: Vec<String> =
-            std::fs::read_dir(self.folder.path()).unwrap().map(|e| e.unwrap().file_name().to_string_lossy().into_owned()).collect();
-        names.sort();
-        names
-    }
-}
-
-fn models() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("models")
-}
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
 
 #[test]
 fn files_that_are_none() {
@@ -207,7 +98,7 @@ fn a_full_disk_keeps_the_last_checkpoint() {
     let files = ["run/best.safetensors", "run/last.safetensors", "run/model.nnc"];
     let before = files.map(|f| desk.read(f));
     // The largest file that the process may write stands for the disk's last free blocks.
-    let resume = format!("trap '' XFSZ; ulimit -f 16; exec {} run {program} --quiet --resume run --set train.epochs=2", env!("CARGO_BIN_EXE_nnc"));
+    let resume = format!("trap '' XFSZ; ulimit -f 16; exec {} run {program} --quiet --resume run --set train.epochs=2", NNC);
     let output = Command::new("sh").current_dir(desk.folder.path()).args(["-c", &resume]).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(4), "{said}");
@@ -367,18 +258,6 @@ fn every_model_trains_and_evaluates() {
     let (fit, finetune) = (desk.weights("runs/net/fit/1"), desk.weights("runs/net/finetune/1"));
     for i in 0..fit.len() {
         assert_eq!(fit.bytes(i) == finetune.bytes(i), fit.decl(i).path.starts_with("Net.fc1."), "{}", fit.decl(i).path);
-    }
-}
-
-impl Desk {
-    /// Parameters and states of a finished run.
-    fn weights(&self, run: &str) -> Tensors {
-        let manifest = Artifact::read(&self.path(run).join("model.nnc")).unwrap().manifest;
-        let mut tensors: Vec<_> = manifest.tensors;
-        tensors.retain(|t| t.role != nnc_runtime::manifest::Role::Optimizer);
-        let mut store = Tensors::new(&tensors).unwrap();
-        nnc_runtime::weights::load(&mut store, &self.path(run).join("best.safetensors")).unwrap();
-        store
     }
 }
 

@@ -332,6 +332,8 @@ fn every_library_function_has_a_golden_case() {
     // What has no case, and why.
     let elsewhere = [
         ("dropout", "random: its statistics and its gradient's mask are tested here"),
+        ("resize_weights", "resize_bilinear2d is this, twice"),
+        ("grid_place", "grid_sample is this, and four loads"),
         ("conv_size", "a size: every convolution's shape"),
         ("conv_transpose_size", "a size: every transposed convolution's shape"),
     ];

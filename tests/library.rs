@@ -87,7 +87,9 @@ fn inputs(example: &Example, real: DType) -> (String, Named) {
                     (word, Some(ExprKind::Name(name))) if name.chars().all(char::is_uppercase) => format!("{word}<{}>", size(name)),
                     _ => "int".to_string(),
                 };
-                (head, below(&shape, bound, seed))
+                // As many steps as there are.
+                let steps = Tensor::from_i64(&[size("B")], &vec![size("T"); size("B") as usize]);
+                (head, if &*p.name.name == "steps" { steps } else { below(&shape, bound, seed) })
             }
             "probs" => ("probs".into(), normalised(&shape, seed)),
             "logprobs" => ("logprobs".into(), uniform(&shape, -3.0, -0.1, seed)),
@@ -96,7 +98,17 @@ fn inputs(example: &Example, real: DType) -> (String, Named) {
                 let domain = if &*example.function.name.name == "acosh" { (1.1, 2.0) } else { (0.15, 0.9) };
                 let signed = !matches!(
                     &*example.function.name.name,
-                    "acosh" | "bce" | "binary_entropy" | "logit" | "log2" | "rsqrt" | "gaussian_nll" | "weighted_cross_entropy" | "weighted_nll"
+                    "acosh"
+                        | "bce"
+                        | "binary_entropy"
+                        | "lgamma"
+                        | "digamma"
+                        | "logit"
+                        | "log2"
+                        | "rsqrt"
+                        | "gaussian_nll"
+                        | "weighted_cross_entropy"
+                        | "weighted_nll"
                 );
                 (word.to_string(), uniform(&shape, if signed { -0.9 } else { domain.0 }, domain.1, seed))
             }

@@ -7,7 +7,7 @@
 use crate::error::{Result, RunError, refuse, wrong};
 use crate::manifest::{Manifest, VERSION};
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 const MAGIC: &[u8; 8] = b"\x7fNNC\r\n\x1a\n";
 const HEAD: usize = 32;
@@ -128,12 +128,24 @@ impl Artifact {
         Artifact::from_bytes(&crate::files::read(path)?, &path.display().to_string())
     }
 
-    /// Writes the artifact aside and renames it.
+    /// Writes the artifact aside and renames it. It will look for its data in `folder`, the program's, for as long as the two lie to each other
+    /// as they do now.
     ///
     /// # Errors
     /// Not writable.
-    pub fn write(&self, path: &Path) -> Result<()> {
-        crate::files::write(path, &self.to_bytes())
+    pub fn write_for(mut self, path: &Path, folder: &Path) -> Result<Artifact> {
+        self.manifest.folder = crate::files::way(path.parent().unwrap_or(Path::new("")), folder);
+        crate::files::write(path, &self.to_bytes())?;
+        Ok(self)
+    }
+
+    /// Where the artifact at `path` looks for data: in the folder of the program it was made from, as it lay to the artifact's own, or else beside
+    /// itself, where both have been copied to another place.
+    pub fn folder(&self, path: &Path) -> PathBuf {
+        let own = path.parent().unwrap_or(Path::new("")).to_path_buf();
+        let made = own.join(&self.manifest.folder);
+        let holds = |folder: &Path| self.manifest.data.iter().flat_map(|d| &d.tables).all(|t| folder.join(&*t.path).exists());
+        if self.manifest.folder.is_empty() || !made.is_dir() || !holds(&made) && holds(&own) { own } else { crate::files::short(&made) }
     }
 }
 

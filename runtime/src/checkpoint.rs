@@ -6,6 +6,7 @@
 use crate::error::{Result, RunError, refuse, wrong};
 use crate::files;
 use crate::program::last_run;
+use crate::size::Dims;
 use crate::tensors::Tensors;
 use crate::weights::{self, ALL, MODEL};
 use serde::{Deserialize, Serialize};
@@ -27,6 +28,9 @@ pub struct Position {
     /// Settings that the program was compiled with, in order.
     #[serde(default)]
     pub compiled: Vec<(String, String)>,
+    /// Sizes of free dims given on the command line.
+    #[serde(default)]
+    pub dims: Dims,
     /// Steps done.
     pub step: u64,
     /// Epochs done.

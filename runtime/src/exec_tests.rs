@@ -188,7 +188,7 @@ fn errors_name_the_dim_or_the_line() {
     assert_eq!(refused(0), "dim B is 0, but the program needs at least 1");
     let store = Tensors::new(&manifest.tensors).unwrap();
     let missing = Prepared::new(&manifest, &manifest.entries[0], &Dims::new(), 1, &store).err().unwrap();
-    assert_eq!(missing.message(), "x in train:fit: dim B has no value");
+    assert_eq!(missing.message(), "x in train:fit: dim B has no value, since no input decides it: give one with --dim B=SIZE");
     let (mut run, mut pool, mut store) = prepared(&manifest, 4, 2).unwrap();
     run.input_mut(0)[3 * 8] = 7;
     let failed = run.run(&Fake, &mut pool, &mut store).unwrap_err();

@@ -3,7 +3,7 @@
 use crate::error::{Result, RunError};
 use std::fs::{self, File};
 use std::io::{BufWriter, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 /// The whole file.
 ///
@@ -61,6 +61,26 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     write_with(path, |to| to.write_all(bytes))
 }
 
+/// The way from the folder `from` to the folder `to`, both of which exist; absolute where there is none.
+pub fn way(from: &Path, to: &Path) -> String {
+    let whole =
+        |path: &Path| fs::canonicalize(if path.as_os_str().is_empty() { Path::new(".") } else { path }).unwrap_or_else(|_| path.to_path_buf());
+    let (from, to) = (whole(from), whole(to));
+    let shared = from.components().zip(to.components()).take_while(|(a, b)| a == b).count();
+    if shared == 0 {
+        return to.to_string_lossy().into_owned();
+    }
+    let up = from.components().skip(shared).map(|_| Component::ParentDir);
+    up.chain(to.components().skip(shared)).collect::<PathBuf>().to_string_lossy().into_owned()
+}
+
+/// The same folder as people would write it: without detours, from the working folder where it lies below.
+pub fn short(path: &Path) -> PathBuf {
+    let whole = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+    let here = std::env::current_dir().and_then(fs::canonicalize).ok();
+    here.and_then(|here| whole.strip_prefix(here).ok().map(Path::to_path_buf)).unwrap_or(whole)
+}
+
 /// Creates a folder and those above it.
 ///
 /// # Errors
@@ -72,6 +92,20 @@ pub fn create_folder(path: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ways_lead_from_folder_to_folder() {
+        let place = tempfile::tempdir().unwrap();
+        let at = |path: &str| place.path().join(path);
+        create_folder(&at("runs/fit/1")).unwrap();
+        create_folder(&at("models")).unwrap();
+        for (from, to, expected) in
+            [("runs/fit/1", "models", "../../../models"), ("runs", "runs/fit", "fit"), ("models", "models", ""), ("models", "", "..")]
+        {
+            assert_eq!(way(&at(from), &at(to)), expected);
+            assert_eq!(short(&at(from).join(way(&at(from), &at(to)))), fs::canonicalize(at(to)).unwrap());
+        }
+    }
 
     #[test]
     fn a_failed_write_leaves_the_old_file() {

@@ -21,8 +21,7 @@ fn run(args: &[String]) -> Result<()> {
         return bench::command::run(&artifact.manifest, &kernels, &bench::command::parse(&rest[1..])?);
     }
     let command = commands::parse(rest)?;
-    let folder = path.parent().unwrap_or(Path::new("")).to_path_buf();
-    commands::run(&Program { manifest: &artifact.manifest, kernels: &kernels, folder, artifact: Some(&artifact) }, &command)
+    commands::run(&Program { manifest: &artifact.manifest, kernels: &kernels, folder: artifact.folder(path), artifact: Some(&artifact) }, &command)
 }
 
 fn main() -> ExitCode {

@@ -20,6 +20,9 @@ pub struct Manifest {
     pub compiler: String,
     /// The program's file name, for messages.
     pub source: String,
+    /// The folder that paths in the program are relative to, as seen from the artifact's own; empty: the same.
+    #[serde(default)]
+    pub folder: String,
     /// Free dims.
     pub dims: Vec<DimDecl>,
     /// Stored tensors: parameters, states of layers, states of optimizers.

@@ -40,7 +40,7 @@ pub enum SizeError {
 impl fmt::Display for SizeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            SizeError::Unknown(name) => write!(f, "dim {name} has no value"),
+            SizeError::Unknown(name) => write!(f, "dim {name} has no value, since no input decides it: give one with --dim {name}=SIZE"),
             SizeError::Overflow => write!(f, "a size does not fit in 63 bits"),
             SizeError::DivisionByZero => write!(f, "a size divides by zero"),
         }

@@ -71,6 +71,9 @@ enum Order {
 /// # Errors
 /// Whatever is wrong with program, data, settings or files; [`RunError::Interrupted`] if stopped.
 pub fn train(program: &Program, name: Option<&str>, options: &Options, machine: &mut Machine, report: &Report, stop: &AtomicBool) -> Result<Summary> {
+    if options.resume.is_some() && (options.weights.is_some() || options.run_dir.is_some()) {
+        return Err(RunError::Usage("a run is resumed with its own weights and in its own folder: leave out --weights and --run-dir".into()));
+    }
     let resumed = options.resume.as_deref().map(Position::read).transpose()?;
     let declared = program.recipe(name.or(resumed.as_ref().map(|p| p.recipe.as_str())))?;
     if let Some(position) = &resumed {
@@ -90,6 +93,14 @@ pub fn train(program: &Program, name: Option<&str>, options: &Options, machine: 
         None => (None, Position { recipe: declared.name.to_string(), ..Position::default() }),
     };
     position.compiled.clone_from(&options.compiled);
+    if folder.is_none() {
+        position.dims.clone_from(&options.dims);
+    }
+    let dims = position.dims.clone();
+    if let Some((name, n)) = options.dims.iter().find(|(name, n)| dims.get(*name) != Some(n)) {
+        let own = dims.get(name).map_or("no --dim of that name".into(), |own| format!("--dim {name}={own}"));
+        return wrong!("a run is resumed with its own sizes: it has {own}, not --dim {name}={n}");
+    }
     position.set.extend(options.set.iter().cloned());
     let mut recipe = declared.clone();
     settings::apply(&mut recipe, &position.set)?;
@@ -133,7 +144,7 @@ pub fn train(program: &Program, name: Option<&str>, options: &Options, machine: 
         }
     }
     let sums = sums_of(&recipe);
-    let setting = Setting { program, data: &data, dims: &options.dims, sums: &sums };
+    let setting = Setting { program, data: &data, dims: &dims, sums: &sums };
     let evaluator = Evaluator::new(&setting, &recipe, machine)?;
     // What does not fit is found before there is a folder.
     let (count, scalars) = (recipe.batch as usize, scalars_of(&recipe));
@@ -143,7 +154,8 @@ pub fn train(program: &Program, name: Option<&str>, options: &Options, machine: 
         None => {
             let folder = Folder::create(options.run_dir.as_deref(), &options.runs, &recipe.name)?;
             let set = [position.compiled.as_slice(), &position.set].concat();
-            let lock = json!({ "compiler": program.manifest.compiler, "source": program.manifest.source, "recipe": recipe, "set": set, "dims": options.dims });
+            let lock =
+                json!({ "compiler": program.manifest.compiler, "source": program.manifest.source, "recipe": recipe, "set": set, "dims": dims });
             crate::files::write(&folder.path.join("run.json"), format!("{lock:#}\n").as_bytes())?;
             position.sums = vec![0; sums.len()];
             folder
@@ -374,7 +386,7 @@ impl Run<'_> {
             let weights = crate::weights::to_bytes(&machine.store, crate::weights::MODEL, None)?;
             let mut shipped = artifact.clone();
             shipped.weights = Some(weights);
-            shipped.write(&self.folder.path.join("model.nnc"))?;
+            shipped.write_for(&self.folder.path.join("model.nnc"), &self.setting.program.folder)?;
         }
         let metrics = if parts.is_empty() { String::new() } else { format!("  {}", self.metrics_words(&parts)) };
         self.report.line(&format!("best epoch {}{metrics}\nsaved in {}", self.position.best_epoch, self.folder.path.display()), &line);

@@ -8,8 +8,8 @@ use crate::emit::Level;
 use crate::ir::DType;
 use nnc_runtime::artifact::Artifact;
 use nnc_runtime::tensors::Tensors;
-use nnc_runtime::{files, weights};
-use std::path::PathBuf;
+use nnc_runtime::weights;
+use std::path::{Path, PathBuf};
 
 /// Arguments of `nnc build`.
 #[derive(clap::Args)]
@@ -42,14 +42,13 @@ pub fn run(args: Args) -> Result<(), Failure> {
         artifact.weights = Some(weights::to_bytes(&store, weights::MODEL, None)?);
     }
     let output = args.output.unwrap_or_else(|| args.source.file.with_extension("nnc"));
-    let bytes = artifact.to_bytes();
-    files::write(&output, &bytes)?;
+    let artifact = artifact.write_for(&output, args.source.file.parent().unwrap_or(Path::new("")))?;
     clock.mark("pack and write");
     if args.time {
         eprint!("{}", clock.text());
     }
     if !args.quiet {
-        let kilobytes = bytes.len().div_ceil(1024);
+        let kilobytes = artifact.to_bytes().len().div_ceil(1024);
         super::print(&format!("{}: {} kernels, {kilobytes} KB\n", output.display(), artifact.manifest.kernels.len()))?;
     }
     Ok(())

@@ -29,10 +29,11 @@ pub struct Args {
 pub fn run(args: Args) -> Result<(), Failure> {
     let mut command = commands::parse(&args.rest)?;
     let clock = Clock::start();
-    let artifact = if artifact::is_artifact(&args.file).unwrap_or(false) {
+    let (artifact, folder) = if artifact::is_artifact(&args.file).unwrap_or(false) {
         let artifact = Artifact::read(&args.file)?;
         clock.mark("read");
-        artifact
+        let folder = artifact.folder(&args.file);
+        (artifact, folder)
     } else {
         // The program's own settings are overridden before it is compiled; nothing is left for the runtime to override.
         // A run that goes on does so with the settings it began with; what is given now comes after them.
@@ -47,7 +48,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
         clock.mark("parse and check");
         let artifact = build::artifact(&checked, &clock)?;
         command.options.compiled = all;
-        artifact
+        (artifact, args.file.parent().unwrap_or(Path::new("")).to_path_buf())
     };
     let objects = artifact.code.iter().map(|(_, object)| object.as_slice());
     let kernels = loader::Loader::new(objects, &artifact.manifest.kernels, loader::level()?)?;
@@ -55,7 +56,6 @@ pub fn run(args: Args) -> Result<(), Failure> {
     if args.time {
         eprint!("{}", clock.text());
     }
-    let folder = args.file.parent().unwrap_or(Path::new("")).to_path_buf();
     let program = Program { manifest: &artifact.manifest, kernels: &kernels, folder, artifact: Some(&artifact) };
     Ok(commands::run(&program, &command)?)
 }

@@ -11,6 +11,7 @@ pub mod interpret;
 pub mod lower;
 mod movement;
 pub mod parse;
+mod placed;
 pub mod print;
 pub mod program;
 pub mod verify;

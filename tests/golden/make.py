@@ -149,6 +149,10 @@ case("erfc", "erfc(x)", lambda x: torch.erfc(x), x=EVERYWHERE)
 case("logit", "logit(x)", lambda x: x.logit(), x=[1e-6, 0.1, 0.5, 0.7, 0.99999])
 case("log2", "log2(x)", lambda x: x.log2(), x=POSITIVE)
 
+GAMMA = [-7.3, -2.5, -0.1, 1e-5, 0.4999, 0.5, 0.9, 1.0, 1.3, 2, 2.5, 3.0, 7.7, 12.999, 13, 13.5, 100, 1e5]
+case("lgamma", "lgamma(x)", lambda x: torch.lgamma(x), x=GAMMA)
+case("digamma", "digamma(x)", lambda x: torch.digamma(x), x=GAMMA)
+
 # ---- The softmax family
 case("softmax", "softmax(x)", lambda x: x.softmax(-1), x=[[0.5, -1, 2.0, 0], [1000, 999.0, -1000, 998], [-INF, 0.5, 0.25, 1]])
 case("softmin", "softmin(x)", lambda x: F.softmin(x, -1), x=T(2, 3, 4, lo=-5, hi=5))
@@ -168,6 +172,17 @@ case("diagonal", "diagonal(x)", lambda x: x.diagonal(dim1=-2, dim2=-1), x=T(2, 3
 case("tril", "tril(x)", lambda x: x.tril(), x=T(2, 3, 4))
 case("amax_last", "amax_last(x)", lambda x: x.amax(-1), x=[[0.5, 2, 2.0], [-1.0, -2, -3], [0, 0, 0]])
 case("upsample_nearest2d", "upsample_nearest2d(x, 3)", lambda x: F.interpolate(x, scale_factor=3), x=T(1, 2, 2, 2))
+
+for name, settings in [("down", "align_corners: false"), ("corners", "align_corners: true"), ("antialias", "antialias: true")]:
+    at = dict(align_corners=name == "corners", antialias=name == "antialias")
+    case(f"resize_bilinear2d.{name}", f"resize_bilinear2d(x, 2, 3, {settings})",
+         lambda x: F.interpolate(x, size=(2, 3), mode="bilinear", **at), x=T(1, 2, 5, 7))
+case("resize_bilinear2d.up", "resize_bilinear2d(x, 5, 7)", lambda x: F.interpolate(x, size=(5, 7), mode="bilinear"), x=T(1, 2, 2, 3))
+case("resize_bilinear2d.antialias_up", "resize_bilinear2d(x, 5, 4, antialias: true)", lambda x: F.interpolate(x, size=(5, 4), mode="bilinear", antialias=True), x=T(1, 1, 2, 3))
+for padding in ["zeros", "border", "reflection"]:
+    for corners in [False, True]:
+        case(f"grid_sample.{padding}{'.corners' if corners else ''}", f'grid_sample(x, grid, padding: "{padding}", align_corners: {str(corners).lower()})',
+             lambda x, grid: F.grid_sample(x, grid, padding_mode=padding, align_corners=corners), x=T(1, 2, 3, 4), grid=T(1, 3, 3, 2, lo=-2.5, hi=2.5))
 
 # ---- Products
 case("linear", "linear(x, 3)", lambda x, weight, bias: F.linear(x, weight, bias), {"linear.weight": T(3, 4), "linear.bias": T(3)}, x=T(2, 2, 4))
@@ -197,6 +212,8 @@ case("rope.base", "rope(x, base: 100)", lambda x: rope(x, 100.0), x=T(4, 6))
 case("scaled_dot_product", "scaled_dot_product(q, k, v)", lambda q, k, v: F.scaled_dot_product_attention(q, k, v), q=T(1, 2, 3, 2), k=T(1, 2, 4, 2), v=T(1, 2, 4, 3))
 case("scaled_dot_product.causal", "scaled_dot_product(q, k, v, causal: true)", lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=True),
      q=T(2, 4, 2), k=T(2, 4, 2), v=T(2, 4, 2))
+FUTURE = torch.ones(3, 3, dtype=torch.bool).triu(1)
+case("attention_scores", "attention_scores(q, k, causal: true)", lambda q, k: (q @ k.transpose(-1, -2) / math.sqrt(2)).masked_fill(FUTURE, -INF), q=T(2, 3, 2), k=T(2, 3, 2))
 case("split_heads", "split_heads(x, 2)", lambda x: x.view(2, 3, 2, 2).transpose(1, 2), x=T(2, 3, 4))
 case("merge_heads", "merge_heads(x)", lambda x: x.transpose(1, 2).flatten(2), x=T(2, 2, 3, 2))
 
@@ -328,6 +345,17 @@ case("kl", "kl(x, target)", lambda x, target: F.kl_div(x, target.detach(), reduc
 case("gaussian_nll", "gaussian_nll(x, target, variance, eps: 0.01)", lambda x, target, variance: F.gaussian_nll_loss(x, target, variance, eps=0.01),
      **NEAR, variance=[0.5, 1, 2, 0.002, 1.5, 3.0])
 
+# Three samples of 6, 5 and 4 steps: a label with a repetition, a shorter one, an empty one.
+CTC = dict(scores=T(3, 6, 4, lo=-2, hi=2), label=[[1, 3, 3], [2, 1, 0], [1, 1, 1]], steps=[6, 5, 4], lengths=[3, 2, 0])
+
+
+def ctc(reduction):
+    return lambda scores, label, steps, lengths: F.ctc_loss(scores.log_softmax(-1).transpose(0, 1), label, steps, lengths, reduction=reduction)
+
+
+case("ctc_entropy", "ctc_entropy(log_softmax(scores), label, steps, lengths)", ctc("none"), **CTC)
+case("ctc", "ctc(log_softmax(scores), label, steps, lengths)", ctc("mean"), **CTC)
+
 # ---- Optimizers: six steps with given gradients, for a matrix and a vector
 optimizers = []
 START = {"m": made("start.m", T(2, 2)), "v": made("start.v", T(3))}
@@ -388,6 +416,26 @@ class Lion:
 
 
 optimizer("lion", "lion(lr: 0.01, decay: 0.1)", lambda p: Lion(p.values(), 0.01, 0.9, 0.99, 0.1))
+
+
+class Lamb:
+    """PyTorch has no LAMB; this is its paper's algorithm 2 (You and others 2020) with the identity for its function phi, on PyTorch's tensors."""
+
+    def __init__(self, p, lr, decay, beta1=0.9, beta2=0.999, eps=1e-6):
+        self.p, self.lr, self.decay, self.beta1, self.beta2, self.eps, self.t = list(p), lr, decay, beta1, beta2, eps, 0
+        self.m, self.v = [torch.zeros_like(t) for t in self.p], [torch.zeros_like(t) for t in self.p]
+
+    @torch.no_grad()
+    def step(self):
+        self.t += 1
+        for p, m, v in zip(self.p, self.m, self.v):
+            m.mul_(self.beta1).add_(p.grad, alpha=1 - self.beta1)
+            v.mul_(self.beta2).add_(p.grad**2, alpha=1 - self.beta2)
+            move = m / (1 - self.beta1**self.t) / ((v / (1 - self.beta2**self.t)).sqrt() + self.eps) + self.decay * p
+            p -= self.lr * p.norm() / move.norm() * move
+
+
+optimizer("lamb", "lamb(lr: 0.02, decay: 0.1)", lambda p: Lamb(p.values(), 0.02, 0.1))
 
 # ---- Schedules of 20 steps, five an epoch: the learning rate at each
 STEPS, EPOCH = 20, 5

@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test binary uses its part, so in one of them nothing is dead")]
 
+pub mod desk;
 pub mod differences;
 pub mod given;
 

@@ -23,8 +23,9 @@ pub fn last_run() -> Option<String> {
 /// A file is missing or of another shape.
 pub fn picture(run: &str) -> Result<String, String> {
     let text = |e: nnc_runtime::error::RunError| e.to_string();
-    let artifact = Artifact::read(&Path::new(run).join("model.nnc")).map_err(text)?;
-    let data = Dataset::load(section(&artifact.manifest.data, "digits").map_err(text)?, Path::new("models"), &|_| true).map_err(text)?;
+    let model = Path::new(run).join("model.nnc");
+    let artifact = Artifact::read(&model).map_err(text)?;
+    let data = Dataset::load(section(&artifact.manifest.data, "digits").map_err(text)?, &artifact.folder(&model), &|_| true).map_err(text)?;
     let scores = read_npy(&Path::new(run).join("output.npy")).map_err(text)?;
     let rows = data.part("test").map_err(text)?;
     let (Some(image), Some(label), &[samples, classes]) = (data.find("image"), data.find("label"), &scores.shape[..]) else {

@@ -149,7 +149,6 @@ fn take_turns(workers: &mut [Worker], options: &Options) -> Result<(), String> {
         for turn in 0..count {
             workers[(turn + round) % count].round(options.seconds)?;
         }
-        // Who is first is so in every round at the same place of the list: rounds stay aligned because each worker has one round a turn.
     }
     Ok(())
 }
@@ -172,7 +171,7 @@ pub struct Line {
 }
 
 impl Line {
-    const HEAD: &str = "workload                   nnc ms       min  threads   best peer ms       min                   ratio   GFLOP/s  of peak    MB  PyTorch's  start ms  build s     KB";
+    const HEAD: &str = "workload                   nnc ms       min  threads   best peer ms       min                   ratio  of min   GFLOP/s  of peak    MB  PyTorch's  start ms  build s     KB";
 
     fn of(measured: &Measured) -> Line {
         let fastest = |nnc: bool| {
@@ -203,13 +202,14 @@ impl Line {
             None => ("", String::new(), String::new()),
         };
         let ratio = self.ratio.map(|r| format!("{r:.2}")).unwrap_or_default();
+        let of_min = self.peer.as_ref().map(|(_, _, its)| format!("{:.2}", min / its)).unwrap_or_default();
         let (speed, share) = match self.gflops {
             Some(g) => (format!("{g:.1}"), format!("{:.1} %", 100.0 * g / self.peak)),
             None => (String::new(), String::new()),
         };
         let torch = self.memory.1.map(|m| format!("{m:.0}")).unwrap_or_default();
         format!(
-            "{:24} {median:8.4}  {min:8.4}  {threads:>7}       {its_median:>8}  {its_min:>8}  {peer:16} {ratio:>7}  {speed:>8}  {share:>7}  {:4.0}  {torch:>9}  {:8.0}  {:7.2}  {:5}",
+            "{:24} {median:8.4}  {min:8.4}  {threads:>7}       {its_median:>8}  {its_min:>8}  {peer:16} {ratio:>7}  {of_min:>6}  {speed:>8}  {share:>7}  {:4.0}  {torch:>9}  {:8.0}  {:7.2}  {:5}",
             self.name,
             self.memory.0,
             self.start,
@@ -239,4 +239,45 @@ fn record(measured: &Measured) -> Value {
 fn append(path: &Path, record: &Value) -> Result<(), String> {
     let file = std::fs::OpenOptions::new().create(true).append(true).open(path);
     file.and_then(|mut f| writeln!(f, "{record}")).map_err(|e| format!("cannot write {}: {e}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_row_names_a_program_and_what_to_time() {
+        let rows: Vec<Row> = SUITE.lines().filter(|l| !l.starts_with('#')).map(|l| row(l).unwrap()).collect();
+        assert!(rows.len() >= 15);
+        for row in rows {
+            let text = std::fs::read_to_string(format!("../models/bench/{}.nn", row.program)).unwrap_or_else(|e| panic!("{}: {e}", row.program));
+            assert!(row.entry.starts_with(row.mode) && (row.mode == "infer" || text.contains("train fit")), "{}", row.workload);
+            assert!(row.sizes.split(',').any(|s| s == format!("B={}", row.batch)), "{}", row.workload);
+            assert!(!row.threads.is_empty() && !row.peers.is_empty(), "{}", row.workload);
+        }
+        assert!(row("mnist_mlp train 128").is_err());
+    }
+
+    #[test]
+    fn the_picture_has_a_bar_a_comparison_and_green_is_faster() {
+        let build = Build { program: "p".into(), artifact: "p.nnc".into(), seconds: 1.0, bytes: 2000 };
+        let line = |name: &str, ratio: Option<f64>| Line {
+            name: name.into(),
+            nnc: ("1".into(), 2.0, 1.5),
+            peer: ratio.map(|r| ("jax 1".into(), 2.0 / r, 1.5 / r)),
+            ratio,
+            gflops: Some(100.0),
+            peak: 200.0,
+            memory: (9.0, Some(500.0)),
+            build: build.clone(),
+            start: 20.0,
+        };
+        let lines = [line("fast", Some(0.5)), line("slow", Some(8.0)), line("alone", None)];
+        let svg = chart::draw(&lines);
+        assert!(svg.starts_with("<svg") && svg.ends_with("</svg>\n"));
+        assert_eq!((svg.matches("#2a7").count(), svg.matches("#c63").count()), (1, 1));
+        assert!(svg.contains("0.50 of jax 1") && svg.contains("8.00 of jax 1") && svg.contains("2.000 ms"));
+        assert!(lines[0].text().contains("0.50") && lines[0].text().contains("50.0 %"), "{}", lines[0].text());
+        assert!(lines.iter().all(|l| l.text().chars().count() <= Line::HEAD.len() + 2), "columns stand under their heads");
+    }
 }

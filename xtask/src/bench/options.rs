@@ -80,6 +80,7 @@ pub fn parse(args: &[String]) -> Result<Options, String> {
             }
             "--slow" => options.slow = true,
             "--products" => options.products = true,
+            "--help" | "-h" => return Err(HELP.into()),
             "--dev" => options.dev = true,
             "--json" => options.history = value()?.into(),
             "--svg" => options.svg = value()?.into(),
