@@ -106,7 +106,7 @@ impl<'a> Pass<'a> {
         let Some((born, last)) = self.spans[old as usize] else { return false };
         let plan = &self.entry.plan;
         let Step::Launch(launch) = &plan.steps[born] else { return false };
-        let own = |id: BufferId| plan.buffers[id as usize].storage == Storage::Arena;
+        let own = |id: BufferId| matches!(plan.buffers[id as usize].storage, Storage::Arena | Storage::Result);
         if last != k || self.loops[born] != self.loops[k] || self.loops[k].1 == usize::MAX || !own(old) || !own(new) {
             return false;
         }
