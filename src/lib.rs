@@ -18,7 +18,8 @@
 //!   are all nests. Derivatives ([`grad`]) are symbolic and end in the same primitives, so they can be differentiated again.
 //! * **Kernels** ([`kernel`]): fused groups of nests as loop programs over buffers, in three-address form. Equal ones are compiled once.
 //! * **Plan** ([`plan`], `nnc_runtime::manifest`): a flat launch table over buffers in one arena, sizes as formulas. Calls and loops are flattened into
-//!   it, so that depth costs no code.
+//!   it, so that depth costs no code. Results lie over operands that die, stored tensors' new values over the old ones.
+//!   The runtime binds it to sizes once, and shares out the steps that are worth it (`nnc_runtime::phases`, `nnc_runtime::pool`).
 //! * **Machine code** ([`emit`]): one function a kernel and code level (x86-64-v3, -v4), which calls nothing but the program's
 //!   micro-kernels: products and convolutions are cut into tiles and packed (`emit::contract`).
 //!
@@ -35,6 +36,8 @@
 //! | fused, lowered and planned = the graph's evaluator | `plan::tests`, on random programs |
 //! | machine code = interpreted kernels, at every code level | `emit::tests`, and every test that runs a program (`tests/support`) |
 //! | every library function: example accepted, interpreted = compiled, derivatives = differences, wrong shapes refused | `tests/library.rs` |
+//! | planned memory = allocated memory, to the byte; a step allocates nothing on any thread | `tests/steps.rs`, by an allocator that counts |
+//! | no schedule changes a bit | `tests/support` runs machine code on random ones; `schedules_change_nothing` in the runtime |
 //! | graph and kernels print and parse back | `ir`'s and `plan`'s tests |
 //! | pest, petgraph, inkwell and annotate-snippets are each named in one place; the core does no I/O; file sizes; no hash order | `tests/tidy.rs` |
 //! | user mistakes are diagnostics with these words | `tests/refused.rs`, `models/refused` |

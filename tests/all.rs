@@ -3,6 +3,7 @@
 mod cli;
 mod golden;
 mod gradients;
+mod launches;
 mod library;
 mod metrics;
 mod models;

@@ -110,6 +110,13 @@ fn an_imported_layer_is_as_good_as_ones_own() {
     desk.done("run own.nn --quiet --run-dir own");
     desk.done("run imports.nn --quiet --run-dir imported");
     assert_eq!(desk.read("own/best.safetensors"), desk.read("imported/best.safetensors"));
+    // A link does not lead out of the folder.
+    let outside = tempfile::tempdir().unwrap();
+    std::fs::write(outside.path().join("half.nn"), "nn 1\n\nconst Half = 1 / 2\n").unwrap();
+    std::os::unix::fs::symlink(outside.path(), desk.path("layers/away")).unwrap();
+    desk.write("away.nn", "nn 1\n\nimport \"layers/away/half.nn\"\n");
+    let said = String::from_utf8(desk.run("check away.nn").stderr).unwrap();
+    assert!(said.contains("imports stay inside the program's folder"), "{said}");
     // A mistake in it is shown where it stands.
     desk.write("layers/deeper/half.nn", "nn 1\n\nconst Half = 1 / 0\n");
     let said = String::from_utf8(desk.run("check imports.nn").stderr).unwrap();

@@ -144,15 +144,17 @@ pub fn run(program: &Program, command: &Command) -> Result<()> {
     let report = Report::new(command.style);
     let ended = run_observed(program, command, &report, &profile);
     // What an interrupted run took is worth knowing too.
-    if let Some(profile) = &profile {
-        let profile = profile.lock().unwrap_or_else(|e| e.into_inner());
-        let peak = crate::peak::measure()?;
-        report.line(&profile.text(&peak), &profile.json(&peak));
-        if let Some(path) = &profile.trace {
-            crate::files::write(path, profile.chrome().to_string().as_bytes())?;
-        }
+    let shown = profile.map_or(Ok(()), |p| show(&p.lock().unwrap_or_else(|e| e.into_inner()), &report));
+    ended.and(shown)
+}
+
+fn show(profile: &Profile, report: &Report) -> Result<()> {
+    let peak = crate::peak::measure()?;
+    report.line(&profile.text(&peak), &profile.json(&peak));
+    match &profile.trace {
+        Some(path) => crate::files::write(path, profile.chrome().to_string().as_bytes()),
+        None => Ok(()),
     }
-    ended
 }
 
 fn run_observed(program: &Program, command: &Command, report: &Report, profile: &Option<Arc<Mutex<Profile>>>) -> Result<()> {

@@ -61,6 +61,14 @@ fn class(op: ScalarOp) -> Class {
     }
 }
 
+const NAMES_ARE_NO_QUANTITIES: &str = "a class is a name, not a quantity; `one_hot(x, n)` makes a vector of it, `real(x)` its number";
+
+/// Whether the operation may be applied to classes and tokens: it compares or chooses.
+fn keeps_names(op: ScalarOp) -> bool {
+    use ScalarOp::*;
+    matches!(op, Eq | Ne | Lt | Le | Max | Min | Select)
+}
+
 impl Checker<'_> {
     /// `op(args)`.
     pub(super) fn op(&mut self, b: &mut Body, op: ScalarOp, args: Vec<Value>, span: Span) -> Value {
@@ -89,6 +97,13 @@ impl Checker<'_> {
             return args[if *c { 1 } else { 2 }].clone();
         }
         self.dynamic(b, op, args, span)
+    }
+
+    /// Refuses to calculate with names.
+    pub(super) fn no_quantity(&mut self, what: &str, span: Span, label: impl Into<String>) -> Value {
+        let d = Diagnostic::error("E0408", format!("`{what}` calculates with classes"), span, label);
+        self.report(d.note(NAMES_ARE_NO_QUANTITIES));
+        Value::Poison
     }
 
     /// The static value as a rank-0 tensor, or as an element inside comprehensions.
@@ -131,6 +146,14 @@ impl Checker<'_> {
             return Value::Poison;
         }
         let Some((mut dtype, mut weak)) = self.meet(op, &types[from..], op_class, &args[from..], span) else { return Value::Poison };
+        let named = args[from..].iter().find_map(|a| match a {
+            Value::Tensor(e) if e.ty().named() => Some(a.describe()),
+            Value::Element(n) if n.named => Some("a class or a token".into()),
+            _ => None,
+        });
+        if let (Some(what), false) = (&named, keeps_names(op)) {
+            return self.no_quantity(op.name(), span, format!("this is {what}"));
+        }
         let mut op = op;
         if op == ScalarOp::FloorDiv && dtype.is_float() {
             // floor(a / b)
@@ -150,7 +173,7 @@ impl Checker<'_> {
         let result = if truth { DType::Bool } else { dtype };
         if element {
             let elements = args.into_iter().enumerate().map(|(i, a)| to_element(a, if i < from { DType::Bool } else { dtype })).collect();
-            return Value::Element(Num { element: Element::Op(op, elements), dtype: result, weak: weak && !truth });
+            return Value::Element(Num { element: Element::Op(op, elements), dtype: result, weak: weak && !truth, named: named.is_some() && !truth });
         }
         let mut shape: Vec<Size> = vec![];
         let mut owner: Option<Span> = None;
@@ -224,9 +247,9 @@ impl Checker<'_> {
                             d = d.label(e.span, format!("this is {}", e.ty()));
                         }
                     }
-                    let class = |v: &Value| matches!(v, Value::Tensor(e) if matches!(e.ty().meaning, Meaning::Class(_) | Meaning::Token(_)));
+                    let class = |v: &Value| matches!(v, Value::Tensor(e) if e.ty().named());
                     self.report(if args.iter().any(class) {
-                        d.note("a class is a name, not a quantity; `one_hot(x, n)` makes a vector of it, `real(x)` its number")
+                        d.note(NAMES_ARE_NO_QUANTITIES)
                     } else {
                         d.note("convert one of them: `real(x)` or `int(x)`")
                     });
@@ -247,10 +270,10 @@ impl Checker<'_> {
             return None;
         }
         if let ExprKind::Const(c) = e.kind {
-            return Some(Num { element: Element::Const(c), dtype: c.dtype(), weak: c.dtype() != DType::F32 });
+            return Some(Num { element: Element::Const(c), dtype: c.dtype(), weak: c.dtype() != DType::F32, named: false });
         }
         let element = Element::Load { tensor: Box::new(e.clone()), indices: vec![], otherwise: None, span };
-        Some(Num { element, dtype: ty.dtype, weak: ty.dtype != DType::F32 })
+        Some(Num { element, dtype: ty.dtype, weak: ty.dtype != DType::F32, named: ty.named() })
     }
 
     /// A conversion: `real(x)`, `int(x)`.
@@ -279,7 +302,7 @@ impl Checker<'_> {
                 e.types[0].meaning = Meaning::Plain;
                 Value::Tensor(e)
             }
-            Value::Element(n) => Value::Element(Num { element: cast_element(n.element, n.dtype, to), dtype: to, weak: false }),
+            Value::Element(n) => Value::Element(Num { element: cast_element(n.element, n.dtype, to), dtype: to, weak: false, named: false }),
             other @ (Value::Tuple(_) | Value::List(_) | Value::Function(_)) => {
                 self.wrong("E0306", "only numbers can be converted", span, format!("this is {}", other.describe()))
             }
@@ -338,7 +361,7 @@ pub fn number(s: &Static) -> Num {
         Static::Bool(x) => (Element::Const(Scalar::bool(*x)), DType::Bool),
         Static::Text(_) => (Element::Const(Scalar::bool(false)), DType::Bool),
     };
-    Num { element, dtype, weak: true }
+    Num { element, dtype, weak: true, named: false }
 }
 
 fn to_element(value: Value, to: DType) -> Element {

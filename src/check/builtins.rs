@@ -1,8 +1,9 @@
 //! The tensor functions that the language has built in, as a list.
 
 use crate::check::Checker;
-use crate::check::arithmetic::constant;
+use crate::check::arithmetic::{ELEMENTWISE, constant};
 use crate::check::calls::Given;
+use crate::check::elements::FOLDS;
 use crate::check::typed::*;
 use crate::check::value::*;
 use crate::diagnostic::Diagnostic;
@@ -115,6 +116,11 @@ pub const LIST: &[Builtin] = &[
 /// The builtin with this name.
 pub fn find(name: &str) -> Option<&'static Builtin> {
     LIST.iter().find(|b| b.name == name)
+}
+
+/// Whether the language itself has a function of this name: a builtin, an operation, a conversion or a fold.
+pub fn is_taken(name: &str) -> bool {
+    find(name).is_some() || ELEMENTWISE.iter().any(|(n, _)| *n == name) || FOLDS.contains(&name) || ["real", "int", "f32", "f64"].contains(&name)
 }
 
 /// Calls a builtin.
@@ -402,7 +408,7 @@ impl Checker<'_> {
         b.random = true;
         let element = Element::Random { site, dtype };
         if !b.elements.is_empty() {
-            return Value::Element(Num { element, dtype, weak: false });
+            return Value::Element(Num { element, dtype, weak: false, named: false });
         }
         let Some(shape) = self.sizes(&a.plain) else { return Value::Poison };
         self.constant_tensor(b, shape, element, dtype, a.span)

@@ -10,7 +10,7 @@ use crate::parse::tree::{self, FoldIndex, IndexDecl, Subscript};
 use crate::span::Span;
 
 /// The folds of the language.
-const FOLDS: &[&str] = &["sum", "prod", "max", "min", "mean", "amax", "amin", "argmax", "argmin", "any", "all"];
+pub const FOLDS: &[&str] = &["sum", "prod", "max", "min", "mean", "amax", "amin", "argmax", "argmin", "any", "all"];
 
 /// The range of a variable that is not known yet.
 pub fn placeholder(v: IndexVar) -> Size {
@@ -148,7 +148,8 @@ impl Checker<'_> {
             },
         };
         let weak = shape.is_empty() && dtype != DType::F32;
-        Value::Element(Num { element: Element::Load { tensor: Box::new(tensor), indices: elements, otherwise, span }, dtype, weak })
+        let named = tensor.ty().named();
+        Value::Element(Num { element: Element::Load { tensor: Box::new(tensor), indices: elements, otherwise, span }, dtype, weak, named })
     }
 
     /// The variables of `...` at this point.
@@ -207,7 +208,7 @@ impl Checker<'_> {
                 None => {}
             }
         }
-        b.bind(&name, Value::Element(Num { element: Element::Index(v), dtype: DType::I64, weak: true }), decl.name.span);
+        b.bind(&name, Value::Element(Num { element: Element::Index(v), dtype: DType::I64, weak: true, named: false }), decl.name.span);
         v
     }
 
@@ -302,6 +303,9 @@ impl Checker<'_> {
     }
 
     fn fold_of(&mut self, b: &Body, fold: &str, vars: Vec<IndexVar>, condition: Option<Box<Element>>, n: Num, span: Span) -> Value {
+        if n.named && matches!(fold, "sum" | "prod" | "mean") {
+            return self.no_quantity(fold, span, "this is over classes or tokens");
+        }
         let truth = n.dtype == DType::Bool;
         let boxed: Vec<(IndexVar, Size)> = vars.iter().map(|v| (*v, placeholder(*v))).collect();
         let make = |fold, element, condition| Element::Fold { fold, vars: boxed.clone(), condition, body: Box::new(element), span };
@@ -324,11 +328,12 @@ impl Checker<'_> {
         };
         let element = cast_element(n.element, n.dtype, dtype);
         if matches!(kind, FoldKind::ArgMax | FoldKind::ArgMin) {
-            return Value::Element(Num { element: make(kind, element, condition), dtype: DType::I64, weak: false });
+            return Value::Element(Num { element: make(kind, element, condition), dtype: DType::I64, weak: false, named: false });
         }
         if fold != "mean" {
             let counted = dtype == DType::I64 && (n.weak || truth);
-            return Value::Element(Num { element: make(kind, element, condition), dtype, weak: counted || n.weak && dtype != DType::F32 && !truth });
+            let weak = counted || n.weak && dtype != DType::F32 && !truth;
+            return Value::Element(Num { element: make(kind, element, condition), dtype, weak, named: n.named });
         }
         let count = match &condition {
             // How many points take part.
@@ -339,7 +344,7 @@ impl Checker<'_> {
             }
         };
         let sum = make(FoldKind::Sum, element, condition);
-        Value::Element(Num { element: Element::Op(ScalarOp::Div, vec![sum, count]), dtype, weak: n.weak && n.dtype == dtype })
+        Value::Element(Num { element: Element::Op(ScalarOp::Div, vec![sum, count]), dtype, weak: n.weak && n.dtype == dtype, named: false })
     }
 
     /// What `...` stands for where no parameter says it: the leading axes of the first tensor that is loaded with it.

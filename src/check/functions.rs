@@ -109,7 +109,7 @@ impl Checker<'_> {
             }
             Some(Value::Tuple(parts)) if parts.len() == count || declared.is_empty() => Some(parts),
             Some(Value::Tuple(parts)) => {
-                let message = format!("`{}` declares {count} results, but gives {}", f.name.name, parts.len());
+                let message = format!("`{}` declares {count} result{}, but gives {}", f.name.name, if count == 1 { "" } else { "s" }, parts.len());
                 self.wrong("E0509", message, f.name.span, "declared here");
                 None
             }

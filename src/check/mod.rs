@@ -16,6 +16,7 @@ mod elements;
 mod expressions;
 mod functions;
 mod gradient;
+mod lints;
 mod objective;
 mod optimizers;
 mod overrides;
@@ -107,6 +108,10 @@ pub fn check(
     c.check_train_sections();
     c.finish_data();
     c.check_uncalled();
+    // A mistake comes first: what looks unused may be its victim.
+    if c.errors() == 0 {
+        c.warn_of_dead_parameters();
+    }
     // Items that did not parse are missing: that their names are not known is no news.
     let unread = c.diagnostics.iter().any(|d| d.code.starts_with("E01"));
     let mut seen = Vec::new();

@@ -8,7 +8,7 @@ use crate::check::comprehension::settle;
 use crate::check::typed::*;
 use crate::check::value::*;
 use crate::diagnostic::Diagnostic;
-use crate::ir::{DType, Scalar, ScatterFold, Size};
+use crate::ir::{DType, Piece, Scalar, ScatterFold, Size, Start};
 use crate::parse::tree::{self, Subscript};
 use crate::span::Span;
 
@@ -153,6 +153,7 @@ impl Checker<'_> {
         let Some(shape) = self.size_list(&a.plain[1]) else { return Value::Poison };
         let mut pieces = vec![];
         let mut dtype = None;
+        let mut covered: Vec<(Piece, Span)> = vec![];
         for g in &a.plain[2..] {
             let Value::Tuple(parts) = &g.value else {
                 return self.wrong("E0505", "a piece is `(tensor, [starts], [strides])`", g.span, format!("this is {}", g.value.describe()));
@@ -168,6 +169,12 @@ impl Checker<'_> {
                 None => Some(vec![Size::constant(1); shape.len()]),
             };
             let Some(strides) = strides else { return Value::Poison };
+            if let Some(step) = strides.iter().find(|s| s.as_const().is_some_and(|n| n < 1)) {
+                return self.wrong("E0306", "a piece goes forward, by strides of at least 1", g.span, format!("a stride is {step}"));
+            }
+            if let Some(start) = starts.iter().find(|s| s.as_const().is_some_and(|n| n < 0)) {
+                return self.wrong("E0328", "a piece starts at 0 or behind", g.span, format!("a start is {start}"));
+            }
             let own = piece.ty().shape.clone();
             if own.len() != shape.len() || starts.len() != shape.len() || strides.len() != shape.len() {
                 return self.wrong("E0308", format!("a piece of {} axes is placed in {}", own.len(), shape_text(&shape)), g.span, "axes differ");
@@ -183,6 +190,14 @@ impl Checker<'_> {
             if *dtype.get_or_insert(piece.ty().dtype) != piece.ty().dtype {
                 return self.wrong("E0406", "the pieces have different types", g.span, format!("this is {}", piece.ty()));
             }
+            let start = starts.iter().cloned().map(Start::Size).collect();
+            let covers = Piece { shape: own, start, stride: strides.clone() };
+            if let Some((_, before)) = covered.iter().find(|(other, _)| covers.overlaps(other)) {
+                let d = Diagnostic::error("E0331", "two pieces are placed at one position", g.span, "this one").label(*before, "and this one");
+                self.report(d.note("which of them would stay? add them up, or place them apart"));
+                return Value::Poison;
+            }
+            covered.push((covers, g.span));
             pieces.push((piece, starts, strides));
         }
         let dtype = dtype.unwrap_or(DType::F32);

@@ -31,19 +31,8 @@ pub fn program(program: &Program) -> String {
     out
 }
 
-/// `logits[B, 10]`, `class<10>[B]`, `f32[B, 64]`
-pub fn ty(ty: &Type) -> String {
-    let head = match &ty.meaning {
-        Meaning::Plain => ty.dtype.to_string(),
-        Meaning::Logits => "logits".into(),
-        Meaning::Probs => "probs".into(),
-        Meaning::LogProbs => "logprobs".into(),
-        Meaning::Class(n) => format!("class<{n}>"),
-        Meaning::Token(n) => format!("token<{n}>"),
-        Meaning::Mask => "mask".into(),
-    };
-    let shape: Vec<String> = ty.shape.iter().map(|s| s.to_string()).collect();
-    if shape.is_empty() { head } else { format!("{head}[{}]", shape.join(", ")) }
+fn ty(ty: &Type) -> String {
+    ty.to_string()
 }
 
 struct Printer<'a> {

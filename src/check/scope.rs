@@ -1,6 +1,7 @@
 //! The program's global names: its own files' and imports' items, and the library's functions, parsed when first asked for.
 
 use crate::check::Checker;
+use crate::check::builtins;
 use crate::check::value::*;
 use crate::diagnostic::Diagnostic;
 use crate::ir::{Dim, Size};
@@ -127,6 +128,15 @@ impl Checker<'_> {
                     }
                 }
                 Item::Function(f) => {
+                    if builtins::is_taken(&f.name.name) {
+                        let d = Diagnostic::error(
+                            "E0214",
+                            format!("`{}` is built in", f.name.name),
+                            f.name.span,
+                            "a function of the language has this name",
+                        );
+                        self.report(d.note("only the library's functions can be replaced by the program's own; give this one another name"));
+                    }
                     let (name, id) = (f.name.clone(), self.scope.add(f, false));
                     self.declare(&name, Global::Function(id));
                 }

@@ -1,6 +1,7 @@
 //! Statements of a body, in order.
 
 use crate::check::Checker;
+use crate::check::scope::Global;
 use crate::check::typed::*;
 use crate::check::types::Declared;
 use crate::check::value::*;
@@ -140,6 +141,7 @@ impl Checker<'_> {
 
     /// Binds a name; a tensor gets a local.
     pub(super) fn bind_value(&mut self, b: &mut Body, name: &tree::Ident, value: Value, span: Span) {
+        self.keeps_meaning(b, name);
         let value = match value {
             Value::Tensor(e) if matches!(e.kind, ExprKind::Local(_) | ExprKind::Weight(_)) => Value::Tensor(e),
             Value::Tensor(e) => {
@@ -150,6 +152,22 @@ impl Checker<'_> {
             other => other,
         };
         b.bind(&name.name, value, name.span);
+    }
+
+    /// Refuses to bind what keeps its meaning in a whole body: the program's dims, the function's own parameters and states.
+    fn keeps_meaning(&mut self, b: &Body, name: &tree::Ident) {
+        let stored = b.own.get(&name.name).map(|w| b.weights[w.0 as usize].span);
+        let stored = stored.filter(|at| b.lookup(&name.name).is_some_and(|x| x.span == *at));
+        let (what, at, note) = match (stored, self.declared_at(&name.name)) {
+            (Some(at), _) => ("a parameter or state", at, "what is trained or stored is changed by the optimizer and by `update` alone"),
+            (None, Some(at)) if !b.library() && matches!(self.scope.user.get(&name.name), Some(Global::Dim(_))) => {
+                ("a dim", at, "a dim is one size in the whole program")
+            }
+            (None, _) => return,
+        };
+        let d =
+            Diagnostic::error("E0215", format!("`{}` is {what}, and cannot be bound again", name.name), name.span, "give this value another name");
+        self.report(d.label(at, "declared here").note(note));
     }
 
     /// A condition that is known when compiling.

@@ -90,3 +90,17 @@ fn imports_are_read_once() {
     let (program, found) = check(&mut sources, root, &loader, &Options::default());
     assert!(program.is_some() && found.is_empty(), "{found:?}");
 }
+
+#[test]
+fn parameters_that_nothing_reads_are_warned_of() {
+    let with = |body: &str| {
+        let (program, found, _) =
+            run(&format!("nn 1\ndim B\nmodel Net(x: f32[B, 4]) -> real[B, 4] {{\n    param gain: real[4] = constant(1)\n    {body}\n}}\n"));
+        assert!(program.is_some(), "a warning refuses nothing");
+        found.iter().map(|d| d.code).collect::<Vec<_>>()
+    };
+    assert_eq!(with("x"), ["W0501"]);
+    assert_eq!(with("x * gain"), [""; 0]);
+    assert_eq!(with("x * self.gain"), [""; 0]);
+    assert_eq!(with("y[b, i] = x[b, i] * gain[i]"), [""; 0]);
+}

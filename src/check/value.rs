@@ -51,6 +51,8 @@ pub struct Num {
     pub dtype: DType,
     /// Adapts to the other operand.
     pub weak: bool,
+    /// A class or a token: a name, not a quantity.
+    pub named: bool,
 }
 
 impl Value {
@@ -119,6 +121,11 @@ impl std::fmt::Display for Type {
 }
 
 impl Type {
+    /// Whether its numbers are names: of classes or of tokens.
+    pub fn named(&self) -> bool {
+        matches!(self.meaning, Meaning::Class(_) | Meaning::Token(_))
+    }
+
     /// A type that stands for nothing in particular.
     pub fn plain(dtype: DType, shape: Vec<Size>) -> Type {
         Type { dtype, shape, meaning: if dtype == DType::Bool { Meaning::Mask } else { Meaning::Plain } }

@@ -195,3 +195,19 @@ fn micro_kernels_spill_nothing() {
         }
     }
 }
+
+/// A product of what its own kernel computes first, as in attention with heads of width 1, is no contraction: its factor is not there to be packed.
+#[test]
+fn factors_of_the_same_kernel_are_not_packed() {
+    let text = "fn @f(s: f32[2, 4, 5, 5], v: f32[2, 5, 4]) {
+  %m[i, j, k]: f32[2, 4, 5] = argmax[l < 5](%s[i, j, k, l])
+  %e[i, j, k, l]: f32[2, 4, 5, 5] = exp(%s[i, j, k, l] - %m[i, j, k])
+  %y[i, j, k]: f32[2, 4, 5] = dot[l < 5](%e[i, j, k, l] * %v[i, l, j])
+  return %y
+}
+";
+    let mut module = crate::ir::parse::module(text).unwrap();
+    let module = program(module.functions.remove(0));
+    assert_eq!(crate::kernel::lower(&module).kernels.len(), 1);
+    law(&module, &[Dims::new()], 1);
+}

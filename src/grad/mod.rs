@@ -11,6 +11,7 @@ mod call;
 mod data;
 mod expr;
 mod nest;
+mod phases;
 mod points;
 mod scan;
 mod solve;

@@ -6,7 +6,7 @@
 use crate::grad::bounds::Bounds;
 use crate::grad::expr::{cast, depends_from, div, is_zero, literal, mul, neg, renumber, rewrite, rewrite_index, select, zero};
 use crate::grad::solve::solve;
-use crate::grad::{expr, table};
+use crate::grad::{expr, phases, table};
 use crate::ir::{
     Affine, DType, Dim, Expr, Fold, Function, Guard, Index, Nest, Op, Relation, Scalar, ScalarOp, Scatter, ScatterFold, Size, Type, Value, load_at,
 };
@@ -147,7 +147,7 @@ impl Points<'_> {
         };
         let guards = s.guards.iter().map(|g| g.substitute(&put)).collect();
         let nest = Nest { outs: ty.shape, reds: s.reds, guards, fold: Fold::Sum, body };
-        sum(f, nest, &self.operands, self.dot, self.span)
+        phases::sum(self.dims, f, nest, &self.operands, self.dot, self.span)
     }
 
     /// Every point adds its share at the element that it loads.

@@ -79,25 +79,36 @@ impl Affine {
         self.terms.is_empty().then_some(&self.constant)
     }
 
-    /// `self + other`.
+    /// `self + other`. Panics on overflow of a coefficient: what a user controls goes through [`Affine::checked_add`].
     pub fn add(&self, other: &Affine) -> Affine {
+        self.checked_add(other).expect("index coefficient overflow")
+    }
+
+    /// `self + other`, or nothing if a coefficient overflows.
+    pub fn checked_add(&self, other: &Affine) -> Option<Affine> {
         let mut terms = self.terms.clone();
         for (atom, c) in &other.terms {
             match terms.binary_search_by(|(a, _)| a.cmp(atom)) {
-                Ok(i) => terms[i].1 = &terms[i].1 + c,
+                Ok(i) => terms[i].1 = terms[i].1.checked_add(c)?,
                 Err(i) => terms.insert(i, (atom.clone(), c.clone())),
             }
         }
         terms.retain(|(_, c)| c.as_const() != Some(0));
-        Affine { terms, constant: &self.constant + &other.constant }
+        Some(Affine { terms, constant: self.constant.checked_add(&other.constant)? })
     }
 
-    /// `self * by`.
+    /// `self * by`. Panics on overflow of a coefficient: what a user controls goes through [`Affine::checked_scale`].
     pub fn scale(&self, by: &Size) -> Affine {
+        self.checked_scale(by).expect("index coefficient overflow")
+    }
+
+    /// `self * by`, or nothing if a coefficient overflows.
+    pub fn checked_scale(&self, by: &Size) -> Option<Affine> {
         if by.as_const() == Some(0) {
-            return Affine::default();
+            return Some(Affine::default());
         }
-        Affine { terms: self.terms.iter().map(|(a, c)| (a.clone(), c * by)).collect(), constant: &self.constant * by }
+        let terms = self.terms.iter().map(|(a, c)| Some((a.clone(), c.checked_mul(by)?))).collect::<Option<_>>()?;
+        Some(Affine { terms, constant: self.constant.checked_mul(by)? })
     }
 
     /// `self - other`.

@@ -165,6 +165,40 @@ pub struct Piece {
     pub stride: Vec<Size>,
 }
 
+impl Piece {
+    /// Whether the two surely write a position both: along every axis they are the same, or of known sizes and meet.
+    pub fn overlaps(&self, other: &Piece) -> bool {
+        let axis = |p: &Piece, k: usize| (p.start[k].clone(), p.shape[k].clone(), p.stride[k].clone());
+        (0..self.shape.len()).all(|k| {
+            let (a, b) = (axis(self, k), axis(other, k));
+            let none = |(_, n, _): &(Start, Size, Size)| n.as_const().is_some_and(|n| n < 1);
+            !none(&a) && !none(&b) && (a == b || progression(&a).zip(progression(&b)).is_some_and(|(a, b)| meet(a, b)))
+        })
+    }
+}
+
+/// The largest step for which it is worked out whether pieces meet.
+const LARGEST_STEP: i128 = 1 << 16;
+
+/// First position, last position and step, where all are known.
+fn progression((start, count, step): &(Start, Size, Size)) -> Option<(i128, i128, i128)> {
+    let Start::Size(start) = start else { return None };
+    let (start, count, step) = (start.as_const()? as i128, count.as_const()? as i128, step.as_const()? as i128);
+    // One position needs no step.
+    if count == 1 { Some((start, start, 1)) } else { (1..=LARGEST_STEP).contains(&step).then(|| (start, start + step * (count - 1), step)) }
+}
+
+/// Whether two arithmetic progressions have a number in common.
+fn meet(a: (i128, i128, i128), b: (i128, i128, i128)) -> bool {
+    let ((first, last, step), (other, end, by)) = if a.2 >= b.2 { (a, b) } else { (b, a) };
+    // Remainders by the smaller step repeat after at most that many terms.
+    let Some(common) = (0..by).map(|i| first + i * step).find(|x| (x - other).rem_euclid(by) == 0) else { return false };
+    let Some(period) = (1..=by).map(|i| i * step).find(|n| n % by == 0) else { return false };
+    // The first of the common numbers that both have begun with.
+    let x = common + ((first.max(other) - common).max(0) + period - 1) / period * period;
+    x <= last.min(end)
+}
+
 /// Where a piece starts along an axis.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Start {
@@ -218,5 +252,32 @@ impl ScatterFold {
             ScatterFold::Max => "max",
             ScatterFold::Min => "min",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_meet_where_a_position_is_in_both() {
+        let piece = |(start, count, step): (i64, i64, i64)| Piece {
+            shape: vec![Size::constant(count), Size::dim("B")],
+            start: vec![Start::Size(Size::constant(start)), Start::Size(Size::default())],
+            stride: vec![Size::constant(step), Size::constant(1)],
+        };
+        let all: Vec<(i64, i64, i64)> = (0..5).flat_map(|s| (0..4).flat_map(move |n| (1..5).map(move |t| (s, n, t)))).collect();
+        let positions = |(s, n, t): (i64, i64, i64)| (0..n).map(move |i| s + i * t).collect::<Vec<_>>();
+        for a in &all {
+            for b in &all {
+                let both = positions(*a).iter().any(|x| positions(*b).contains(x));
+                assert_eq!(piece(*a).overlaps(&piece(*b)), both, "{a:?} {b:?}");
+            }
+        }
+        let enormous = [(0, i64::MAX, i64::MAX), (i64::MAX, i64::MAX, 1), (i64::MIN, 2, i64::MAX), (0, 1, i64::MAX)];
+        enormous.iter().for_each(|a| enormous.iter().for_each(|b| _ = piece(*a).overlaps(&piece(*b))));
+        let mut apart = piece((0, 4, 1));
+        apart.start[1] = Start::Runtime(0);
+        assert!(!apart.overlaps(&piece((0, 4, 1))), "where a run decides, nothing is sure");
     }
 }

@@ -312,6 +312,9 @@ impl Checker<'_> {
             self.require([piece.shape.len(), piece.start.len(), piece.stride.len()] == [rank; 3], "a piece has a start and a stride an axis");
             self.require(piece.stride.iter().all(|s| s.as_const().is_none_or(|n| n >= 1)), "a stride is at least 1");
             piece.stride.iter().for_each(|s| self.size(s));
+            let whole = |p: &Piece| [p.shape.len(), p.start.len(), p.stride.len()] == [rank; 3];
+            let apart = place.pieces[..n].iter().all(|before| !whole(before) || !whole(piece) || !before.overlaps(piece));
+            self.require(apart, "no two pieces write one position");
         }
     }
 

@@ -43,6 +43,10 @@ pub fn recognise(kernel: &Kernel) -> Option<Contraction> {
     if !stage.inner.is_empty() || !stage.guards.is_empty() || outer + stage.reds.len() > 64 || locals(&stage.body) {
         return None;
     }
+    // Factors are packed before any other stage runs.
+    if reads(&stage.body, &|param| kernel.params[param].written) {
+        return None;
+    }
     let types = crate::kernel::verify::types(kernel, &stage.body).ok()?;
     let dtype = types[stage.values[0]];
     let known = knows(&stage.body);
@@ -99,6 +103,15 @@ fn in_lanes(stage: &Stage, var: usize) -> bool {
                 index.iter().map(|i| if let Index::Affine(a) = i { Some(affine(a)) } else { None }).try_fold(0, |m, i| Some(m | i?));
             fold.is_none() && places.is_some_and(|m| m >> var & 1 == 1)
         }
+    })
+}
+
+/// Whether the body loads from such a parameter.
+fn reads(body: &[Instr], such: &dyn Fn(usize) -> bool) -> bool {
+    body.iter().any(|i| match i {
+        Instr::Load { param, .. } => such(*param),
+        Instr::Select { then, otherwise, .. } => reads(&then.0, such) || reads(&otherwise.0, such),
+        Instr::Const(_) | Instr::Local(_) | Instr::Index(_) | Instr::Holds(_) | Instr::Op(..) | Instr::Cast(..) => false,
     })
 }
 

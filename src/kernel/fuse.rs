@@ -3,6 +3,9 @@
 //! In: a function. Out: its live nodes in an order of execution, nests put into groups; and for every pair of neighbours that stay apart, why.
 //! A group's nests have the same outer box, and each loads what another computed at its own outer point only. So a group may run point by
 //! point, nest after nest, without changing a bit: nothing is computed twice or in another order of folding.
+//!
+//! First a nest joins what computes its operands; then groups over the same box become one where one reads the other, both read the same tensor,
+//! or both are scalars. A contraction stays first in its group and takes nothing but maps of its own box: what follows it on its tile.
 
 use crate::ir::{Affine, Expr, Fold, Function, Index, Nest, NodeId, Op, Size};
 use std::collections::BTreeSet;
@@ -102,6 +105,7 @@ pub fn fuse(f: &Function) -> Fused {
             group.nodes.push(id);
         }
     }
+    state.merge();
     Fused { units: state.ordered(), refusals }
 }
 
@@ -138,7 +142,7 @@ impl State<'_> {
                 continue;
             }
             let verdict = match joint_outer(self.f, group, id, nest) {
-                Ok(_) if self.between(unit, id) => Err(Reason::Between),
+                Ok(_) if self.reaches(unit, self.preds(&[id]).collect()) => Err(Reason::Between),
                 verdict => verdict,
             };
             match verdict {
@@ -154,19 +158,80 @@ impl State<'_> {
         (None, refused)
     }
 
-    /// Whether an operand of the node that is outside of the group depends on the group.
-    fn between(&self, group: usize, id: NodeId) -> bool {
-        let mut seen = BTreeSet::from([group]);
-        let mut open: Vec<usize> = self.preds(&[id]).filter(|u| *u != group).collect();
-        while let Some(unit) = open.pop() {
-            if !seen.insert(unit) {
+    /// Joins groups over the same box until none is left to join.
+    fn merge(&mut self) {
+        let mut a = 0;
+        while a < self.units.len() {
+            let joined = (a + 1..self.units.len()).find_map(|b| Some((b, self.joined(a, b)?)));
+            let Some((b, group)) = joined else {
+                a += 1;
                 continue;
-            }
-            for before in self.preds(self.members(unit)) {
-                if before == group {
-                    return true;
+            };
+            group.nodes.iter().for_each(|n| self.unit_of[n.0 as usize] = a);
+            self.units[a] = Unit::Group(group);
+            self.units.remove(b);
+            self.unit_of.iter_mut().filter(|u| **u != usize::MAX && **u > b).for_each(|u| *u -= 1);
+        }
+    }
+
+    /// The two units as one group, where they may be and gain by it.
+    fn joined(&self, a: usize, b: usize) -> Option<Group> {
+        let (Unit::Group(x), Unit::Group(y)) = (&self.units[a], &self.units[b]) else { return None };
+        let f = self.f;
+        let outer = common(&nest_of(f, x.nodes[0]).outs[..x.outer], &nest_of(f, y.nodes[0]).outs[..y.outer]);
+        let whole = outer == x.outer && outer == y.outer;
+        if x.nodes.len() + y.nodes.len() > MAX_NODES || (outer == 0 && !whole) {
+            return None;
+        }
+        let operands = |g: &Group| g.nodes.iter().flat_map(|n| &f.node(*n).operands).copied().collect::<Vec<_>>();
+        let reads = |g: &Group, unit: usize| g.nodes.iter().flat_map(|n| &f.node(*n).operands).any(|v| self.unit_of[v.node.0 as usize] == unit);
+        let shares = || {
+            let others = operands(y);
+            operands(x).iter().any(|v| !f.ty(*v).shape.is_empty() && others.contains(v))
+        };
+        // Rows become inner loops only for what they hand on to each other.
+        if !(reads(x, b) || reads(y, a) || (whole && (outer == 0 || shares()))) {
+            return None;
+        }
+        // Maps only behind a contraction, and nothing before it.
+        let first = match (contraction(f, x), contraction(f, y)) {
+            (None, None) => None,
+            (Some(dot), None) if whole && maps(f, y) && !self.reads_any(dot, y) => Some(dot),
+            (None, Some(dot)) if whole && maps(f, x) && !self.reads_any(dot, x) => Some(dot),
+            _ => return None,
+        };
+        let aligned = |g: &Group, other: &Group| g.nodes.iter().all(|n| own_points(f, *n, &other.nodes, outer));
+        // A contraction keeps its parallel axes.
+        let rows = |g: &Group| outer == g.outer || g.nodes.iter().all(|n| nest_of(f, *n).fold != Fold::Dot);
+        if !aligned(x, y) || !aligned(y, x) || !rows(x) || !rows(y) || self.path(a, b) || self.path(b, a) {
+            return None;
+        }
+        let mut nodes: Vec<NodeId> = x.nodes.iter().chain(&y.nodes).copied().filter(|n| Some(*n) != first).collect();
+        nodes.sort();
+        nodes.splice(0..0, first);
+        Some(Group { nodes, outer })
+    }
+
+    fn reads_any(&self, node: NodeId, group: &Group) -> bool {
+        self.f.node(node).operands.iter().any(|v| group.nodes.contains(&v.node))
+    }
+
+    /// Whether `to` depends on `from` through a third unit.
+    fn path(&self, from: usize, to: usize) -> bool {
+        self.reaches(from, self.preds(self.members(to)).filter(|u| *u != to).collect())
+    }
+
+    /// Whether one of the `open` units other than `from` itself depends on `from`.
+    fn reaches(&self, from: usize, mut open: Vec<usize>) -> bool {
+        let mut seen = BTreeSet::from([from]);
+        while let Some(unit) = open.pop() {
+            if seen.insert(unit) {
+                for before in self.preds(self.members(unit)) {
+                    if before == from {
+                        return true;
+                    }
+                    open.push(before);
                 }
-                open.push(before);
             }
         }
         false
@@ -202,6 +267,31 @@ impl State<'_> {
         assert_eq!(order.len(), self.units.len(), "groups of @{} depend on each other in a circle", self.f.name);
         order.into_iter().map(|u| self.units[u].clone()).collect()
     }
+}
+
+/// The contraction that the group is the tail of: its first nest, a dot without inner loops.
+fn contraction(f: &Function, group: &Group) -> Option<NodeId> {
+    let nest = nest_of(f, group.nodes[0]);
+    (nest.fold == Fold::Dot && nest.outs.len() == group.outer).then_some(group.nodes[0])
+}
+
+/// Whether the group folds nothing and has no inner loops.
+fn maps(f: &Function, group: &Group) -> bool {
+    group.nodes.iter().map(|n| nest_of(f, *n)).all(|n| n.fold == Fold::None && n.outs.len() == group.outer)
+}
+
+/// Whether the node loads what `others` compute at its own point of the first `outer` axes only.
+fn own_points(f: &Function, id: NodeId, others: &[NodeId], outer: usize) -> bool {
+    let mut own = true;
+    nest_of(f, id).body.visit(&mut |e| {
+        if let Expr::Load { operand, index, .. } = e
+            && others.contains(&f.node(id).operands[*operand].node)
+        {
+            let at = |(i, index): (usize, &Index)| matches!(index, Index::Affine(a) if *a == Affine::var(i));
+            own &= index.len() >= outer && index.iter().take(outer).enumerate().all(at);
+        }
+    });
+    own
 }
 
 /// How many outer axes the group has once the nest is in it.

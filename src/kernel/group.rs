@@ -7,7 +7,7 @@ use crate::ir::{Affine, DType, Fold, Function, NodeId, Op, ScalarOp, Size, Type,
 use crate::ir::{Expr, Nest};
 use crate::kernel::body::{Code, Source};
 use crate::kernel::fuse::{Group, nest_of};
-use crate::kernel::lower::{Kind, Launch, State};
+use crate::kernel::lower::{Launch, State};
 use crate::kernel::{Index, Kernel, Param, Stage, Store, Target};
 use crate::span::Span;
 use std::collections::BTreeMap;
@@ -91,9 +91,10 @@ pub(super) fn kernel(state: &mut State, group: &Group) -> Launch {
                 stores.push(Store { result, target: Target::Local(local) });
             }
             if outside || (inside && !is_local) {
-                let buffer = state.define(value, Kind::Own);
-                let param = writer.param(buffer, f.ty(value), true);
-                stores.push(Store { result, target: Target::Param { param, index: identity(nest.outs.len()), fold: None } });
+                let (buffer, ty, index) = state.target(value, inside && !is_local);
+                let param = writer.param(buffer, &ty, true);
+                let index = index.into_iter().map(Index::Affine).collect();
+                stores.push(Store { result, target: Target::Param { param, index, fold: None } });
             }
         }
         writer.kernel.stages.push(Stage {

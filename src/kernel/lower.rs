@@ -4,13 +4,14 @@
 //! steps in an order of execution. Buffers are row-major and as large as their value. Calls and scans stay references to functions; the plan
 //! puts their steps in place.
 
-use crate::ir::{Base, DType, Fold, Function, FunctionId, Module, NodeId, Op, Scalar, ScalarOp, Scan, Size, Type, Value};
+use crate::ir::{Affine, Base, DType, Expr, Fold, Function, FunctionId, Index, Module, NodeId, Op, Place, Scalar, ScalarOp, Scan, Size, Type, Value};
 use crate::kernel::canonical::Registry;
 use crate::kernel::contract::{self, Contraction};
 use crate::kernel::fuse::{Unit, fuse};
+use crate::kernel::placed::{Spot, covers, spots, uses};
 use crate::kernel::{Instr, Kernel, Stage, group, movement, verify};
 use crate::span::Span;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Every function as steps over kernels.
@@ -158,10 +159,18 @@ pub(super) struct State<'a> {
     pub registry: &'a mut Registry,
     /// The buffer of every value that has one.
     values: BTreeMap<Value, usize>,
+    /// How often each value is read.
+    uses: BTreeMap<Value, usize>,
+    /// Values that are computed as parts of others.
+    spots: BTreeMap<Value, Spot>,
+    /// Those of them that have been.
+    placed: BTreeSet<Value>,
 }
 
 fn function(module: &Module, f: &Function, registry: &mut Registry) -> Lower {
-    let mut state = State { module, f, out: Lower::default(), registry, values: BTreeMap::new() };
+    let uses = uses(f);
+    let spots = spots(f, &uses);
+    let mut state = State { module, f, out: Lower::default(), registry, values: BTreeMap::new(), uses, spots, placed: BTreeSet::new() };
     for unit in fuse(f).units {
         match unit {
             Unit::Group(g) => {
@@ -203,6 +212,52 @@ impl State<'_> {
         let buffer = self.buffer(self.f.ty(value).clone(), kind, &name);
         self.values.insert(value, buffer);
         buffer
+    }
+
+    /// The buffer of a value that starts as `from` and is then changed: a copy, or that very memory, where a nest has computed it for this alone.
+    fn begin(&mut self, value: Value, from: Value) -> usize {
+        let buffer = self.read(from);
+        let own = matches!(self.f.node(from.node).op, Op::Nest(_)) && self.out.buffers[buffer].kind == Kind::Own;
+        if own && self.uses.get(&from) == Some(&1) {
+            self.values.insert(value, buffer);
+            return buffer;
+        }
+        self.copied(value, from)
+    }
+
+    fn copied(&mut self, value: Value, from: Value) -> usize {
+        let from = self.read(from);
+        let to = self.define(value, Kind::Own);
+        self.out.steps.push(Step::Copy { from, to });
+        to
+    }
+
+    /// The buffer of a place over a fill, filled where its pieces leave something of it.
+    fn open(&mut self, id: NodeId) -> usize {
+        let value = Value { node: id, result: 0 };
+        let node = self.f.node(id);
+        let Op::Place(place @ Place { base: Base::Fill(fill), .. }) = &node.op else { panic!("nothing to fill: {node:?}") };
+        if let Some(buffer) = self.values.get(&value) {
+            return *buffer;
+        }
+        let to = self.define(value, Kind::Own);
+        if !covers(place) {
+            let (kernel, args) = movement::fill(self, to, *fill);
+            self.push(&kernel, args, node.span);
+        }
+        to
+    }
+
+    /// Where a nest of a kernel stores its value: the buffer, its type, and the index of each element. A value that is only a piece of another goes
+    /// there, unless the kernel itself reads it back.
+    pub fn target(&mut self, value: Value, read_back: bool) -> (usize, Type, Vec<Affine>) {
+        if let Some(spot) = self.spots.get(&value).filter(|_| !read_back).cloned() {
+            self.placed.insert(value);
+            return (self.open(spot.place), self.f.node(spot.place).types[0].clone(), spot.index);
+        }
+        let ty = self.f.ty(value).clone();
+        let own = (0..ty.shape.len()).map(Affine::var).collect();
+        (self.define(value, Kind::Own), ty, own)
     }
 
     /// The value as a literal, where it is a scalar (an index of a larger one may be out of bounds).
@@ -251,29 +306,29 @@ impl State<'_> {
             Op::Scan(scan) => self.scan(id, scan),
             Op::Place(place) => {
                 let first = match place.base {
-                    Base::Fill(fill) => {
-                        let to = self.define(value, Kind::Own);
-                        let (kernel, args) = movement::fill(self, to, fill);
-                        self.push(&kernel, args, node.span);
+                    Base::Fill(_) => {
+                        self.open(id);
                         0
                     }
                     Base::Operand => {
-                        let from = self.read(node.operands[0]);
-                        let to = self.define(value, Kind::Own);
-                        self.out.steps.push(Step::Copy { from, to });
+                        self.begin(value, node.operands[0]);
                         1
                     }
                 };
                 for (n, piece) in place.pieces.iter().enumerate() {
+                    if self.placed.contains(&node.operands[first + n]) {
+                        continue;
+                    }
                     let starts = &node.operands[first + place.pieces.len()..];
                     let (kernel, args) = movement::piece(self, value, piece, node.operands[first + n], starts);
                     self.push(&kernel, args, node.span);
                 }
             }
             Op::Scatter(scatter) => {
-                let from = self.read(node.operands[0]);
-                let to = self.define(value, Kind::Own);
-                self.out.steps.push(Step::Copy { from, to });
+                // An update that reads the base reads it as it was.
+                let mut reads = scatter.index.iter().any(|i| matches!(i, Index::Gather(e) if reads_base(e)));
+                reads |= reads_base(&scatter.value);
+                let to = if reads { self.copied(value, node.operands[0]) } else { self.begin(value, node.operands[0]) };
                 let (kernel, args) = movement::scatter(self, to, scatter, &node.operands);
                 self.push(&kernel, args, node.span);
             }
@@ -298,10 +353,7 @@ impl State<'_> {
         let mut args = vec![index];
         let mut carries = Vec::new();
         for (n, from) in initial.iter().enumerate() {
-            let from = self.read(*from);
-            let to = self.define(Value { node: id, result: n as u32 }, Kind::Own);
-            self.out.steps.push(Step::Copy { from, to });
-            carries.push(to);
+            carries.push(self.begin(Value { node: id, result: n as u32 }, *from));
         }
         args.extend(&carries);
         let mut before = Vec::new();
@@ -324,6 +376,12 @@ impl State<'_> {
         let (count, reversed) = (scan.length.clone(), scan.reversed);
         self.out.steps.push(Step::Scan(Loop { count, reversed, index, body: scan.body, before, args, results, after, carries }));
     }
+}
+
+fn reads_base(e: &Expr) -> bool {
+    let mut found = false;
+    e.visit(&mut |e| found |= matches!(e, Expr::Load { operand: 0, .. }));
+    found
 }
 
 /// The sizes' product; a coefficient beyond 63 bits stays there, so that evaluating it reports the overflow.

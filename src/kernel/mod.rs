@@ -12,6 +12,7 @@ pub mod linear;
 pub mod lower;
 mod movement;
 pub mod parse;
+mod placed;
 pub mod print;
 pub mod program;
 pub mod verify;

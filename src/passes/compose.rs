@@ -2,7 +2,8 @@
 //!
 //! Bits stay: the same operations happen on the same values, and folds keep their boxes. A map is read through where that costs nothing (the
 //! consumer visits each of its points once) or little (a few cheap operations), and the load is proved in bounds or says what it gives outside.
-//! Into the factors of a dot go loads only, so that contractions keep seeing plain operands.
+//! Into the factors of a dot go loads only, so that contractions keep seeing plain operands. What a dot is followed by at its own points (bias,
+//! activation) stays with it, where it costs nothing, and is read from there.
 
 use crate::ir::bounds::Ranges;
 use crate::ir::*;
@@ -80,6 +81,10 @@ fn node(module: &Module, f: &mut Function, mut node: Node, uses: &[usize], polic
     let sizes = ranges(&node.op);
     let ranges = Ranges { dims: &module.dims, sizes: &sizes };
     let dot = matches!(&node.op, Op::Nest(Nest { fold: Fold::Dot, .. }));
+    let map = match &node.op {
+        Op::Nest(Nest { fold: Fold::None, outs, .. }) => Some(outs.clone()),
+        _ => None,
+    };
     // A producer may itself read a map: a few rounds reach the loads that stay.
     for _ in 0..4 {
         let mut size = 0;
@@ -89,6 +94,10 @@ fn node(module: &Module, f: &mut Function, mut node: Node, uses: &[usize], polic
         map_exprs(&mut node.op, &mut |e| {
             let Expr::Load { operand, index, otherwise } = &e else { return e };
             let value = operands[*operand];
+            let joins = uses[value.node.0 as usize] == 1 && map.as_ref() == Some(&f.ty(value).shape) && own_point(index);
+            if policy == Policy::Cheap && !joins && is_epilogue(f, value) {
+                return e;
+            }
             let read = read_through(f, value, index, *otherwise, &ranges, &|body| {
                 let weight = weight(body);
                 let free = uses[value.node.0 as usize] == 1 && visits_once(index, sizes.len());
@@ -168,6 +177,17 @@ fn read_through(
 fn reshaped(f: &Function, producer: &Node, at: &[&Affine], otherwise: Option<Scalar>, ranges: &Ranges) -> Option<(Expr, Vec<Value>)> {
     let new = &producer.types[0].shape;
     let old = &f.ty(producer.operands[0]).shape;
+    // Axes of size 1 come and go; a load that may be outside stays outside.
+    let one = |size: &Size| size.as_const() == Some(1);
+    if old.iter().filter(|s| !one(s)).eq(new.iter().filter(|s| !one(s))) {
+        let (inner, outer): (Vec<_>, Vec<_>) = at.iter().zip(new).partition(|(_, size)| !one(size));
+        if outer.iter().all(|(a, size)| ranges.inside(a, size)) {
+            let mut inner = inner.into_iter();
+            let mut next = || inner.next().map(|(a, _)| (*a).clone()).unwrap_or_default();
+            let index = old.iter().map(|size| Index::Affine(if one(size) { Affine::default() } else { next() }));
+            return Some((Expr::Load { operand: 0, index: index.collect(), otherwise }, producer.operands.clone()));
+        }
+    }
     if !at.iter().zip(new).all(|(a, size)| ranges.inside(a, size)) || otherwise.is_some() {
         return None;
     }
@@ -185,6 +205,28 @@ fn reshaped(f: &Function, producer: &Node, at: &[&Affine], otherwise: Option<Sca
     }
     let index = index.into_iter().map(Index::Affine).collect();
     Some((Expr::Load { operand: 0, index, otherwise: None }, producer.operands.clone()))
+}
+
+/// Whether the value is a map that reads a dot at its own points, directly or through another such map.
+fn is_epilogue(f: &Function, value: Value) -> bool {
+    let node = f.node(value.node);
+    let Op::Nest(Nest { fold: Fold::None, outs, body, .. }) = &node.op else { return false };
+    let mut found = false;
+    body.visit(&mut |e| {
+        if let Expr::Load { operand, index, .. } = e
+            && !found
+            && own_point(index)
+            && f.ty(node.operands[*operand]).shape == *outs
+        {
+            let from = node.operands[*operand];
+            found = matches!(&f.node(from.node).op, Op::Nest(Nest { fold: Fold::Dot, .. })) || is_epilogue(f, from);
+        }
+    });
+    found
+}
+
+fn own_point(index: &[Index]) -> bool {
+    index.iter().enumerate().all(|(k, i)| matches!(i, Index::Affine(a) if a.as_var() == Some(k)))
 }
 
 /// Whether a box of `rank` variables goes over each index at most once: every variable takes part.

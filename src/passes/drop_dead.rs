@@ -50,7 +50,7 @@ fn nodes(f: &mut Function) {
 }
 
 /// Functions that are called and nothing else: not an entry's, not a scan's body, without a part in a gradient.
-fn only_called(module: &Module) -> Vec<bool> {
+pub(super) fn only_called(module: &Module) -> Vec<bool> {
     let mut free = vec![!module.entries.is_empty(); module.functions.len()];
     let mut bind = |id: FunctionId| free[id.0 as usize] = false;
     module.entries.iter().for_each(|e| bind(e.function));

@@ -8,10 +8,15 @@ pub mod algebra;
 mod compose;
 mod drop_dead;
 mod fold_constants;
+mod handover;
 mod inline;
+mod loops;
+mod permute;
 mod rebuild;
+mod rectified;
 mod share;
 mod simplify;
+mod unit_axes;
 
 use crate::ir::{Module, verify};
 
@@ -29,7 +34,16 @@ pub struct Pass {
 pub const LIST: &[Pass] = &[
     Pass { name: "inline", about: "puts the bodies of small functions, and of those called once, in place of their calls", run: inline::run },
     Pass { name: "simplify", about: "removes arithmetic, guards, divisions of indices and copies that do nothing", run: simplify::run },
+    Pass { name: "unit_axes", about: "takes axes of size 1 out of nests", run: unit_axes::run },
     Pass { name: "fold_constants", about: "evaluates what depends on literals only", run: fold_constants::run },
+    Pass {
+        name: "loops",
+        about: "computes folds that a loop does not carry for all its steps at once, and what nothing needs not at all",
+        run: loops::batch::run,
+    },
+    Pass { name: "rectified", about: "compares the rectified value instead of what was rectified", run: rectified::run },
+    Pass { name: "permute", about: "computes values in the order of axes in which they are read", run: permute::run },
+    Pass { name: "handover", about: "hands values between functions once, not in parts", run: handover::run },
     Pass { name: "compose", about: "computes cheap elementwise values where they are read instead of storing them", run: compose::run },
     Pass { name: "share", about: "computes equal values once", run: share::run },
     Pass { name: "drop_dead", about: "removes nodes, inputs, results and functions that nothing needs", run: drop_dead::run },
@@ -41,6 +55,7 @@ pub fn define(mut module: Module) -> Module {
     // Differentiation is over: gradients written by hand are not needed any more.
     module.functions.iter_mut().for_each(|f| f.gradient = None);
     let module = drop_dead::run(&inline::run(&drop_dead::run(&module)));
+    let module = drop_dead::run(&loops::accumulate::run(&module));
     let module = drop_dead::run(&algebra::normalise(&module));
     if cfg!(debug_assertions)
         && let Err(broken) = verify::verify(&module)

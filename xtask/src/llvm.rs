@@ -47,13 +47,19 @@ pub fn ensure() -> Result<Llvm, String> {
         }
         Some(_) | None => {}
     }
+    if !is_root() && !works("sudo") {
+        let missing = [(!linkable).then_some("g++".into()), llvm.is_none().then(|| package(22))].into_iter().flatten().collect::<Vec<_>>().join(" ");
+        return Err(format!(
+            "{missing} must be installed, but this is not root and there is no sudo. As root, run:\n  apt-get update && apt-get install {missing}"
+        ));
+    }
     // A source that cannot be reached need not be the one that has LLVM.
     let fresh = apt(&["update", "-qq", "-o", "APT::Update::Error-Mode=any"]);
-    let stale = || fresh.as_ref().err().map_or(String::new(), |reason| format!(" (its lists may be old: {reason})"));
+    let stale = if fresh { "" } else { "; so did `apt-get update` before it: is there a network, and may this user install packages?" };
     let install = |package: &str| {
         println!("installing {package}");
         let done = apt(&["install", "-y", "-qq", "--no-install-recommends", package]);
-        done.map_err(|reason| format!("cannot install {package}{}: {reason}", stale()))
+        if done { Ok(()) } else { Err(format!("`apt-get install {package}` failed, see above{stale}")) }
     };
     if !linkable {
         install("g++")?;
@@ -63,7 +69,8 @@ pub fn ensure() -> Result<Llvm, String> {
     }
     let Some(version) = VERSIONS.into_iter().find(|v| has_package(&package(*v))) else {
         let [newest, other] = VERSIONS.map(package);
-        return Err(format!("nnc needs LLVM 22 or 19, and apt knows neither {newest} nor {other}{}.{}\n{}", stale(), others(), by_hand()));
+        let stale = if fresh { "" } else { " (but `apt-get update` failed, see above: is there a network, and may this user install packages?)" };
+        return Err(format!("nnc needs LLVM 22 or 19, and apt knows neither {newest} nor {other}{stale}.{}\n{}", others(), by_hand()));
     };
     install(&package(version))?;
     find()?.ok_or_else(|| format!("{} is installed, but /usr/lib/llvm-{version} is not the LLVM it should hold.\n{}", package(version), by_hand()))
@@ -78,7 +85,7 @@ fn by_hand() -> &'static str {
      (for LLVM 19: LLVM_SYS_191_PREFIX)."
 }
 
-/// An installed LLVM: where its variable says, or in Debian's place.
+/// An installed LLVM: where its variable says, in Debian's place, or where the `llvm-config` on the path is from.
 ///
 /// # Errors
 /// A variable of the user's that leads elsewhere: silently another LLVM would not be what was asked for.
@@ -86,18 +93,26 @@ fn find() -> Result<Option<Llvm>, String> {
     for version in VERSIONS {
         let usual = PathBuf::from(format!("/usr/lib/llvm-{version}"));
         // Cargo's own setting, in .cargo/config.toml, is the usual place; only another one is somebody's choice.
-        let named = std::env::var_os(variable(version)).map(PathBuf::from).filter(|named| *named != usual);
-        let prefix = named.as_ref().unwrap_or(&usual).clone();
-        match (major(&prefix), named) {
-            (Some(found), _) if found == version => return Ok(Some(Llvm { version, prefix })),
-            (_, None) => {}
-            (found, Some(_)) => {
-                let holds = found.map_or("no bin/llvm-config with include/llvm-c/Core.h".into(), |n| format!("LLVM {n}, not {version}"));
-                return Err(format!("{} is {}, which holds {holds}", variable(version), prefix.display()));
-            }
+        if let Some(prefix) = std::env::var_os(variable(version)).map(PathBuf::from).filter(|named| *named != usual) {
+            return match major(&prefix) {
+                Some(found) if found == version => Ok(Some(Llvm { version, prefix })),
+                found => {
+                    let holds = found.map_or("no bin/llvm-config with include/llvm-c/Core.h".into(), |n| format!("LLVM {n}, not {version}"));
+                    Err(format!("{} is {}, which holds {holds}", variable(version), prefix.display()))
+                }
+            };
+        }
+        if let Some(prefix) = [Some(usual), on_path("--prefix").map(PathBuf::from)].into_iter().flatten().find(|p| major(p) == Some(version)) {
+            return Ok(Some(Llvm { version, prefix }));
         }
     }
     Ok(None)
+}
+
+/// What the `llvm-config` on the path says.
+fn on_path(question: &str) -> Option<String> {
+    let said = Command::new("llvm-config").arg(question).output().ok()?;
+    Some(String::from_utf8_lossy(&said.stdout).trim().to_string())
 }
 
 /// The major version of the LLVM at `prefix`, if it has its development files.
@@ -112,8 +127,7 @@ fn major(prefix: &Path) -> Option<u32> {
 
 /// A sentence on the LLVMs that are there but cannot be used.
 fn others() -> String {
-    let on_path = Command::new("llvm-config").arg("--version").output();
-    let mut found: Vec<String> = on_path.iter().map(|o| format!("{} on the PATH", String::from_utf8_lossy(&o.stdout).trim())).collect();
+    let mut found: Vec<String> = on_path("--version").map(|version| format!("{version} on the PATH")).into_iter().collect();
     let folders = std::fs::read_dir("/usr/lib").into_iter().flatten().filter_map(|e| Some(e.ok()?.path()));
     found.extend(folders.filter(|p| p.to_string_lossy().contains("/llvm")).filter_map(|p| Some(format!("{} in {}", major(&p)?, p.display()))));
     found.sort();
@@ -135,20 +149,16 @@ fn has_package(package: &str) -> bool {
     shown.is_ok_and(|o| String::from_utf8_lossy(&o.stdout).lines().any(|l| l.trim().starts_with("Candidate:") && !l.contains("(none)")))
 }
 
-/// apt-get, through sudo where not root.
-fn apt(args: &[&str]) -> Result<(), String> {
-    let root = Command::new("id").arg("-u").output().is_ok_and(|o| o.stdout.starts_with(b"0\n"));
-    let line = format!("apt-get {}", args.join(" "));
-    if !root && !works("sudo") {
-        return Err(format!("this is not root and there is no sudo; as root, run `{line}`"));
-    }
+fn is_root() -> bool {
+    Command::new("id").arg("-u").output().is_ok_and(|o| o.stdout.starts_with(b"0\n"))
+}
+
+/// apt-get, through sudo where not root: whether it did what it was asked to. What it says is shown.
+fn apt(args: &[&str]) -> bool {
+    let root = is_root();
     let mut command = Command::new(if root { "apt-get" } else { "sudo" });
     if !root {
         command.arg("apt-get");
     }
-    let status = command.args(args).env("DEBIAN_FRONTEND", "noninteractive").status();
-    match status {
-        Ok(s) if s.success() => Ok(()),
-        _ => Err(format!("`{line}` failed, see above; is there a network, and may this user do it?")),
-    }
+    command.args(args).env("DEBIAN_FRONTEND", "noninteractive").status().is_ok_and(|s| s.success())
 }

@@ -17,6 +17,15 @@ fn sizes(s: &[i64]) -> Vec<Size> {
     s.iter().map(|s| n(*s)).collect()
 }
 
+/// The nests that the value is made of: itself, or the pieces of a place.
+fn pieces(f: &Function, value: Value) -> Vec<&Nest> {
+    let node = f.node(value.node);
+    match &node.op {
+        Op::Place(_) => node.operands.iter().map(|v| ops(&f.node(v.node).op)).collect(),
+        op => vec![ops(op)],
+    }
+}
+
 fn ops(op: &Op) -> &Nest {
     match op {
         Op::Nest(nest) => nest,
@@ -56,16 +65,56 @@ fn convolutions() {
     let conv = Nest::fold(sizes(&[2, 2, 3, 2]), sizes(&[2, 3, 2]), Fold::Dot, body);
     let f = function("conv", &[&[2, 2, 5, 4], &[2, 2, 3, 2]], conv);
     check_alone(&f, &[]);
-    // The gradient of the gradient's input is the convolution again: no division is left in it.
-    let mut module = Module::default();
-    let g = super::backward(&mut module, &f);
-    let dx = ops(&g.node(g.results[0].1.node).op);
-    assert_eq!((dx.fold, dx.reds.len()), (Fold::Dot, 3));
+    // Stride and dilation are 2: only elements of one phase are read, and their gradient is a convolution of stride 1.
+    let g = super::backward(&mut Module::default(), &f);
+    let dx = pieces(&g, g.results[0].1);
+    assert_eq!(dx.len(), 1);
+    let factor = padded(2, &[v(0), v(4), affine(&[(1, 2), (-1, 5)], 1), affine(&[(1, 3), (-1, 6)], 1)]);
+    assert_eq!(dx[0].body, times(renumbered(factor), load_at(1, [4, 1, 5, 6])));
+    assert_eq!((dx[0].fold, dx[0].reds.len(), dx[0].guards.len()), (Fold::Dot, 3, 0));
 
     let outs = sizes(&[1, 4, 3]);
     let group = v(1).div(&n(2)).scale(&n(2)).add(&v(3));
     let body = times(padded(0, &[v(0), group, affine(&[(1, 2), (1, 4)], -1)]), load_at(1, [1, 3, 4]));
     check_alone(&function("grouped", &[&[1, 4, 3], &[4, 2, 3]], Nest::fold(outs, sizes(&[2, 3]), Fold::Dot, body)), &[]);
+}
+
+fn renumbered(e: Expr) -> Expr {
+    e.renumber(&|_| 0)
+}
+
+/// `y[b,p] = sum[c,r](x[b,c,2p+r-1] * w[c,r])` with a kernel of 3: even elements meet the middle, odd ones the two ends. Rows of stride 3 under a
+/// kernel of 2 leave every third element out.
+#[test]
+fn strides_are_phases() {
+    let conv = |outs: i64, kernel: i64, stride: i64, padding: i64| {
+        let body = times(padded(0, &[v(0), v(2), affine(&[(stride, 1), (1, 3)], -padding)]), load_at(1, [2, 3]));
+        Nest::fold(sizes(&[2, outs]), sizes(&[3, kernel]), Fold::Dot, body)
+    };
+    for (name, size, kernel, nest, reds) in [
+        ("overlapping", 7, 3, conv(4, 3, 2, 1), vec![0, 1]),
+        ("apart", 8, 2, conv(3, 2, 3, 0), vec![0, 0]),
+        ("single", 5, 1, conv(3, 1, 2, 0), vec![0]),
+        ("steep", 9, 7, conv(3, 7, 4, 3), vec![0, 1, 1, 1]),
+    ] {
+        let f = function(name, &[&[2, 3, size], &[3, kernel]], nest);
+        check_alone(&f, &[]);
+        let g = super::backward(&mut Module::default(), &f);
+        let dx = pieces(&g, g.results[0].1);
+        assert_eq!(dx.iter().map(|n| n.reds.len()).collect::<Vec<_>>(), reds, "{name}");
+        assert!(dx.iter().all(|n| n.guards.is_empty()), "{name}: {dx:?}");
+        let text = crate::ir::print::function(&Module::default(), &g);
+        assert!(!text.contains("mod("), "{name}: {text}");
+    }
+    // A free size: as many elements of each phase as there are.
+    let mut f = Function::new("free");
+    let x = f.input("x", Type::new(DType::F64, [Size::dim("T")]));
+    let half = (&Size::dim("T") + &n(1)).div(&n(2)).unwrap();
+    let y = f.nest(Nest::map(vec![half], times(load(0, [affine(&[(2, 0)], 0)]), load(0, [affine(&[(2, 0)], 0)]))), [x], Span::default());
+    f.results = vec![(None, y)];
+    for size in [4, 5] {
+        check(&with_dims(&["T"]), &f, &[], &[("T".into(), size)].into(), 2);
+    }
 }
 
 /// The convolution's gradient, written forward: `y[i,p] = sum[r](x[i, div(p + 1 - r, 2)] * w[r])` where the division is exact.
@@ -79,7 +128,7 @@ fn transposed_convolution() {
     let g = super::backward(&mut Module::default(), &f);
     let dx = ops(&g.node(g.results[0].1.node).op);
     let Expr::Op(ScalarOp::Mul, factors) = &dx.body else { panic!("{dx:?}") };
-    assert_eq!(factors[0], load(0, [v(0), affine(&[(2, 1), (1, 2)], -1)]), "an ordinary strided convolution");
+    assert_eq!(factors[0], padded(0, &[v(0), affine(&[(2, 1), (1, 2)], -1)]), "an ordinary strided convolution");
     assert_eq!(dx.reds, sizes(&[3]));
 }
 
@@ -113,7 +162,7 @@ fn guards_diagonals_and_divisions() {
         let f = function(name, &[&[size]], nest);
         check_alone(&f, &[]);
         let g = super::backward(&mut Module::default(), &f);
-        assert!(ops(&g.node(g.results[0].1.node).op).reds.is_empty(), "{name}");
+        assert!(pieces(&g, g.results[0].1).iter().all(|n| n.reds.is_empty()), "{name}");
     }
     check_alone(&function("backwards", &[&[5]], map(&[2], load(0, [affine(&[(-2, 0)], 4)]))), &[]);
     check_alone(&function("windows", &[&[9]], Nest::fold(sizes(&[4]), sizes(&[3]), Fold::Sum, load(0, [affine(&[(2, 0), (1, 1)], 0)]))), &[]);

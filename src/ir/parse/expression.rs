@@ -6,6 +6,14 @@ use super::{Parsed, Parser};
 use crate::ir::lex::Token;
 use crate::ir::*;
 
+const TOO_LARGE: &str = "a coefficient is too large";
+
+/// Whether what the readers of an index add to it, or take from it, cannot overflow.
+fn moderate(index: &Affine) -> bool {
+    let sizes = index.terms.iter().map(|(_, c)| c).chain([&index.constant]);
+    sizes.flat_map(|s| s.terms()).all(|(_, n)| n.unsigned_abs() <= i64::MAX as u64 / 4)
+}
+
 impl Parser {
     pub(crate) fn size(&mut self) -> Parsed<Size> {
         let vars = std::mem::take(&mut self.vars);
@@ -16,15 +24,17 @@ impl Parser {
 
     pub(crate) fn affine(&mut self) -> Parsed<Affine> {
         self.deeper(&mut |p| {
-            let mut sum = if p.sign("-") { p.affine_term()?.scale(&Size::constant(-1)) } else { p.affine_term()? };
+            let mut sum = Affine::default();
+            let mut minus = p.sign("-");
             loop {
-                if p.sign("+") {
-                    sum = sum.add(&p.affine_term()?);
-                } else if p.sign("-") {
-                    sum = sum.sub(&p.affine_term()?);
-                } else {
-                    return Ok(sum);
-                }
+                let sign = Size::constant(if minus { -1 } else { 1 });
+                let term = p.affine_term()?.checked_scale(&sign);
+                sum = term.and_then(|t| sum.checked_add(&t)).filter(moderate).ok_or(TOO_LARGE)?;
+                minus = match () {
+                    () if p.sign("+") => false,
+                    () if p.sign("-") => true,
+                    () => return Ok(sum),
+                };
             }
         })
     }
@@ -33,11 +43,12 @@ impl Parser {
         let mut product = self.affine_factor()?;
         while self.sign("*") {
             let factor = self.affine_factor()?;
-            product = match (product.as_size(), factor.as_size()) {
-                (Some(by), _) => factor.scale(&by.clone()),
-                (None, Some(by)) => product.scale(by),
+            let scaled = match (product.as_size(), factor.as_size()) {
+                (Some(by), _) => factor.checked_scale(by),
+                (None, Some(by)) => product.checked_scale(by),
                 (None, None) => return Err("a product of two index variables".into()),
             };
+            product = scaled.ok_or(TOO_LARGE)?;
         }
         Ok(product)
     }
@@ -244,5 +255,31 @@ fn literal(minus: bool, text: &str) -> Option<Scalar> {
     match text.contains(['.', 'e', 'i', 'n']) {
         true => format!("{sign}{text}").parse().ok().map(Scalar::f32),
         false => format!("{sign}{text}").parse().ok().map(Scalar::i64),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ir::lex::lex;
+
+    #[test]
+    fn enormous_coefficients_are_refused() {
+        let read = |text: &str| {
+            let mut parser = Parser::new(lex(text).unwrap());
+            parser.vars = vec!["i".into()];
+            parser.guards()
+        };
+        assert!(read("2305843009213693951*i >= 1").is_ok());
+        for text in [
+            "9223372036854775807 > -9223372036854775807",
+            "9223372036854775807*i*i > 0",
+            "9223372036854775807*9223372036854775807 > i",
+            "i*3000000000*3000000000 - i*3000000000*3000000000*2 == 0",
+            "4611686018427387904 + 4611686018427387904 == i",
+            "99999999999999999999 == i",
+        ] {
+            assert!(read(text).is_err(), "{text}");
+        }
     }
 }

@@ -1,0 +1,52 @@
+//! How few passes over memory a training step is: launches of the shipped models, and the form of strided gradients.
+
+use crate::support::checked;
+use nnc::driver::{Stage, graph, lower, show};
+use nnc::ir::DType;
+use nnc_runtime::manifest::Step;
+use std::path::Path;
+
+/// Launches and copies of a training step, those inside loops apart.
+fn steps(model: &str) -> [usize; 2] {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models").join(model);
+    let checked = checked(&std::fs::read_to_string(path).unwrap(), DType::F32);
+    let lowered = lower(graph(checked.program.as_ref().unwrap()), &checked.sources);
+    let plan = &lowered.entries.iter().find(|e| *e.name == *"train:fit").unwrap().plan;
+    let (mut counts, mut inside) = ([0; 2], 0);
+    for step in &plan.steps {
+        match step {
+            Step::Loop { body, .. } => inside = *body + 1,
+            Step::Launch(_) | Step::Copy { .. } => counts[usize::from(inside > 0)] += 1,
+            Step::Check { .. } => {}
+        }
+        inside = inside.saturating_sub(1);
+    }
+    counts
+}
+
+#[test]
+fn training_steps_are_few_launches() {
+    for (model, outside, inside) in [("digits.nn", 9, 0), ("digits_cnn.nn", 18, 0), ("digits_lstm.nn", 16, 16)] {
+        let [found, looped] = steps(model);
+        assert!(found <= outside && looped <= inside, "{model}: {found} and {looped} in loops");
+    }
+}
+
+/// The derivatives of strided convolutions and pools are dense: no remainders anywhere, no guards at a contraction.
+#[test]
+fn strided_gradients_are_dense() {
+    let text = "nn 1
+dim B
+model M(x: real[B, 4, 9, 8], w: real[6, 4, 3, 3], v: real[6, 6, 1, 1], t: real[B, 6, 2, 1]) -> (dx: real[B, 4, 9, 8], dw: real[6, 4, 3, 3]) {
+    y = convolve2d(x, w, stride: 2, padding: 1) |> relu |> max_pool2d(3, stride: 2, padding: 1)
+    z = convolve2d(y, v, stride: 2)
+    p = avg_pool2d(convolve2d(x, w, stride: 2, padding: 1), 3, stride: 2)
+    dx, dw = grad(sum[b, o, i, j](z[b, o, i, j] * t[b, o, i, j]) + sum[b, o, i, j](p[b, o, i, j]^2), wrt: (x, w))
+}
+";
+    let shown = show(&checked(text, DType::F32), Stage::Passes, None).unwrap();
+    assert!(!shown.contains("mod("), "{shown}");
+    let guarded = shown.lines().find(|l| l.contains("= dot[") && l.contains(" where "));
+    assert_eq!(guarded, None, "{shown}");
+    assert!(shown.contains("by [1, 1, 2, 2]"), "{shown}");
+}
