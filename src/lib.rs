@@ -20,7 +20,8 @@
 //! * **Plan** ([`plan`], `nnc_runtime::manifest`): a flat launch table over buffers in one arena, sizes as formulas. Calls and loops are flattened into
 //!   it, so that depth costs no code. Results lie over operands that die, stored tensors' new values over the old ones.
 //!   The runtime binds it to sizes once, and shares out the steps that are worth it (`nnc_runtime::phases`, `nnc_runtime::pool`).
-//! * **Machine code** ([`emit`]): one function a kernel and code level (x86-64-v3, -v4), without calls or relocations that need a linker.
+//! * **Machine code** ([`emit`]): one function a kernel and code level (x86-64-v3, -v4), which calls nothing but the program's
+//!   micro-kernels: products and convolutions are cut into tiles and packed (`emit::contract`).
 //!
 //! # The numeric order is part of the meaning
 //! Every fold has one order, stated in [`ir::Fold`]: sums run over 16 lanes joined by a fixed tree, contractions are one chain of fused multiply-adds

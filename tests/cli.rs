@@ -160,6 +160,7 @@ fn artifacts_that_are_damaged() {
         let code = desk.run("run any.nnc eval").status.code();
         assert_eq!(code, Some(1), "byte {at}");
     }
+    desk.stands_for(&format!("{} of {} bytes", whole.len() - 1, whole.len()), "N - 1 of N bytes");
     desk.snapshot("artifacts");
 }
 

@@ -1,14 +1,17 @@
 //! Contractions: panels of B packed once, tiles multiplied by shared micro-kernels, the rest of the kernel row by row while results are near.
 //!
-//! What a task is, and which factor is A, says [`crate::kernel::contract`]. Consecutive tasks of one panel are taken together:
+//! What a task is, and which factor is A, says [`crate::kernel::contract`]. Consecutive tasks are taken together:
 //!
 //! ```text
-//! for each (batch, panel):
-//!   for each chunk of its tiles:
+//! for each (batch, up to 8 panels):
+//!   for each 40 of their tiles:
 //!     for each block of 1024 k:
-//!       pack B: [k][128 bytes of columns]          (unless it is still there, or can be read in place)
-//!       for each tile: C += A * B, leaf by leaf    (the micro-kernel; A is read in place, or packed for the tile)
-//!         after the last block: the kernel's stages, row by row, lanes along the columns; the product is read from C
+//!       pack the panels of B: [k][128 bytes of columns]   (unless still there, or read in place)
+//!       for each 10 tiles:                                (their block of A stays in the second cache)
+//!         pack A: [row][k]                                (unless read in place)
+//!         for each panel, for each tile:
+//!           C += A * B, leaf by leaf                      (the micro-kernel)
+//!           after the last block: the kernel's stages, row by row, lanes along the columns; the product is read from C
 //! ```
 //!
 //! How factors are packed says [`super::pack`].
@@ -16,11 +19,11 @@
 use crate::emit::Level;
 use crate::emit::body::{Scope, Writer};
 use crate::emit::code::{Elem, V, ok};
-use crate::emit::linear::{Linear, Run, linear};
 use crate::emit::micro::{self, Field, PANEL};
 use crate::emit::modes::Mode;
 use crate::ir::{Scalar, Size};
 use crate::kernel::contract::{Contraction, ROWS, panel, recognise};
+use crate::kernel::linear::{Check, Linear, Run, linear, window};
 use crate::kernel::lower::product;
 use crate::kernel::{Index, Instr, Kernel, Stage};
 use inkwell::IntPredicate;
@@ -30,6 +33,10 @@ use inkwell::values::{IntValue, PointerValue};
 const BLOCK: i64 = 4 * micro::LEAF;
 /// Tiles whose sums are kept between blocks.
 const CHUNK: i64 = 40;
+/// Panels that are packed together, so that A comes from memory once for all of them.
+const PANELS: i64 = 8;
+/// Tiles whose block of A stays in the second cache while it meets all panels.
+const NEAR: i64 = 10;
 /// Steps that packing may write beyond the last.
 const SLACK: i64 = 16;
 /// Elements between packed rows of A: not a power of two, so that rows do not meet in one set of the first cache.
@@ -37,12 +44,16 @@ pub const A_ROW: i64 = BLOCK + 32;
 /// Rows up to which B is read in place: packing would touch it more often than multiplying.
 const FEW_ROWS: i64 = 40;
 
-const C_AT: i64 = (BLOCK + SLACK) * PANEL;
-pub const A_AT: i64 = C_AT + (CHUNK * ROWS + 1) * PANEL;
+/// Bytes of a packed panel; then come masks of packing, sums, packed rows of A.
+const B_BYTES: i64 = (BLOCK + SLACK) * PANEL;
+pub const MASKS_AT: i64 = PANELS * B_BYTES;
+pub const MASKS: i64 = 64;
+const C_AT: i64 = MASKS_AT + MASKS * 8;
+pub const A_AT: i64 = C_AT + (PANELS * CHUNK * ROWS + 1) * PANEL;
 
 /// Bytes of scratch that the kernel needs.
 pub fn scratch(kernel: &Kernel) -> i64 {
-    recognise(kernel).map_or(0, |c| A_AT + if direct(kernel, &c).is_some() { 0 } else { ROWS * A_ROW * c.dtype.bytes() as i64 })
+    recognise(kernel).map_or(0, |c| A_AT + NEAR * ROWS * A_ROW * c.dtype.bytes() as i64)
 }
 
 /// A where it can be read in place: rows one step apart, `k` in at most two runs.
@@ -113,12 +124,28 @@ pub struct Engine<'a, 'k, 'c> {
     pub width: i64,
 }
 
+/// Tiles `from..to` of `count` panels from number `panel` on, of one batch.
+pub struct Group<'c> {
+    /// Values of the batch's variables.
+    pub point: Vec<IntValue<'c>>,
+    panel: IntValue<'c>,
+    count: IntValue<'c>,
+    from: IntValue<'c>,
+    to: IntValue<'c>,
+    /// Rows of a tile, and how many tiles have one more.
+    each: IntValue<'c>,
+    extra: IntValue<'c>,
+    /// Columns and steps in all.
+    columns: IntValue<'c>,
+    k: IntValue<'c>,
+}
+
 /// Where the packed panel stands.
 pub struct Panel<'c> {
     /// Values of the outer variables; columns at the panel's first, rows at 0.
     pub point: Vec<IntValue<'c>>,
     /// The panel's first column, and how many there are.
-    first: IntValue<'c>,
+    pub first: IntValue<'c>,
     pub columns: IntValue<'c>,
 }
 
@@ -194,7 +221,7 @@ impl<'c> Engine<'_, '_, 'c> {
         ok(self.w.code.builder.build_ptr_to_int(p, self.w.code.context.i64_type(), ""))
     }
 
-    /// Groups of tasks that share a panel.
+    /// Groups of tasks that share panels of B: parts of one panel, or several whole ones.
     fn tasks(&self, level: Level, lo: IntValue<'c>, hi: IntValue<'c>) -> Result<(), String> {
         let code = &self.w.code;
         let i64t = code.ty(Elem::I64, 1);
@@ -205,7 +232,6 @@ impl<'c> Engine<'_, '_, 'c> {
         let some = |n: IntValue<'c>| self.w.greater(n, one);
         let (tiles, panels) = (some(up(rows, ROWS)), some(up(columns, self.width)));
         let (each, extra) = self.divide(rows, tiles);
-        let start = |tile: IntValue<'c>| self.add(self.mul(tile, each), self.w.lesser(tile, extra));
         let next = code.variable(i64t);
         code.set(next, lo.into());
         let (head, inside, end) = (code.block(), code.block(), code.block());
@@ -214,63 +240,133 @@ impl<'c> Engine<'_, '_, 'c> {
         code.branch(self.is(IntPredicate::SLT, task, hi), inside, end);
         code.builder.position_at_end(inside);
         let (group, from) = self.divide(task, tiles);
-        let to = self.w.lesser(tiles, self.add(from, self.sub(hi, task)));
-        code.set(next, self.add(task, self.sub(to, from)).into());
+        let left = self.sub(hi, task);
+        let to = self.w.lesser(tiles, self.add(from, left));
         let (batch, panel) = self.divide(group, panels);
+        let most = self.w.lesser(self.int(PANELS), self.sub(panels, panel));
+        let several = some(self.w.lesser(most, self.divide(left, tiles).0));
+        let whole = self.is(IntPredicate::EQ, from, self.int(0));
+        let count = code.select(whole.into(), several.into(), one.into()).into_int_value();
+        code.set(next, self.add(task, self.mul(count, self.sub(to, from))).into());
         let mut point = vec![self.int(0); self.w.kernel.outer.len()];
         self.set(&self.c.batch, batch, &mut point);
-        let first = self.mul(panel, self.int(self.width));
-        self.set(&self.c.columns, first, &mut point);
-        let panel = Panel { point, first, columns: self.w.lesser(self.int(self.width), self.sub(columns, first)) };
         let k = self.w.size(&product(&self.stage.reds));
+        let group = Group { point, panel, count, from, to, each, extra, columns, k };
+        self.group(&group, level)?;
+        code.jump(head);
+        code.builder.position_at_end(end);
+        Ok(())
+    }
+
+    fn panel(&self, g: &Group<'c>, number: IntValue<'c>) -> Panel<'c> {
+        let first = self.mul(self.add(g.panel, number), self.int(self.width));
+        let mut point = g.point.clone();
+        self.set(&self.c.columns, first, &mut point);
+        Panel { point, first, columns: self.w.lesser(self.int(self.width), self.sub(g.columns, first)) }
+    }
+
+    fn group(&self, g: &Group<'c>, level: Level) -> Result<(), String> {
+        let code = &self.w.code;
+        let i64t = code.ty(Elem::I64, 1);
+        let start = |tile: IntValue<'c>| self.start(g, tile);
         let packed = code.variable(i64t);
         code.set(packed, self.int(-1).into());
-        let in_place = self.in_place(&panel, self.sub(start(to), start(from)));
-        code.range(from, to, CHUNK, |chunk| {
-            let chunk_end = self.w.lesser(to, self.add(chunk, self.int(CHUNK)));
-            let chunk_row = start(chunk);
+        let few = self.is(IntPredicate::SLE, self.sub(start(g.to), start(g.from)), self.int(FEW_ROWS));
+        // Sums of a single block are used at once, those of several wait for the others.
+        let waits = self.is(IntPredicate::SGT, g.k, self.int(BLOCK));
+        code.range(g.from, g.to, CHUNK, |chunk| {
+            let chunk_end = self.w.lesser(g.to, self.add(chunk, self.int(CHUNK)));
             // Once even where there is nothing to sum: sums are zero then.
-            code.range(self.int(0), some(k), BLOCK, |block| {
-                let steps = self.w.lesser(self.int(BLOCK), self.sub(k, block));
-                let last = self.is(IntPredicate::EQ, self.add(block, steps), k);
+            code.range(self.int(0), self.w.greater(g.k, self.int(1)), BLOCK, |block| {
+                let steps = self.w.lesser(self.int(BLOCK), self.sub(g.k, block));
+                let last = self.is(IntPredicate::EQ, self.add(block, steps), g.k);
                 self.field(Field::Count, steps);
                 let is_first = self.is(IntPredicate::EQ, block, self.int(0));
                 self.field(Field::First, ok(code.builder.build_int_z_extend(is_first, code.context.i64_type(), "")));
-                let old = code.get(i64t, packed).into_int_value();
-                let missing = self.is(IntPredicate::NE, old, block);
-                let (mut b, mut b_step, mut missing) = (self.address(self.scratch), self.int(PANEL), missing);
-                if let Some((direct, base, step)) = in_place {
-                    let pick = |a: IntValue<'c>, b: IntValue<'c>| code.select(direct.into(), a.into(), b.into()).into_int_value();
-                    (b, b_step) = (pick(self.add(base, self.mul(block, step)), b), pick(step, b_step));
-                    missing = ok(code.builder.build_and(missing, ok(code.builder.build_not(direct, "")), ""));
-                }
-                self.field(Field::B, b);
-                self.field(Field::BStep, b_step);
+                let missing = self.is(IntPredicate::NE, code.get(i64t, packed).into_int_value(), block);
                 code.only_if(missing, || {
                     code.set(packed, block.into());
-                    self.pack_b(&panel, block, steps, level)
+                    code.range(self.int(0), g.count, 1, |n| {
+                        let panel = self.panel(g, n);
+                        let needed = match self.in_place(&panel, few) {
+                            Some((direct, ..)) => ok(code.builder.build_not(direct, "")),
+                            None => code.context.bool_type().const_all_ones(),
+                        };
+                        code.only_if(needed, || self.pack_b(&panel, block, steps, self.packed_panel(n), level))
+                    })?;
+                    Ok::<(), String>(())
                 })?;
-                let a = self.a_in_place(&panel, block);
-                code.range(chunk, chunk_end, 1, |tile| {
-                    let row = start(tile);
-                    let rows = self.sub(start(self.add(tile, one)), row);
-                    match a {
-                        Some((base, step)) => self.field(Field::A, self.add(base, self.mul(row, step))),
-                        None => self.pack_a(&panel, block, steps, row, rows)?,
-                    }
-                    let sums = code.element(Elem::I8, self.at(C_AT), self.mul(self.sub(row, chunk_row), self.int(PANEL)));
-                    self.field(Field::C, self.address(sums));
-                    let multiply = micro::declare(code.context, &code.module, self.c.dtype, level);
-                    ok(code.builder.build_call(multiply, &[self.tile.into(), rows.into()], ""));
-                    code.only_if(last, || self.rows(&panel, row, rows, sums))
+                code.range(chunk, chunk_end, NEAR, |near| {
+                    let near_end = self.w.lesser(chunk_end, self.add(near, self.int(NEAR)));
+                    let near_rows = [start(near), start(near_end)];
+                    let [base, step] = self.describe_a(g, block, steps, near_rows)?;
+                    code.range(self.int(0), g.count, 1, |n| {
+                        let panel = self.panel(g, n);
+                        let (mut b, mut b_step) = (self.address(self.packed_panel(n)), self.int(PANEL));
+                        if let Some((direct, base, step)) = self.in_place(&panel, few) {
+                            let pick = |a: IntValue<'c>, b: IntValue<'c>| code.select(direct.into(), a.into(), b.into()).into_int_value();
+                            (b, b_step) = (pick(self.add(base, self.mul(block, step)), b), pick(step, b_step));
+                        }
+                        self.field(Field::B, b);
+                        self.field(Field::BStep, b_step);
+                        code.range(near, near_end, 1, |tile| {
+                            let row = start(tile);
+                            let rows = self.sub(start(self.add(tile, self.int(1))), row);
+                            self.field(Field::A, self.add(base, self.mul(row, step)));
+                            let waiting = self.add(self.mul(n, self.int(CHUNK * ROWS)), self.sub(row, start(chunk)));
+                            let place = code.select(waits.into(), waiting.into(), self.int(0).into()).into_int_value();
+                            let sums = code.element(Elem::I8, self.at(C_AT), self.mul(place, self.int(PANEL)));
+                            self.field(Field::C, self.address(sums));
+                            let multiply = micro::declare(code.context, &code.module, self.c.dtype, level);
+                            ok(code.builder.build_call(multiply, &[self.tile.into(), rows.into()], ""));
+                            code.only_if(last, || self.rows(&panel, row, rows, sums))
+                        })?;
+                        Ok::<(), String>(())
+                    })?;
+                    Ok::<(), String>(())
                 })?;
                 Ok::<(), String>(())
             })?;
             Ok::<(), String>(())
         })?;
-        code.jump(head);
-        code.builder.position_at_end(end);
         Ok(())
+    }
+
+    /// The first row of a tile.
+    fn start(&self, g: &Group<'c>, tile: IntValue<'c>) -> IntValue<'c> {
+        self.add(self.mul(tile, g.each), self.w.lesser(tile, g.extra))
+    }
+
+    fn packed_panel(&self, number: IntValue<'c>) -> PointerValue<'c> {
+        self.w.code.element(Elem::I8, self.scratch, self.mul(number, self.int(B_BYTES)))
+    }
+
+    /// Describes A for these rows and steps, packed where it must be or where it pays: the address that row 0 has or would have, and the bytes
+    /// between rows.
+    fn describe_a(&self, g: &Group<'c>, block: IntValue<'c>, steps: IntValue<'c>, rows: [IntValue<'c>; 2]) -> Result<[IntValue<'c>; 2], String> {
+        let code = &self.w.code;
+        let row = self.int(A_ROW * self.elements());
+        let endless = self.int(i64::MAX);
+        let base = self.sub(self.address(self.at(A_AT)), self.mul(rows[0], row));
+        let packed = [base, row, self.int(self.elements()), endless, endless, self.int(0)];
+        let (packs, chosen) = match self.a_in_place(g, block) {
+            None => (code.context.bool_type().const_all_ones(), packed),
+            Some(direct) => {
+                // Rows that meet in the same sets of the caches, read for several panels.
+                let apart = ok(code.builder.build_and(direct[1], self.int(2047), ""));
+                let meet = self.is(IntPredicate::EQ, apart, self.int(0));
+                let far = self.is(IntPredicate::SGT, direct[1], self.int(0));
+                let again = self.is(IntPredicate::SGT, g.count, self.int(PANELS / 2));
+                let packs = ok(code.builder.build_and(ok(code.builder.build_and(meet, far, "")), again, ""));
+                let pick = |n: usize| code.select(packs.into(), packed[n].into(), direct[n].into()).into_int_value();
+                (packs, [0, 1, 2, 3, 4, 5].map(pick))
+            }
+        };
+        for (field, value) in [Field::ARow, Field::AStep, Field::Left, Field::Run, Field::Jump].into_iter().zip(&chosen[1..]) {
+            self.field(field, *value);
+        }
+        code.only_if(packs, || self.pack_a(g, block, steps, rows))?;
+        Ok([chosen[0], chosen[1]])
     }
 
     /// The address of a linear form's element at given variables: those not in `point` are 0.
@@ -290,52 +386,46 @@ impl<'c> Engine<'_, '_, 'c> {
         self.mul(self.w.size(size), self.int(self.elements()))
     }
 
-    /// Describes A in place from step `block` on; the address of row 0 and the bytes between rows.
-    fn a_in_place(&self, panel: &Panel<'c>, block: IntValue<'c>) -> Option<(IntValue<'c>, IntValue<'c>)> {
+    /// A in place from step `block` on: the address of row 0, and the values of the fields from [`Field::ARow`] on.
+    fn a_in_place(&self, g: &Group<'c>, block: IntValue<'c>) -> Option<[IntValue<'c>; 6]> {
         let (form, rows, runs) = self.direct.as_ref()?;
-        let base = self.form(form, &self.batch_point(panel, &[]));
+        let batch: Vec<_> = self.c.batch.iter().map(|v| (*v, g.point[*v])).collect();
+        let base = self.form(form, &batch);
         let row = rows.first().map_or(self.int(0), |r| self.bytes(&r.step));
         let endless = self.int(i64::MAX);
-        self.field(Field::ARow, row);
         let step = |run: Option<&Run>| run.map_or(self.int(0), |r| self.bytes(&r.step));
-        self.field(Field::AStep, step(runs.last()));
-        let start = match runs.as_slice() {
-            [outer, inner] => {
-                let run = self.w.greater(self.w.size(&inner.extent), self.int(1));
-                let (number, within) = self.divide(block, run);
-                self.field(Field::Left, self.sub(run, within));
-                self.field(Field::Run, run);
-                self.field(Field::Jump, self.sub(step(Some(outer)), self.mul(run, step(Some(inner)))));
-                self.add(self.mul(number, step(Some(outer))), self.mul(within, step(Some(inner))))
-            }
-            _ => {
-                self.field(Field::Left, endless);
-                self.field(Field::Run, endless);
-                self.field(Field::Jump, self.int(0));
-                self.mul(block, step(runs.last()))
-            }
+        let inner = step(runs.last());
+        let [outer, run] = match runs.as_slice() {
+            [outer, inner] => [self.bytes(&outer.step), self.w.greater(self.w.size(&inner.extent), self.int(1))],
+            _ => return Some([self.add(base, self.mul(block, inner)), row, inner, endless, endless, self.int(0)]),
         };
-        Some((self.add(base, start), row))
+        let (number, within) = self.divide(block, run);
+        let start = self.add(self.mul(number, outer), self.mul(within, inner));
+        Some([self.add(base, start), row, inner, self.sub(run, within), run, self.sub(outer, self.mul(run, inner))])
     }
 
-    pub fn b_form(&self) -> Option<Linear> {
-        linear(self.w.kernel, &self.stage.body[self.c.factors[1]], self.w.kernel.outer.len() + self.stage.reds.len())
+    /// B as a linear form, with what must hold for its loads not to be zero.
+    pub fn b_form(&self) -> Option<(Linear, Vec<Check>)> {
+        let ranges: Vec<Size> = self.w.kernel.outer.iter().chain(&self.stage.reds).cloned().collect();
+        window(self.w.kernel, &self.stage.body[self.c.factors[1]], &ranges)
     }
 
     /// B where its rows are contiguous panels.
-    pub fn b_rows(&self) -> Option<(Linear, Vec<Run>)> {
-        let form = self.b_form()?;
+    pub fn b_rows(&self) -> Option<(Linear, Vec<Check>)> {
+        let (form, checks) = self.b_form()?;
         let columns = form.runs(&named(self.w.kernel, &self.c.columns));
         let one = matches!(columns.as_slice(), [only] if only.step.as_const() == Some(1));
-        let steps = form.runs(&reductions(self.w.kernel, self.stage));
-        one.then_some((form, steps))
+        one.then_some((form, checks))
     }
 
     /// Whether B is read in place, where that is possible at all: a whole panel, used by few rows. Then its address and the bytes between steps.
-    fn in_place(&self, panel: &Panel<'c>, rows: IntValue<'c>) -> Option<(IntValue<'c>, IntValue<'c>, IntValue<'c>)> {
-        let (form, steps) = self.b_rows().filter(|(_, steps)| steps.len() <= 1)?;
+    fn in_place(&self, panel: &Panel<'c>, few: IntValue<'c>) -> Option<(IntValue<'c>, IntValue<'c>, IntValue<'c>)> {
+        let (form, _) = self.b_rows().filter(|(_, checks)| checks.is_empty())?;
+        let steps = form.runs(&reductions(self.w.kernel, self.stage));
+        if steps.len() > 1 {
+            return None;
+        }
         let whole = self.is(IntPredicate::EQ, panel.columns, self.int(self.width));
-        let few = self.is(IntPredicate::SLE, rows, self.int(FEW_ROWS));
         let step = steps.last().map_or(self.int(0), |r| self.bytes(&r.step));
         let base = self.form(&form, &self.batch_point(panel, &self.c.columns));
         Some((ok(self.w.code.builder.build_and(whole, few, "")), base, step))

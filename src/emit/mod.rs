@@ -1,13 +1,13 @@
 //! Machine code: kernels to x86-64 objects through LLVM. The only folder that names inkwell.
 //!
-//! In: verified kernels ([`crate::kernel::verify`]) and a symbol for each. Out: ELF objects without undefined symbols, in which a kernel called
+//! In: verified kernels ([`crate::kernel::verify`]) and a symbol for each. Out: ELF objects that need nothing but each other, in which a kernel called
 //! `k` is the function `k.v3` or `k.v4`, one a level:
 //!
 //! ```text
 //! extern "C" fn(args: *const *mut u8, sizes: *const i64, lo: i64, hi: i64, scratch: *mut u8) -> i64
 //! ```
 //!
-//! It runs the outer points lo..hi; 0, or the number (from 1) of a checked access that was out of bounds. The bits it writes are those of
+//! It runs the tasks lo..hi (outer points, or tiles of a contraction: [`crate::kernel::contract`]); 0, or the number (from 1) of a checked access that was out of bounds. The bits it writes are those of
 //! [`crate::kernel::interpret`] (NaN payloads apart) at every level and for every split of the range: fold orders and scalar operations are
 //! fixed, lanes only run along independent points or along a fold's own 16 lanes, and no fast-math flag is ever set. The same input gives the
 //! same bytes. An error means that a kernel or this LLVM is not what it should be.
@@ -16,7 +16,6 @@ mod body;
 mod code;
 mod contract;
 mod lanes;
-mod linear;
 mod micro;
 mod modes;
 mod pack;

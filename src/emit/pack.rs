@@ -6,28 +6,38 @@
 use crate::emit::Level;
 use crate::emit::body::Scope;
 use crate::emit::code::{Elem, V, ok};
-use crate::emit::contract::{A_AT, A_ROW, Engine, Panel, named, reductions};
-use crate::emit::linear::{Linear, Run};
-use crate::emit::micro::{Field, PANEL};
+use crate::emit::contract::{A_AT, A_ROW, Engine, Group, MASKS, MASKS_AT, Panel, named, reductions};
+use crate::emit::micro::PANEL;
+use crate::ir::Scalar;
+use crate::kernel::linear::{Check, Linear, Run};
 use inkwell::IntPredicate;
 use inkwell::values::{IntValue, PointerValue};
 
 impl<'c> Engine<'_, '_, 'c> {
-    /// Packs `steps` rows of B from `block` on.
-    pub fn pack_b(&self, panel: &Panel<'c>, block: IntValue<'c>, steps: IntValue<'c>, level: Level) -> Result<(), String> {
+    /// Packs `steps` rows of B from `block` on to `to`.
+    pub fn pack_b(&self, panel: &Panel<'c>, block: IntValue<'c>, steps: IntValue<'c>, to: PointerValue<'c>, level: Level) -> Result<(), String> {
         let code = &self.w.code;
         if let Some((form, runs)) = self.b_turned() {
-            return self.turn(panel, &form, &runs, block, steps, level);
+            return self.turn(panel, &form, &runs, [block, steps], to, level);
+        }
+        let outer = self.w.kernel.outer.len();
+        if let Some((form, checks)) = self.b_rows()
+            && let Some(taps) = self.taps(&checks)
+        {
+            self.masks(panel, &checks, taps)?;
+            return self.walk(block, steps, &mut |k, reds| {
+                let mut point = self.batch_point(panel, &self.c.columns);
+                point.extend(reds.iter().enumerate().map(|(n, v)| (outer + n, *v)));
+                let sizes = self.stage.reds.iter().enumerate().skip(taps);
+                let tap = sizes.fold(self.int(0), |tap, (n, size)| self.add(self.mul(tap, self.w.size(size)), reds[n]));
+                self.copy(panel, self.form(&form, &point), tap, checks.is_empty(), code.element(Elem::I8, to, self.mul(k, self.int(PANEL))));
+                Ok(())
+            });
         }
         let expression = &self.factors[1];
         self.walk(block, steps, &mut |k, reds| {
             let scope = self.scope(&panel.point, reds);
-            let row = code.element(Elem::I8, self.scratch, self.mul(k, self.int(PANEL)));
-            if let Some((form, _)) = self.b_rows() {
-                let mut point = self.batch_point(panel, &self.c.columns);
-                point.extend(reds.iter().enumerate().map(|(n, v)| (self.w.kernel.outer.len() + n, *v)));
-                return self.copy(panel, self.form(&form, &point), row);
-            }
+            let row = code.element(Elem::I8, to, self.mul(k, self.int(PANEL)));
             self.columns(panel, &scope, &mut |scope, column| {
                 let mut values = vec![];
                 self.w.block(expression, scope, &mut values)?;
@@ -38,30 +48,77 @@ impl<'c> Engine<'_, '_, 'c> {
         })
     }
 
-    /// Copies a panel's row.
-    fn copy(&self, panel: &Panel<'c>, from: IntValue<'c>, to: PointerValue<'c>) -> Result<(), String> {
+    /// The first of the last reduction variables that the checks know, where these have few points together: the taps of a window.
+    fn taps(&self, checks: &[Check]) -> Option<usize> {
+        let outer = self.w.kernel.outer.len();
+        let mut first = self.stage.reds.len();
+        let mut see = |v: usize| first = first.min(v.checked_sub(outer).unwrap_or(first));
+        checks.iter().for_each(|(a, _)| a.visit_vars(&mut see));
+        let taps = self.stage.reds[first..].iter().try_fold(1i64, |n, size| n.checked_mul(size.as_const()?));
+        taps.is_some_and(|n| n <= MASKS).then_some(first)
+    }
+
+    /// Which of the panel's columns have a value, for every tap from reduction variable `first` on: bits, 8 bytes a tap.
+    fn masks(&self, panel: &Panel<'c>, checks: &[Check], first: usize) -> Result<(), String> {
+        let code = &self.w.code;
+        let taps = self.stage.reds[first..].iter().fold(1, |n, size| n * size.as_const().unwrap_or(1));
+        let i64t = code.ty(Elem::I64, 1);
+        let bits = code.variable(i64t);
+        code.range(self.int(0), self.int(taps), 1, |tap| {
+            let mut reds = vec![self.int(0); self.stage.reds.len()];
+            let mut rest = tap;
+            for n in (first..reds.len()).rev() {
+                (rest, reds[n]) = self.divide(rest, self.w.greater(self.w.size(&self.stage.reds[n]), self.int(1)));
+            }
+            code.set(bits, self.int(0).into());
+            self.columns(panel, &self.scope(&panel.point, &reds), &mut |scope, column| {
+                let lanes = scope.lanes();
+                let all = scope.mask.unwrap_or_else(|| code.constant(Scalar::bool(true), lanes));
+                let inside = checks.iter().fold(all, |mask, (index, size)| {
+                    let i = code.splat(self.w.affine(index, scope, false), lanes);
+                    code.both(mask, code.icmp(IntPredicate::ULT, i, code.splat(self.w.size(size).into(), lanes)))
+                });
+                let word = std::num::NonZeroU32::new(lanes).expect("lanes");
+                let word = ok(code.builder.build_bit_cast(inside, ok(code.context.custom_width_int_type(word)), "")).into_int_value();
+                let word = ok(code.builder.build_int_z_extend(word, code.context.i64_type(), ""));
+                let word = ok(code.builder.build_left_shift(word, column, ""));
+                code.set(bits, ok(code.builder.build_or(code.get(i64t, bits).into_int_value(), word, "")).into());
+                Ok(())
+            })?;
+            let at = code.element(Elem::I64, self.at(MASKS_AT), tap);
+            code.store(at, code.get(i64t, bits), 8);
+            Ok::<(), String>(())
+        })?;
+        Ok(())
+    }
+
+    /// Copies a panel's row: all of it, where it is whole and nothing is checked, else what the tap's mask says.
+    fn copy(&self, panel: &Panel<'c>, from: IntValue<'c>, tap: IntValue<'c>, unchecked: bool, to: PointerValue<'c>) {
         let code = &self.w.code;
         let lanes = self.width as u32;
         let (vector, align) = (code.ty(self.c.dtype.into(), lanes), self.elements() as u32);
         let from = ok(code.builder.build_int_to_ptr(from, code.pointer().into_pointer_type(), ""));
-        let whole = self.is(IntPredicate::EQ, panel.columns, self.int(self.width));
-        let value = code.either(
-            whole,
-            || Ok::<_, String>(code.load(vector, from, align)),
-            || {
-                let mask = code.icmp(IntPredicate::SLT, code.lane_numbers(lanes), code.splat(panel.columns.into(), lanes));
-                Ok(code
-                    .masked("llvm.masked.load", &[vector, code.pointer()], vec![from.into(), mask, vector.const_zero()], 1, align)
-                    .expect("a value"))
-            },
-        )?;
-        code.store(to, value, align);
-        Ok(())
+        let masked = || {
+            let bits = code.load(code.ty(Elem::I64, 1), code.element(Elem::I64, self.at(MASKS_AT), tap), 8).into_int_value();
+            let word = std::num::NonZeroU32::new(lanes).expect("lanes");
+            let word = ok(code.builder.build_int_truncate(bits, ok(code.context.custom_width_int_type(word)), ""));
+            let mask = ok(code.builder.build_bit_cast(word, code.ty(Elem::Bool, lanes), ""));
+            Ok::<_, String>(
+                code.masked("llvm.masked.load", &[vector, code.pointer()], vec![from.into(), mask, vector.const_zero()], 1, align).expect("a value"),
+            )
+        };
+        let value = if unchecked {
+            let whole = self.is(IntPredicate::EQ, panel.columns, self.int(self.width));
+            code.either(whole, || Ok::<_, String>(code.load(vector, from, align)), masked)
+        } else {
+            masked()
+        };
+        code.store(to, value.expect("loads emit no error"), align);
     }
 
     /// B where `k` is contiguous and columns are one step apart.
     fn b_turned(&self) -> Option<(Linear, Vec<Run>)> {
-        let form = self.b_form()?;
+        let (form, _) = self.b_form().filter(|(_, checks)| checks.is_empty())?;
         let columns = form.runs(&named(self.w.kernel, &self.c.columns));
         let runs = form.runs(&reductions(self.w.kernel, self.stage));
         let unit = runs.last().is_some_and(|r| r.step.as_const() == Some(1));
@@ -69,7 +126,15 @@ impl<'c> Engine<'_, '_, 'c> {
     }
 
     /// Packs a panel whose columns are contiguous along `k`: square blocks are turned in registers.
-    fn turn(&self, panel: &Panel<'c>, form: &Linear, runs: &[Run], block: IntValue<'c>, steps: IntValue<'c>, level: Level) -> Result<(), String> {
+    fn turn(
+        &self,
+        panel: &Panel<'c>,
+        form: &Linear,
+        runs: &[Run],
+        [block, steps]: [IntValue<'c>; 2],
+        to: PointerValue<'c>,
+        level: Level,
+    ) -> Result<(), String> {
         let code = &self.w.code;
         let i64t = code.ty(Elem::I64, 1);
         let base = self.form(form, &self.batch_point(panel, &self.c.columns));
@@ -89,7 +154,7 @@ impl<'c> Engine<'_, '_, 'c> {
         let (number, within) = self.divide(self.add(block, at), run);
         let length = self.w.lesser(self.sub(steps, at), self.sub(run, within));
         let start = self.add(base, self.add(self.mul(number, outer), self.mul(within, self.int(self.elements()))));
-        let to = code.element(Elem::I8, self.scratch, self.mul(at, self.int(PANEL)));
+        let to = code.element(Elem::I8, to, self.mul(at, self.int(PANEL)));
         self.turn_run(panel, start, apart, length, to, level)?;
         code.set(done, self.add(at, length).into());
         code.jump(head);
@@ -172,26 +237,16 @@ impl<'c> Engine<'_, '_, 'c> {
         rows
     }
 
-    /// Packs a tile of A, row by row, and describes it.
-    pub fn pack_a(&self, panel: &Panel<'c>, block: IntValue<'c>, steps: IntValue<'c>, row: IntValue<'c>, rows: IntValue<'c>) -> Result<(), String> {
+    /// Packs rows of A, one after the other.
+    pub fn pack_a(&self, g: &Group<'c>, block: IntValue<'c>, steps: IntValue<'c>, rows: [IntValue<'c>; 2]) -> Result<(), String> {
         let code = &self.w.code;
-        let (to, expression) = (self.at(A_AT), &self.factors[0]);
-        let bytes = self.elements();
-        for (field, value) in [
-            (Field::A, self.address(to)),
-            (Field::ARow, self.int(A_ROW * bytes)),
-            (Field::AStep, self.int(bytes)),
-            (Field::Left, self.int(i64::MAX)),
-            (Field::Run, self.int(i64::MAX)),
-            (Field::Jump, self.int(0)),
-        ] {
-            self.field(field, value);
-        }
-        let Some(last) = self.stage.reds.len().checked_sub(1) else { return self.pack_point(panel, row, rows, to) };
+        let (to, expression, bytes) = (self.at(A_AT), &self.factors[0], self.elements());
+        let (row, rows) = (rows[0], self.sub(rows[1], rows[0]));
+        let Some(last) = self.stage.reds.len().checked_sub(1) else { return self.pack_point(g, row, rows, to) };
         let size = self.w.greater(self.w.size(&self.stage.reds[last]), self.int(1));
         let i64t = code.ty(Elem::I64, 1);
         code.range(self.int(0), rows, 1, |r| {
-            let mut point = panel.point.clone();
+            let mut point = g.point.clone();
             self.set(&self.c.rows, self.add(row, r), &mut point);
             let to = code.element(self.c.dtype.into(), to, self.mul(r, self.int(A_ROW)));
             let done = code.variable(i64t);
@@ -230,10 +285,10 @@ impl<'c> Engine<'_, '_, 'c> {
     }
 
     /// The same without reduction loops: one step.
-    fn pack_point(&self, panel: &Panel<'c>, row: IntValue<'c>, rows: IntValue<'c>, to: PointerValue<'c>) -> Result<(), String> {
+    fn pack_point(&self, g: &Group<'c>, row: IntValue<'c>, rows: IntValue<'c>, to: PointerValue<'c>) -> Result<(), String> {
         let code = &self.w.code;
         code.range(self.int(0), rows, 1, |r| {
-            let mut point = panel.point.clone();
+            let mut point = g.point.clone();
             self.set(&self.c.rows, self.add(row, r), &mut point);
             let mut values = vec![];
             self.w.block(&self.factors[0], &self.scope(&point, &[]), &mut values)?;

@@ -43,6 +43,11 @@ impl Registry {
         (number, formulas)
     }
 
+    /// A kernel by its number.
+    pub fn kernel(&self, number: u32) -> &Kernel {
+        &self.kernels[number as usize]
+    }
+
     /// The distinct kernels, by number.
     pub fn finish(self) -> Vec<Kernel> {
         self.kernels

@@ -6,6 +6,7 @@
 //! both count tasks this way. Nothing here is about order: every cut gives the same bits.
 
 use crate::ir::{Affine, DType, Fold, Guard, Size};
+use crate::kernel::linear::window;
 use crate::kernel::lower::product;
 use crate::kernel::{Index, Instr, Kernel, Stage, Target};
 
@@ -34,7 +35,7 @@ pub fn panel(dtype: DType) -> i64 {
     128 / dtype.bytes() as i64
 }
 
-/// The contraction that the kernel is, if it is one. Depends on structure only: kernels whose sizes alone are renamed are the same.
+/// The contraction that the kernel is, if it is one. Asked of kernels whose sizes are `n0`, `n1`, ... only, so that all who ask get one answer.
 pub fn recognise(kernel: &Kernel) -> Option<Contraction> {
     let mut dots = kernel.stages.iter().enumerate().filter(|(_, s)| s.fold == Fold::Dot);
     let ((number, stage), None) = (dots.next()?, dots.next()) else { return None };
@@ -54,10 +55,30 @@ pub fn recognise(kernel: &Kernel) -> Option<Contraction> {
     let last = (0..outer).rev().find(|v| only(*v, first, second) || only(*v, second, first))?;
     // Neighbours of the result lie along the last variable: it belongs to the columns.
     let b = if only(last, first, second) { 0 } else { 1 };
+    let other = (0..outer).rev().find(|v| if b == 0 { only(*v, second, first) } else { only(*v, first, second) });
+    // Taps of a window make poor lanes.
+    let narrow = |v: usize| kernel.outer[v].as_const().is_some_and(|n| n < 8);
+    let (b, last) = match other {
+        Some(other) if narrow(last) && !narrow(other) => (1 - b, other),
+        _ => (b, last),
+    };
     let (a_knows, b_knows) = if b == 0 { (second, first) } else { (first, second) };
     let factors = [stage.values[1 - b], stage.values[b]];
     let rows: Vec<usize> = (0..outer).filter(|v| only(*v, a_knows, b_knows)).collect();
-    let columns: Vec<usize> = (0..outer).filter(|v| only(*v, b_knows, a_knows)).collect();
+    let mut columns: Vec<usize> = (0..outer).filter(|v| only(*v, b_knows, a_knows)).collect();
+    // Columns that lie apart from enough others are no neighbours: images of a batch.
+    let ranges: Vec<Size> = kernel.outer.iter().chain(&stage.reds).cloned().collect();
+    if let Some((form, _)) = window(kernel, &stage.body[factors[1]], &ranges) {
+        let near = (1..columns.len()).find(|cut| {
+            let near: Vec<(usize, Size)> = columns[*cut..].iter().map(|v| (*v, kernel.outer[*v].clone())).collect();
+            let runs = form.runs(&near);
+            matches!(runs.as_slice(), [run] if run.step.as_const() == Some(1) && run.extent.as_const().is_none_or(|n| n >= 24))
+        });
+        let all: Vec<(usize, Size)> = columns.iter().map(|v| (*v, kernel.outer[*v].clone())).collect();
+        if let Some(cut) = near.filter(|_| form.runs(&all).len() > 1) {
+            columns.drain(..cut);
+        }
+    }
     let batch = (0..outer).filter(|v| !rows.contains(v) && !columns.contains(v)).collect();
     let stores_in_lanes = kernel.stages.iter().all(|s| in_lanes(s, last));
     // One row reuses nothing of B: worth it only where B must be turned anyhow.

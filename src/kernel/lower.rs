@@ -271,7 +271,7 @@ impl State<'_> {
     /// Registers the kernel and makes its launch.
     pub fn launch(&mut self, kernel: &Kernel, args: Vec<usize>, span: Span) -> Launch {
         let (number, sizes) = self.registry.add(kernel);
-        let (tasks, cost) = match contract::recognise(kernel) {
+        let (tasks, cost) = match contract::recognise(self.registry.kernel(number)) {
             None => (product(&kernel.outer), cost(kernel)),
             Some(c) => (c.tasks(&kernel.outer), contract_cost(kernel, &c)),
         };

@@ -8,6 +8,7 @@ pub mod contract;
 pub mod fuse;
 mod group;
 pub mod interpret;
+pub mod linear;
 pub mod lower;
 mod movement;
 pub mod parse;

@@ -1,6 +1,6 @@
 //! Loads whose address is a linear form in the variables: what can be read in place, copied by rows, or turned.
 
-use crate::ir::{IndexAtom, Size};
+use crate::ir::{Affine, IndexAtom, Size};
 use crate::kernel::lower::product;
 use crate::kernel::{Index, Instr, Kernel};
 
@@ -23,11 +23,30 @@ pub struct Run {
     pub extent: Size,
 }
 
+/// An index that may lie outside of its axis, and the axis' size.
+pub type Check = (Affine, Size);
+
 /// The instruction as a linear form in `vars` variables, where it is one.
 pub fn linear(kernel: &Kernel, instr: &Instr, vars: usize) -> Option<Linear> {
     let Instr::Load { param, index, otherwise: None } = instr else { return None };
-    let shape = &kernel.params[*param].shape;
-    let mut form = Linear { param: *param, constant: Size::default(), steps: vec![Size::default(); vars] };
+    address(kernel, *param, index, vars)
+}
+
+/// The same for a load that may be zero outside of its buffer, with the indices that may lead there; `ranges` are those of the variables.
+pub fn window(kernel: &Kernel, instr: &Instr, ranges: &[Size]) -> Option<(Linear, Vec<Check>)> {
+    let Instr::Load { param, index, otherwise } = instr else { return None };
+    let form = address(kernel, *param, index, ranges.len())?;
+    let Some(other) = otherwise else { return Some((form, vec![])) };
+    let axes = index.iter().zip(&kernel.params[*param].shape).filter_map(|(i, size)| match i {
+        Index::Affine(a) if a.as_var().is_none_or(|v| ranges[v] != *size) => Some((a.clone(), size.clone())),
+        Index::Affine(_) | Index::Value(_) => None,
+    });
+    (other.bits() == 0).then(|| (form, axes.collect()))
+}
+
+fn address(kernel: &Kernel, param: usize, index: &[Index], vars: usize) -> Option<Linear> {
+    let shape = &kernel.params[param].shape;
+    let mut form = Linear { param, constant: Size::default(), steps: vec![Size::default(); vars] };
     for (axis, index) in index.iter().enumerate() {
         let Index::Affine(a) = index else { return None };
         let stride = product(&shape[axis + 1..]);
