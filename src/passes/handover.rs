@@ -19,6 +19,7 @@ struct Part {
     of: Whole,
 }
 
+#[derive(Clone, Copy)]
 enum Whole {
     Input(usize),
     Result(usize),
@@ -75,10 +76,6 @@ fn parts(f: &mut Function) -> Vec<Part> {
         };
         for result in parts {
             let node = f.node(f.results[result].1.node).clone();
-            let of = match of {
-                Whole::Input(n) => Whole::Input(n),
-                Whole::Result(k) => Whole::Result(k),
-            };
             found.push(Part { result, node, of });
         }
     }

@@ -147,9 +147,12 @@ pub fn lift(f: &mut Function, node: &Node, operands: &[Outside], time: Time, len
     keep(f, new)[0]
 }
 
+/// Appends a rewritten loop: the values of its results, and its new body.
+type Change<'a> = &'a mut dyn FnMut(&mut Function, Loop) -> (Vec<Value>, Function);
+
 /// The module with every loop replaced by what `change` appends: it gives the values of the loop's results and the loop with its new body. The
 /// loop's `scan.body` is the number that the body will have.
-pub fn each(module: &Module, change: &mut dyn FnMut(&mut Function, Loop) -> (Vec<Value>, Function)) -> Module {
+pub fn each(module: &Module, change: Change) -> Module {
     let mut uses = vec![0usize; module.functions.len()];
     let mut count = |id: &FunctionId| uses[id.0 as usize] += 1;
     for f in &module.functions {

@@ -19,9 +19,9 @@ fn prune(f: &mut Function, mut l: Loop) -> (Vec<Value>, Function) {
     // Equal inputs are one, equal outputs too.
     let mut first: BTreeMap<(Value, Option<usize>), usize> = BTreeMap::new();
     let mut number: Vec<usize> = (0..=l.operands.len()).collect();
-    for n in carries + 1..=l.operands.len() {
+    for (n, number) in number.iter_mut().enumerate().skip(carries + 1) {
         let axis = l.scan.inputs.get(n - 1 - carries).copied();
-        number[n] = *first.entry((l.operands[n - 1], axis)).or_insert(n);
+        *number = *first.entry((l.operands[n - 1], axis)).or_insert(n);
     }
     let of: BTreeMap<usize, Value> = inputs(&l.body);
     let moved = |v: &mut Value, body: &Function| {
@@ -37,9 +37,9 @@ fn prune(f: &mut Function, mut l: Loop) -> (Vec<Value>, Function) {
     l.body.results.iter_mut().for_each(|(_, v)| moved(v, &old));
     in_order(&mut l.body);
     let mut result: Vec<usize> = (0..l.body.results.len()).collect();
-    for k in carries..result.len() {
+    for (k, result) in result.iter_mut().enumerate().skip(carries) {
         let same = |j: &usize| l.body.results[*j].1 == l.body.results[k].1 && l.scan.outputs[*j - carries] == l.scan.outputs[k - carries];
-        result[k] = (carries..k).find(same).unwrap_or(k);
+        *result = (carries..k).find(same).unwrap_or(k);
     }
 
     // What is needed: the results that are read, and the carries that those are made of.
