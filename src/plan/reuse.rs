@@ -11,10 +11,16 @@ use nnc_runtime::manifest::{Buffer, BufferId, Entry, Launch, Sink, Source, Step,
 /// Rewrites the entry; launches count into `kernels`.
 pub(super) fn reuse(entry: &mut Entry, kernels: &[Kernel]) {
     let mut pass = Pass::new(entry);
+    // Carries first: a copy in every round is worth more than another operand's memory.
+    for k in 0..pass.entry.plan.steps.len() {
+        if let Step::Copy { from, to } = pass.entry.plan.steps[k] {
+            pass.carry(k, from, to, kernels);
+        }
+    }
     for k in 0..pass.entry.plan.steps.len() {
         match pass.entry.plan.steps[k].clone() {
             Step::Launch(launch) => pass.launch(k, &launch, &kernels[launch.kernel as usize]),
-            Step::Copy { from, to } => pass.copy(k, from, to, kernels),
+            Step::Copy { from, to } => pass.copy(k, from, to),
             Step::Loop { .. } | Step::Check { .. } => {}
         }
     }
@@ -87,14 +93,19 @@ impl<'a> Pass<'a> {
         }
     }
 
-    fn copy(&mut self, k: usize, from: BufferId, to: BufferId, kernels: &[Kernel]) {
+    fn carry(&mut self, k: usize, from: BufferId, to: BufferId, kernels: &[Kernel]) {
+        let (old, new) = (self.root(from), self.root(to));
+        if old != new && self.carried(k, old, new, kernels) {
+            self.join(old, new);
+            self.dead[k] = true;
+        }
+    }
+
+    fn copy(&mut self, k: usize, from: BufferId, to: BufferId) {
         let (old, new) = (self.root(from), self.root(to));
         let (Some(a), Some(b)) = (self.spans[old as usize], self.spans[new as usize]) else { return };
-        if old == new {
-            return;
-        }
-        let dies = a.1 == k && b.0 == k && self.local(old, k) && self.local(new, k);
-        if (dies && self.may_join(old, new)) || self.carried(k, old, new, kernels) {
+        let dies = old != new && a.1 == k && b.0 == k && self.local(old, k) && self.local(new, k);
+        if dies && self.may_join(old, new) {
             self.join(old, new);
             self.dead[k] = true;
         }
