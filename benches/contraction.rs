@@ -224,7 +224,8 @@ fn main() {
             let seconds = if threads == 1 { clock() - own } else { start.elapsed().as_secs_f64() };
             case.flops / seconds / 1e9
         };
-        (run(1), run(2));
+        run(1);
+        run(2);
         let rounds = (6e9 / case.flops).clamp(7.0, 200.0) as usize;
         let (mut peaks, mut shares, mut speeds) = (vec![], [vec![], vec![]], [vec![], vec![]]);
         for _ in 0..rounds {

@@ -1,7 +1,7 @@
 //! Executes an entry's launch table.
 //!
 //! In: an [`Entry`], concrete dims, kernels, stored tensors. [`Prepared::new`] resolves every size and address once; [`Prepared::run`] then walks flat
-//! arrays ([`crate::launch`]) and allocates nothing, once the first [`WARM`] runs have shown what each step takes. No result depends on the number of
+//! arrays (`launch`) and allocates nothing, once the first [`WARM`] runs have shown what each step takes. No result depends on the number of
 //! threads or on times: tasks of a launch are independent, and steps that depend on each other run one after the other.
 
 use crate::dtype::{DType, Scalar};

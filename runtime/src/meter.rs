@@ -6,7 +6,7 @@
 use std::cell::UnsafeCell;
 use std::time::Instant;
 
-/// The processor's clock, in units that only [`Meter::nanoseconds`] knows.
+/// The processor's clock, in units of its own.
 #[inline]
 pub fn ticks() -> u64 {
     #[cfg(target_arch = "x86_64")]

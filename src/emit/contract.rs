@@ -159,6 +159,9 @@ pub fn write<'c>(w: &Writer<'_, 'c>, c: &Contraction, level: Level, [lo, hi]: [I
     engine.tasks(level, lo, hi)
 }
 
+/// What is done at a step of the reduction box: its number, and its variables.
+type At<'a, 'c> = &'a mut dyn FnMut(IntValue<'c>, &[IntValue<'c>]) -> Result<(), String>;
+
 impl<'c> Engine<'_, '_, 'c> {
     pub fn add(&self, a: IntValue<'c>, b: IntValue<'c>) -> IntValue<'c> {
         ok(self.w.code.builder.build_int_add(a, b, ""))
@@ -432,12 +435,7 @@ impl<'c> Engine<'_, '_, 'c> {
     }
 
     /// Runs `body` for `count` steps from number `from` on of the reduction box: the step's number from `from`, and the variables.
-    pub fn walk(
-        &self,
-        from: IntValue<'c>,
-        count: IntValue<'c>,
-        body: &mut dyn FnMut(IntValue<'c>, &[IntValue<'c>]) -> Result<(), String>,
-    ) -> Result<(), String> {
+    pub fn walk(&self, from: IntValue<'c>, count: IntValue<'c>, body: At<'_, 'c>) -> Result<(), String> {
         let code = &self.w.code;
         let i64t = code.ty(Elem::I64, 1);
         let sizes: Vec<IntValue<'c>> = self.stage.reds.iter().map(|s| self.w.greater(self.w.size(s), self.int(1))).collect();

@@ -15,14 +15,14 @@
 mod body;
 mod code;
 mod contract;
+#[cfg(test)]
+mod contract_tests;
 mod lanes;
 mod micro;
 mod modes;
 mod pack;
 mod stage;
 mod target;
-#[cfg(test)]
-mod contract_tests;
 #[cfg(test)]
 mod tests;
 

@@ -92,9 +92,7 @@ impl<'c> Writer<'_, 'c> {
         body: &mut dyn FnMut(&Scope<'c>) -> Result<(), String>,
     ) -> Result<(), String> {
         let var = scope.point.len();
-        self.groups(from, to, lanes, &mut |i, lanes, mask| {
-            body(&Scope { lane: Some((var, lanes)), mask: mask.or(scope.mask), ..self.at(scope, i) })
-        })
+        self.groups(from, to, lanes, &mut |i, lanes, mask| body(&Scope { lane: Some((var, lanes)), mask: mask.or(scope.mask), ..self.at(scope, i) }))
     }
 
     /// Runs `body(first, lanes, mask)` for groups of lanes from `from` to `to`, as [`Writer::lanes`] does.
