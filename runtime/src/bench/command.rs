@@ -2,10 +2,11 @@
 //!
 //! Out: a table for people, or JSON lines: first what is timed (`entry`, `dims`, `threads`, `flops`, `bytes`, `launches`, `arena_bytes`, `losses`), then one line a round.
 
-use super::{Bench, Round, Setup, peak, read_inputs};
+use super::{Bench, Round, Setup, read_inputs};
 use crate::error::{Result, RunError};
 use crate::exec::Kernels;
 use crate::manifest::Manifest;
+use crate::peak;
 use crate::size::Dims;
 use serde_json::json;
 use std::io::{BufRead, Write};

@@ -4,7 +4,6 @@
 //! gathered or logged between the steps that are timed.
 
 pub mod command;
-pub mod peak;
 
 use crate::dtype::{DType, Scalar};
 use crate::error::{Result, refuse, wrong};
