@@ -148,7 +148,7 @@ pub fn run(program: &Program, command: &Command) -> Result<()> {
     ended.and(shown)
 }
 
-fn show(profile: &Profile, report: &Report) -> Result<()> {
+pub(crate) fn show(profile: &Profile, report: &Report) -> Result<()> {
     let peak = crate::peak::measure()?;
     report.line(&profile.text(&peak), &profile.json(&peak));
     match &profile.trace {

@@ -3,14 +3,18 @@
 //! Out: a table for people, or JSON lines: first what is timed (`entry`, `dims`, `threads`, `flops`, `bytes`, `launches`, `arena_bytes`, `losses`), then one line a round.
 
 use super::{Bench, Round, Setup, read_inputs};
+use crate::commands::show;
 use crate::error::{Result, RunError};
 use crate::exec::Kernels;
 use crate::manifest::Manifest;
 use crate::peak;
+use crate::profile::Profile;
+use crate::report::{Report, Style};
 use crate::size::Dims;
 use serde_json::json;
 use std::io::{BufRead, Write};
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 
 /// For `--help`: everything after the program or artifact.
 pub const HELP: &str = "\
@@ -27,6 +31,7 @@ Options:
   --rounds N            rounds of steps (default: 5)
   --seconds S           the length of a round (default: 0.5)
   --wait                a round for each line on standard input, so that another program can alternate
+  --profile[=FILE]      time, FLOP/s and bytes/s of every kernel and line; with FILE, a trace for chrome://tracing too
   --json                JSON lines
 ";
 
@@ -53,6 +58,8 @@ pub struct Command {
     pub seconds: f64,
     /// Rounds on demand.
     pub wait: bool,
+    /// A table of the kernels, and where a trace goes.
+    pub profile: Option<Option<PathBuf>>,
     /// For programs.
     pub json: bool,
 }
@@ -105,6 +112,7 @@ pub fn parse(args: &[String]) -> Result<Command> {
                 command.seconds = seconds.ok_or_else(|| usage(format!("--seconds needs a number from 0 to 3600, not {text}")))?;
             }
             "--wait" => command.wait = true,
+            "--profile" => command.profile = Some(inline.clone().map(PathBuf::from)),
             "--json" => command.json = true,
             _ if flag.starts_with('-') => return Err(usage(format!("there is no option {flag}"))),
             word if command.entry.is_some() => return Err(usage(format!("{word} is one word too many"))),
@@ -156,6 +164,8 @@ pub fn run(manifest: &Manifest, kernels: &dyn Kernels, command: &Command) -> Res
             continue;
         }
         bench.round(command.seconds.min(0.3))?;
+        let profile = command.profile.clone().map(|trace| Arc::new(Mutex::new(Profile::new(trace))));
+        profile.iter().for_each(|profile| bench.observe(manifest, profile));
         for _ in 0..command.rounds {
             let peak = peak::multiply_add(threads);
             let round = bench.round(command.seconds)?;
@@ -166,6 +176,10 @@ pub fn run(manifest: &Manifest, kernels: &dyn Kernels, command: &Command) -> Res
         }
         if !command.json {
             out.row(&rounds, threads, flops, bench.traffic()?.1)?;
+        }
+        drop(bench);
+        if let Some(profile) = profile {
+            show(&profile.lock().unwrap_or_else(|e| e.into_inner()), &Report::new(if command.json { Style::Json } else { Style::Text }))?;
         }
     }
     Ok(())

@@ -12,6 +12,7 @@ use crate::exec::{Kernels, Prepared};
 use crate::infer;
 use crate::manifest::{Entry, Manifest, Sink, Source, Step};
 use crate::pool::Pool;
+use crate::profile::Profile;
 use crate::program::{Finish, Machine, Program, scalar, solve_dims, write};
 use crate::random::{Generator, Stream, key};
 use crate::recipe::Recipe;
@@ -20,6 +21,7 @@ use crate::tensor::Tensor;
 use crate::tensors::Tensors;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// What to time.
@@ -116,6 +118,11 @@ impl<'a> Bench<'a> {
             }
         }
         Ok(())
+    }
+
+    /// From now on the time of every kernel is added to `profile`, at the latest when this is dropped.
+    pub fn observe(&mut self, manifest: &Manifest, profile: &Arc<Mutex<Profile>>) {
+        self.run.observe(manifest, profile);
     }
 
     /// One step; the loss of its batch, if it has one.
