@@ -7,11 +7,12 @@
 //!   for each 40 of their tiles:
 //!     for each block of 1024 k:
 //!       pack the panels of B: [k][128 bytes of columns]   (unless still there, or read in place)
-//!       for each 10 tiles:                                (their block of A stays in the second cache)
-//!         pack A: [row][k]                                (unless read in place)
+//!       for each few tiles:                               (their block of A stays in the second cache)
+//!         pack A                                          (unless read in place)
 //!         for each panel, for each tile:
 //!           C += A * B, leaf by leaf                      (the micro-kernel)
 //!           after the last block: the kernel's stages, row by row, lanes along the columns; the product is read from C
+//!                                                         (unless the product is all, and C the result itself)
 //! ```
 //!
 //! How factors are packed says [`super::pack`].
@@ -23,9 +24,9 @@ use crate::emit::micro::{self, Field, PANEL};
 use crate::emit::modes::Mode;
 use crate::ir::{Scalar, Size};
 use crate::kernel::contract::{Contraction, ROWS, panel, recognise};
-use crate::kernel::linear::{Check, Linear, Run, linear, window};
+use crate::kernel::linear::{Check, Linear, Run, address, linear, window};
 use crate::kernel::lower::product;
-use crate::kernel::{Index, Instr, Kernel, Stage};
+use crate::kernel::{Index, Instr, Kernel, Stage, Store, Target};
 use inkwell::IntPredicate;
 use inkwell::values::{IntValue, PointerValue};
 
@@ -35,14 +36,18 @@ const BLOCK: i64 = 4 * micro::LEAF;
 const CHUNK: i64 = 40;
 /// Panels that are packed together, so that A comes from memory once for all of them.
 const PANELS: i64 = 8;
-/// Tiles whose block of A stays in the second cache while it meets all panels.
-const NEAR: i64 = 10;
+/// Tiles whose block of A stays in the second cache while it meets all panels, where A is read in place.
+const NEAR: i64 = 3;
+/// The same where it is packed.
+const NEAR_PACKED: i64 = 10;
 /// Steps that packing may write beyond the last.
 const SLACK: i64 = 16;
 /// Elements between packed rows of A: not a power of two, so that rows do not meet in one set of the first cache.
 pub const A_ROW: i64 = BLOCK + 32;
+/// Elements from one step to the next of A packed as [k][rows].
+pub const TILE_STEP: i64 = ROWS;
 /// Rows up to which B is read in place: packing would touch it more often than multiplying.
-const FEW_ROWS: i64 = 40;
+const FEW_ROWS: i64 = ROWS;
 
 /// Bytes of a packed panel; then come masks of packing, sums, packed rows of A.
 const B_BYTES: i64 = (BLOCK + SLACK) * PANEL;
@@ -53,7 +58,7 @@ pub const A_AT: i64 = C_AT + (PANELS * CHUNK * ROWS + 1) * PANEL;
 
 /// Bytes of scratch that the kernel needs.
 pub fn scratch(kernel: &Kernel) -> i64 {
-    recognise(kernel).map_or(0, |c| A_AT + NEAR * ROWS * A_ROW * c.dtype.bytes() as i64)
+    recognise(kernel).map_or(0, |c| A_AT + NEAR_PACKED * ROWS * A_ROW * c.dtype.bytes() as i64)
 }
 
 /// A where it can be read in place: rows one step apart, `k` in at most two runs.
@@ -63,6 +68,17 @@ fn direct(kernel: &Kernel, c: &Contraction) -> Option<(Linear, Vec<Run>, Vec<Run
     let rows = form.runs(&named(kernel, &c.rows));
     let steps = form.runs(&reductions(kernel, stage));
     (rows.len() <= 1 && steps.len() <= 2).then_some((form, rows, steps))
+}
+
+/// The result where the product is all that is stored, rows one step apart and columns contiguous; and the step of its rows.
+fn home(kernel: &Kernel, c: &Contraction) -> Option<(Linear, Size)> {
+    let ([stage], outer) = (&kernel.stages[..], kernel.outer.len()) else { return None };
+    let [Store { target: Target::Param { param, index, fold: None }, .. }] = &stage.stores[..] else { return None };
+    let form = address(kernel, *param, index, outer).filter(|_| kernel.params[*param].dtype == c.dtype)?;
+    let rows = form.runs(&named(kernel, &c.rows));
+    let columns = form.runs(&named(kernel, &c.columns));
+    let near = matches!(columns.as_slice(), [only] if only.step.as_const() == Some(1));
+    (rows.len() <= 1 && near).then(|| (form, rows.first().map_or_else(Size::default, |r| r.step.clone())))
 }
 
 pub fn named(kernel: &Kernel, vars: &[usize]) -> Vec<(usize, Size)> {
@@ -118,6 +134,7 @@ pub struct Engine<'a, 'k, 'c> {
     /// The expressions of A and B.
     pub factors: [Vec<Instr>; 2],
     direct: Option<(Linear, Vec<Run>, Vec<Run>)>,
+    home: Option<(Linear, Size)>,
     pub scratch: PointerValue<'c>,
     /// The description handed to the micro-kernel.
     tile: PointerValue<'c>,
@@ -140,6 +157,17 @@ pub struct Group<'c> {
     k: IntValue<'c>,
 }
 
+/// How A is read.
+struct Walk<'c> {
+    packs: IntValue<'c>,
+    base: IntValue<'c>,
+    /// Bytes between rows.
+    row: IntValue<'c>,
+    /// What was packed first.
+    first: IntValue<'c>,
+    tile: IntValue<'c>,
+}
+
 /// Where the packed panel stands.
 pub struct Panel<'c> {
     /// Values of the outer variables; columns at the panel's first, rows at 0.
@@ -155,7 +183,7 @@ pub fn write<'c>(w: &Writer<'_, 'c>, c: &Contraction, level: Level, [lo, hi]: [I
     let factors = c.factors.map(|f| pruned(&stage.body, f));
     let tile = w.code.variable(w.code.context.i64_type().array_type(micro::FIELDS).into());
     let direct = direct(w.kernel, c);
-    let engine = Engine { w, c, stage, factors, direct, scratch, tile, width: panel(c.dtype) };
+    let engine = Engine { w, c, stage, factors, direct, home: home(w.kernel, c), scratch, tile, width: panel(c.dtype) };
     engine.tasks(level, lo, hi)
 }
 
@@ -299,10 +327,10 @@ impl<'c> Engine<'_, '_, 'c> {
                     })?;
                     Ok::<(), String>(())
                 })?;
-                code.range(chunk, chunk_end, NEAR, |near| {
-                    let near_end = self.w.lesser(chunk_end, self.add(near, self.int(NEAR)));
-                    let near_rows = [start(near), start(near_end)];
-                    let [base, step] = self.describe_a(g, block, steps, near_rows)?;
+                let close = if self.streams() { NEAR } else { NEAR_PACKED };
+                code.range(chunk, chunk_end, close, |near| {
+                    let near_end = self.w.lesser(chunk_end, self.add(near, self.int(close)));
+                    let walk = self.describe_a(g, block, steps, [near, near_end])?;
                     code.range(self.int(0), g.count, 1, |n| {
                         let panel = self.panel(g, n);
                         let (mut b, mut b_step) = (self.address(self.packed_panel(n)), self.int(PANEL));
@@ -312,17 +340,25 @@ impl<'c> Engine<'_, '_, 'c> {
                         }
                         self.field(Field::B, b);
                         self.field(Field::BStep, b_step);
+                        let home = self.home(&panel);
+                        let row_step = home.map_or(self.int(PANEL), |(whole, _, row)| code.select(whole.into(), row.into(), self.int(PANEL).into()).into_int_value());
+                        self.field(Field::CRow, row_step);
                         code.range(near, near_end, 1, |tile| {
                             let row = start(tile);
                             let rows = self.sub(start(self.add(tile, self.int(1))), row);
-                            self.field(Field::A, self.add(base, self.mul(row, step)));
+                            self.field(Field::A, self.a_of(&walk, tile, row));
                             let waiting = self.add(self.mul(n, self.int(CHUNK * ROWS)), self.sub(row, start(chunk)));
                             let place = code.select(waits.into(), waiting.into(), self.int(0).into()).into_int_value();
                             let sums = code.element(Elem::I8, self.at(C_AT), self.mul(place, self.int(PANEL)));
-                            self.field(Field::C, self.address(sums));
+                            let (mut c, mut after) = (self.address(sums), last);
+                            if let Some((whole, base, step)) = home {
+                                c = code.select(whole.into(), self.add(base, self.mul(row, step)).into(), c.into()).into_int_value();
+                                after = ok(code.builder.build_and(last, ok(code.builder.build_not(whole, "")), ""));
+                            }
+                            self.field(Field::C, c);
                             let multiply = micro::declare(code.context, &code.module, self.c.dtype, level);
                             ok(code.builder.build_call(multiply, &[self.tile.into(), rows.into()], ""));
-                            code.only_if(last, || self.rows(&panel, row, rows, sums))
+                            code.only_if(after, || self.rows(&panel, row, rows, sums))
                         })?;
                         Ok::<(), String>(())
                     })?;
@@ -336,7 +372,7 @@ impl<'c> Engine<'_, '_, 'c> {
     }
 
     /// The first row of a tile.
-    fn start(&self, g: &Group<'c>, tile: IntValue<'c>) -> IntValue<'c> {
+    pub fn start(&self, g: &Group<'c>, tile: IntValue<'c>) -> IntValue<'c> {
         self.add(self.mul(tile, g.each), self.w.lesser(tile, g.extra))
     }
 
@@ -344,23 +380,36 @@ impl<'c> Engine<'_, '_, 'c> {
         self.w.code.element(Elem::I8, self.scratch, self.mul(number, self.int(B_BYTES)))
     }
 
-    /// Describes A for these rows and steps, packed where it must be or where it pays: the address that row 0 has or would have, and the bytes
-    /// between rows.
-    fn describe_a(&self, g: &Group<'c>, block: IntValue<'c>, steps: IntValue<'c>, rows: [IntValue<'c>; 2]) -> Result<[IntValue<'c>; 2], String> {
+    /// Whether A is read in place from where its steps are contiguous.
+    fn streams(&self) -> bool {
+        self.direct.as_ref().is_some_and(|(_, _, steps)| steps.last().is_none_or(|run| run.step.as_const() == Some(1)))
+    }
+
+    /// The form of A where its rows are contiguous, its steps are not.
+    pub fn a_columns(&self) -> Option<&Linear> {
+        let (form, rows, _) = self.direct.as_ref().filter(|_| !self.streams())?;
+        matches!(rows.as_slice(), [only] if only.step.as_const() == Some(1)).then_some(form)
+    }
+
+    /// Describes A for these tiles and steps, packed where it must be or where it pays: the address that row 0 has or would have, and the bytes
+    /// from one tile's first row to the next one's.
+    fn describe_a(&self, g: &Group<'c>, block: IntValue<'c>, steps: IntValue<'c>, tiles: [IntValue<'c>; 2]) -> Result<Walk<'c>, String> {
         let code = &self.w.code;
-        let row = self.int(A_ROW * self.elements());
         let endless = self.int(i64::MAX);
-        let base = self.sub(self.address(self.at(A_AT)), self.mul(rows[0], row));
-        let packed = [base, row, self.int(self.elements()), endless, endless, self.int(0)];
+        let base = self.address(self.at(A_AT));
+        let element = self.int(self.elements());
+        let rows = tiles.map(|tile| self.start(g, tile));
+        let packed = match self.a_columns() {
+            // Tile after tile, each [k][rows].
+            Some(_) => [base, element, self.int(TILE_STEP * self.elements()), endless, endless, self.int(0)],
+            None => [base, self.int(A_ROW * self.elements()), element, endless, endless, self.int(0)],
+        };
         let (packs, chosen) = match self.a_in_place(g, block) {
             None => (code.context.bool_type().const_all_ones(), packed),
+            Some(direct) if self.streams() => (code.context.bool_type().const_zero(), direct),
             Some(direct) => {
-                // Rows that meet in the same sets of the caches, read for several panels.
-                let apart = ok(code.builder.build_and(direct[1], self.int(2047), ""));
-                let meet = self.is(IntPredicate::EQ, apart, self.int(0));
-                let far = self.is(IntPredicate::SGT, direct[1], self.int(0));
-                let again = self.is(IntPredicate::SGT, g.count, self.int(PANELS / 2));
-                let packs = ok(code.builder.build_and(ok(code.builder.build_and(meet, far, "")), again, ""));
+                // Scattered over as many lines as there are steps: once is enough.
+                let packs = self.is(IntPredicate::SGT, g.count, self.int(1));
                 let pick = |n: usize| code.select(packs.into(), packed[n].into(), direct[n].into()).into_int_value();
                 (packs, [0, 1, 2, 3, 4, 5].map(pick))
             }
@@ -368,8 +417,31 @@ impl<'c> Engine<'_, '_, 'c> {
         for (field, value) in [Field::ARow, Field::AStep, Field::Left, Field::Run, Field::Jump].into_iter().zip(&chosen[1..]) {
             self.field(field, *value);
         }
-        code.only_if(packs, || self.pack_a(g, block, steps, rows))?;
-        Ok([chosen[0], chosen[1]])
+        if !self.streams() {
+            code.only_if(packs, || self.pack_a(g, block, steps, tiles))?;
+        }
+        Ok(Walk { packs, base: chosen[0], row: chosen[1], first: rows[0], tile: tiles[0] })
+    }
+
+    /// Where a tile's A begins.
+    fn a_of(&self, walk: &Walk<'c>, tile: IntValue<'c>, row: IntValue<'c>) -> IntValue<'c> {
+        let code = &self.w.code;
+        let direct = self.add(walk.base, self.mul(row, walk.row));
+        if self.streams() {
+            return direct;
+        }
+        let packed = match self.a_columns() {
+            Some(_) => self.mul(self.sub(tile, walk.tile), self.int(A_ROW * ROWS * self.elements())),
+            None => self.mul(self.sub(row, walk.first), walk.row),
+        };
+        code.select(walk.packs.into(), self.add(walk.base, packed).into(), direct.into()).into_int_value()
+    }
+
+    /// Where the panel's sums are stored at once: whether it is whole, the address of row 0, the bytes between rows.
+    fn home(&self, panel: &Panel<'c>) -> Option<(IntValue<'c>, IntValue<'c>, IntValue<'c>)> {
+        let (form, row) = self.home.as_ref()?;
+        let whole = self.is(IntPredicate::EQ, panel.columns, self.int(self.width));
+        Some((whole, self.form(form, &self.batch_point(panel, &self.c.columns)), self.bytes(row)))
     }
 
     /// The address of a linear form's element at given variables: those not in `point` are 0.

@@ -6,9 +6,10 @@
 use crate::emit::Level;
 use crate::emit::body::Scope;
 use crate::emit::code::{Elem, V, ok};
-use crate::emit::contract::{A_AT, A_ROW, Engine, Group, MASKS, MASKS_AT, Panel, named, reductions};
+use crate::emit::contract::{A_AT, A_ROW, Engine, Group, MASKS, MASKS_AT, Panel, TILE_STEP, named, reductions};
 use crate::emit::micro::PANEL;
 use crate::ir::Scalar;
+use crate::kernel::contract::ROWS;
 use crate::kernel::linear::{Check, Linear, Run};
 use inkwell::IntPredicate;
 use inkwell::values::{IntValue, PointerValue};
@@ -237,11 +238,43 @@ impl<'c> Engine<'_, '_, 'c> {
         rows
     }
 
-    /// Packs rows of A, one after the other.
-    pub fn pack_a(&self, g: &Group<'c>, block: IntValue<'c>, steps: IntValue<'c>, rows: [IntValue<'c>; 2]) -> Result<(), String> {
+    /// Packs tiles of A whose rows are contiguous: for every step, a vector of each tile. What is written beyond a tile's rows the next step overwrites.
+    fn pack_columns(&self, g: &Group<'c>, form: &Linear, [block, steps]: [IntValue<'c>; 2], tiles: [IntValue<'c>; 2]) -> Result<(), String> {
+        let code = &self.w.code;
+        let outer = self.w.kernel.outer.len();
+        let lanes = 16;
+        let (vector, align) = (code.ty(self.c.dtype.into(), lanes), self.elements() as u32);
+        let batch: Vec<_> = self.c.batch.iter().map(|v| (*v, g.point[*v])).collect();
+        let mask = |rows: IntValue<'c>| code.icmp(IntPredicate::SLT, code.lane_numbers(lanes), code.splat(rows.into(), lanes));
+        self.walk(block, steps, &mut |k, reds| {
+            let mut point = batch.clone();
+            point.extend(reds.iter().enumerate().map(|(n, v)| (outer + n, *v)));
+            let base = self.form(form, &point);
+            code.range(tiles[0], tiles[1], 1, |tile| {
+                let row = self.start(g, tile);
+                let rows = self.sub(self.start(g, self.add(tile, self.int(1))), row);
+                let from = self.add(base, self.mul(row, self.int(self.elements())));
+                let from = ok(code.builder.build_int_to_ptr(from, code.pointer().into_pointer_type(), ""));
+                let value = code
+                    .masked("llvm.masked.load", &[vector, code.pointer()], vec![from.into(), mask(rows), vector.const_zero()], 1, align)
+                    .expect("a value");
+                let at = self.add(self.mul(self.sub(tile, tiles[0]), self.int(A_ROW * ROWS)), self.mul(k, self.int(TILE_STEP)));
+                code.store(code.element(self.c.dtype.into(), self.at(A_AT), at), value, align);
+                Ok::<(), String>(())
+            })?;
+            Ok(())
+        })
+    }
+
+    /// Packs tiles of A: rows, one after the other.
+    pub fn pack_a(&self, g: &Group<'c>, block: IntValue<'c>, steps: IntValue<'c>, tiles: [IntValue<'c>; 2]) -> Result<(), String> {
+        if let Some(form) = self.a_columns() {
+            return self.pack_columns(g, form, [block, steps], tiles);
+        }
         let code = &self.w.code;
         let (to, expression, bytes) = (self.at(A_AT), &self.factors[0], self.elements());
-        let (row, rows) = (rows[0], self.sub(rows[1], rows[0]));
+        let row = self.start(g, tiles[0]);
+        let rows = self.sub(self.start(g, tiles[1]), row);
         let Some(last) = self.stage.reds.len().checked_sub(1) else { return self.pack_point(g, row, rows, to) };
         let size = self.w.greater(self.w.size(&self.stage.reds[last]), self.int(1));
         let i64t = code.ty(Elem::I64, 1);
