@@ -3,9 +3,9 @@
 //! What a task is, and which factor is A, says [`crate::kernel::contract`]. Consecutive tasks are taken together:
 //!
 //! ```text
-//! for each (batch, up to 8 panels):
+//! for each (batch, up to 16 panels):
 //!   for each 40 of their tiles:
-//!     for each block of 1024 k:
+//!     for each block of 512 k:
 //!       pack the panels of B: [k][128 bytes of columns]   (unless still there, or read in place)
 //!       for each few tiles:                               (their block of A stays in the second cache)
 //!         pack A                                          (unless read in place)
@@ -31,11 +31,11 @@ use inkwell::IntPredicate;
 use inkwell::values::{IntValue, PointerValue};
 
 /// Steps of k that are packed at once: leaves that fit the second cache with what is multiplied.
-const BLOCK: i64 = 4 * micro::LEAF;
+const BLOCK: i64 = 2 * micro::LEAF;
 /// Tiles whose sums are kept between blocks.
 const CHUNK: i64 = 40;
 /// Panels that are packed together, so that A comes from memory once for all of them.
-const PANELS: i64 = 8;
+const PANELS: i64 = 16;
 /// Tiles whose block of A stays in the second cache while it meets all panels, where A is read in place.
 const NEAR: i64 = 3;
 /// The same where it is packed.
@@ -48,12 +48,15 @@ pub const A_ROW: i64 = BLOCK + 32;
 pub const TILE_STEP: i64 = ROWS;
 /// Rows up to which B is read in place: packing would touch it more often than multiplying.
 const FEW_ROWS: i64 = ROWS;
+/// Panels up to which A is read in place even where its steps lie apart.
+const FEW_PANELS: i64 = 4;
 
 /// Bytes of a packed panel; then come masks of packing, sums, packed rows of A.
 const B_BYTES: i64 = (BLOCK + SLACK) * PANEL;
 pub const MASKS_AT: i64 = PANELS * B_BYTES;
 pub const MASKS: i64 = 64;
-const C_AT: i64 = MASKS_AT + MASKS * 8;
+pub const BASES_AT: i64 = MASKS_AT + PANELS * MASKS * 8;
+const C_AT: i64 = BASES_AT + PANELS * 8;
 pub const A_AT: i64 = C_AT + (PANELS * CHUNK * ROWS + 1) * PANEL;
 
 /// Bytes of scratch that the kernel needs.
@@ -146,7 +149,7 @@ pub struct Group<'c> {
     /// Values of the batch's variables.
     pub point: Vec<IntValue<'c>>,
     panel: IntValue<'c>,
-    count: IntValue<'c>,
+    pub count: IntValue<'c>,
     from: IntValue<'c>,
     to: IntValue<'c>,
     /// Rows of a tile, and how many tiles have one more.
@@ -289,7 +292,7 @@ impl<'c> Engine<'_, '_, 'c> {
         Ok(())
     }
 
-    fn panel(&self, g: &Group<'c>, number: IntValue<'c>) -> Panel<'c> {
+    pub fn panel(&self, g: &Group<'c>, number: IntValue<'c>) -> Panel<'c> {
         let first = self.mul(self.add(g.panel, number), self.int(self.width));
         let mut point = g.point.clone();
         self.set(&self.c.columns, first, &mut point);
@@ -305,8 +308,12 @@ impl<'c> Engine<'_, '_, 'c> {
         let few = self.is(IntPredicate::SLE, self.sub(start(g.to), start(g.from)), self.int(FEW_ROWS));
         // Sums of a single block are used at once, those of several wait for the others.
         let waits = self.is(IntPredicate::SGT, g.k, self.int(BLOCK));
-        code.range(g.from, g.to, CHUNK, |chunk| {
-            let chunk_end = self.w.lesser(g.to, self.add(chunk, self.int(CHUNK)));
+        // Sums wait in scratch, unless the result holds them all.
+        let elsewhere = self.is(IntPredicate::SLT, self.wholes(g), g.count);
+        let kept = code.select(elsewhere.into(), self.int(CHUNK).into(), self.sub(g.to, g.from).into()).into_int_value();
+        let kept = if self.home.is_some() { kept } else { self.int(CHUNK) };
+        code.range_by(g.from, g.to, kept, |chunk| {
+            let chunk_end = self.w.lesser(g.to, self.add(chunk, kept));
             // Once even where there is nothing to sum: sums are zero then.
             code.range(self.int(0), self.w.greater(g.k, self.int(1)), BLOCK, |block| {
                 let steps = self.w.lesser(self.int(BLOCK), self.sub(g.k, block));
@@ -317,15 +324,9 @@ impl<'c> Engine<'_, '_, 'c> {
                 let missing = self.is(IntPredicate::NE, code.get(i64t, packed).into_int_value(), block);
                 code.only_if(missing, || {
                     code.set(packed, block.into());
-                    code.range(self.int(0), g.count, 1, |n| {
-                        let panel = self.panel(g, n);
-                        let needed = match self.in_place(&panel, few) {
-                            Some((direct, ..)) => ok(code.builder.build_not(direct, "")),
-                            None => code.context.bool_type().const_all_ones(),
-                        };
-                        code.only_if(needed, || self.pack_b(&panel, block, steps, self.packed_panel(n), level))
-                    })?;
-                    Ok::<(), String>(())
+                    let in_place = code.select(few.into(), self.wholes(g).into(), self.int(0).into()).into_int_value();
+                    let from = if self.b_in_place().is_some() { in_place } else { self.int(0) };
+                    self.pack_b(g, from, [block, steps], level)
                 })?;
                 let close = if self.streams() { NEAR } else { NEAR_PACKED };
                 code.range(chunk, chunk_end, close, |near| {
@@ -376,7 +377,13 @@ impl<'c> Engine<'_, '_, 'c> {
         self.add(self.mul(tile, g.each), self.w.lesser(tile, g.extra))
     }
 
-    fn packed_panel(&self, number: IntValue<'c>) -> PointerValue<'c> {
+    /// How many of the group's panels are whole.
+    pub fn wholes(&self, g: &Group<'c>) -> IntValue<'c> {
+        let whole = self.divide(g.columns, self.int(self.width)).0;
+        self.w.lesser(g.count, self.sub(whole, g.panel))
+    }
+
+    pub fn packed_panel(&self, number: IntValue<'c>) -> PointerValue<'c> {
         self.w.code.element(Elem::I8, self.scratch, self.mul(number, self.int(B_BYTES)))
     }
 
@@ -408,8 +415,8 @@ impl<'c> Engine<'_, '_, 'c> {
             None => (code.context.bool_type().const_all_ones(), packed),
             Some(direct) if self.streams() => (code.context.bool_type().const_zero(), direct),
             Some(direct) => {
-                // Scattered over as many lines as there are steps: once is enough.
-                let packs = self.is(IntPredicate::SGT, g.count, self.int(1));
+                // Scattered over as many lines as there are steps: a few times is enough.
+                let packs = self.is(IntPredicate::SGT, g.count, self.int(FEW_PANELS));
                 let pick = |n: usize| code.select(packs.into(), packed[n].into(), direct[n].into()).into_int_value();
                 (packs, [0, 1, 2, 3, 4, 5].map(pick))
             }
@@ -493,17 +500,20 @@ impl<'c> Engine<'_, '_, 'c> {
         one.then_some((form, checks))
     }
 
+    /// B where whole panels of it can be read in place, and its step.
+    fn b_in_place(&self) -> Option<(Linear, Size)> {
+        let (form, _) = self.b_rows().filter(|(_, checks)| checks.is_empty())?;
+        let mut steps = form.runs(&reductions(self.w.kernel, self.stage));
+        let step = steps.pop().map_or_else(Size::default, |r| r.step);
+        steps.is_empty().then_some((form, step))
+    }
+
     /// Whether B is read in place, where that is possible at all: a whole panel, used by few rows. Then its address and the bytes between steps.
     fn in_place(&self, panel: &Panel<'c>, few: IntValue<'c>) -> Option<(IntValue<'c>, IntValue<'c>, IntValue<'c>)> {
-        let (form, _) = self.b_rows().filter(|(_, checks)| checks.is_empty())?;
-        let steps = form.runs(&reductions(self.w.kernel, self.stage));
-        if steps.len() > 1 {
-            return None;
-        }
+        let (form, step) = self.b_in_place()?;
         let whole = self.is(IntPredicate::EQ, panel.columns, self.int(self.width));
-        let step = steps.last().map_or(self.int(0), |r| self.bytes(&r.step));
         let base = self.form(&form, &self.batch_point(panel, &self.c.columns));
-        Some((ok(self.w.code.builder.build_and(whole, few, "")), base, step))
+        Some((ok(self.w.code.builder.build_and(whole, few, "")), base, self.bytes(&step)))
     }
 
     /// Runs `body` for `count` steps from number `from` on of the reduction box: the step's number from `from`, and the variables.

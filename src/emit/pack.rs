@@ -6,7 +6,7 @@
 use crate::emit::Level;
 use crate::emit::body::Scope;
 use crate::emit::code::{Elem, V, ok};
-use crate::emit::contract::{A_AT, A_ROW, Engine, Group, MASKS, MASKS_AT, Panel, TILE_STEP, named, reductions};
+use crate::emit::contract::{A_AT, A_ROW, BASES_AT, Engine, Group, MASKS, MASKS_AT, Panel, TILE_STEP, named, reductions};
 use crate::emit::micro::PANEL;
 use crate::ir::Scalar;
 use crate::kernel::contract::ROWS;
@@ -15,38 +15,57 @@ use inkwell::IntPredicate;
 use inkwell::values::{IntValue, PointerValue};
 
 impl<'c> Engine<'_, '_, 'c> {
-    /// Packs `steps` rows of B from `block` on to `to`.
-    pub fn pack_b(&self, panel: &Panel<'c>, block: IntValue<'c>, steps: IntValue<'c>, to: PointerValue<'c>, level: Level) -> Result<(), String> {
+    /// Packs `steps` steps of the group's panels from number `from` on, beginning with step `block`.
+    pub fn pack_b(&self, g: &Group<'c>, from: IntValue<'c>, [block, steps]: [IntValue<'c>; 2], level: Level) -> Result<(), String> {
         let code = &self.w.code;
-        if let Some((form, runs)) = self.b_turned() {
-            return self.turn(panel, &form, &runs, [block, steps], to, level);
-        }
         let outer = self.w.kernel.outer.len();
+        if let Some((form, runs)) = self.b_turned() {
+            return code
+                .range(from, g.count, 1, |n| self.turn(&self.panel(g, n), &form, &runs, [block, steps], self.packed_panel(n), level))
+                .map(drop);
+        }
         if let Some((form, checks)) = self.b_rows()
             && let Some(taps) = self.taps(&checks)
         {
-            self.masks(panel, &checks, taps)?;
+            code.range(from, g.count, 1, |n| {
+                let panel = self.panel(g, n);
+                let base = self.form(&form, &self.batch_point(&panel, &self.c.columns));
+                code.store(code.element(Elem::I64, self.at(BASES_AT), n), base.into(), 8);
+                self.masks(&panel, &checks, taps, self.mul(n, self.int(MASKS)))
+            })?;
+            let wholes = self.wholes(g);
+            // All panels' columns of a step lie side by side in memory.
             return self.walk(block, steps, &mut |k, reds| {
-                let mut point = self.batch_point(panel, &self.c.columns);
-                point.extend(reds.iter().enumerate().map(|(n, v)| (outer + n, *v)));
+                let offset = reds.iter().enumerate().fold(self.int(0), |sum, (n, v)| self.add(sum, self.mul(*v, self.bytes(&form.steps[outer + n]))));
                 let sizes = self.stage.reds.iter().enumerate().skip(taps);
                 let tap = sizes.fold(self.int(0), |tap, (n, size)| self.add(self.mul(tap, self.w.size(size)), reds[n]));
-                self.copy(panel, self.form(&form, &point), tap, checks.is_empty(), code.element(Elem::I8, to, self.mul(k, self.int(PANEL))));
+                let to = self.mul(k, self.int(PANEL));
+                code.range(from, g.count, 1, |n| {
+                    let base = code.load(code.ty(Elem::I64, 1), code.element(Elem::I64, self.at(BASES_AT), n), 8).into_int_value();
+                    let plain = Some(self.is(IntPredicate::SLT, n, wholes)).filter(|_| checks.is_empty());
+                    let mask = self.add(self.mul(n, self.int(MASKS)), tap);
+                    self.copy(self.add(base, offset), plain, mask, code.element(Elem::I8, self.packed_panel(n), to));
+                    Ok::<(), String>(())
+                })?;
                 Ok(())
             });
         }
         let expression = &self.factors[1];
-        self.walk(block, steps, &mut |k, reds| {
-            let scope = self.scope(&panel.point, reds);
-            let row = code.element(Elem::I8, to, self.mul(k, self.int(PANEL)));
-            self.columns(panel, &scope, &mut |scope, column| {
-                let mut values = vec![];
-                self.w.block(expression, scope, &mut values)?;
-                let value = code.splat(values[self.c.factors[1]], scope.lanes());
-                code.store(code.element(self.c.dtype.into(), row, column), value, self.elements() as u32);
-                Ok(())
+        code.range(from, g.count, 1, |n| {
+            let panel = self.panel(g, n);
+            self.walk(block, steps, &mut |k, reds| {
+                let scope = self.scope(&panel.point, reds);
+                let row = code.element(Elem::I8, self.packed_panel(n), self.mul(k, self.int(PANEL)));
+                self.columns(&panel, &scope, &mut |scope, column| {
+                    let mut values = vec![];
+                    self.w.block(expression, scope, &mut values)?;
+                    let value = code.splat(values[self.c.factors[1]], scope.lanes());
+                    code.store(code.element(self.c.dtype.into(), row, column), value, self.elements() as u32);
+                    Ok(())
+                })
             })
-        })
+        })?;
+        Ok(())
     }
 
     /// The first of the last reduction variables that the checks know, where these have few points together: the taps of a window.
@@ -59,8 +78,8 @@ impl<'c> Engine<'_, '_, 'c> {
         taps.is_some_and(|n| n <= MASKS).then_some(first)
     }
 
-    /// Which of the panel's columns have a value, for every tap from reduction variable `first` on: bits, 8 bytes a tap.
-    fn masks(&self, panel: &Panel<'c>, checks: &[Check], first: usize) -> Result<(), String> {
+    /// Which of the panel's columns have a value, for every tap from reduction variable `first` on: bits, 8 bytes a tap, from the place `at` on.
+    fn masks(&self, panel: &Panel<'c>, checks: &[Check], first: usize, at: IntValue<'c>) -> Result<(), String> {
         let code = &self.w.code;
         let taps = self.stage.reds[first..].iter().fold(1, |n, size| n * size.as_const().unwrap_or(1));
         let i64t = code.ty(Elem::I64, 1);
@@ -86,21 +105,21 @@ impl<'c> Engine<'_, '_, 'c> {
                 code.set(bits, ok(code.builder.build_or(code.get(i64t, bits).into_int_value(), word, "")).into());
                 Ok(())
             })?;
-            let at = code.element(Elem::I64, self.at(MASKS_AT), tap);
+            let at = code.element(Elem::I64, self.at(MASKS_AT), self.add(at, tap));
             code.store(at, code.get(i64t, bits), 8);
             Ok::<(), String>(())
         })?;
         Ok(())
     }
 
-    /// Copies a panel's row: all of it, where it is whole and nothing is checked, else what the tap's mask says.
-    fn copy(&self, panel: &Panel<'c>, from: IntValue<'c>, tap: IntValue<'c>, unchecked: bool, to: PointerValue<'c>) {
+    /// Copies a panel's columns of one step: all of them where `plain` holds, else what the mask says.
+    fn copy(&self, from: IntValue<'c>, plain: Option<IntValue<'c>>, mask: IntValue<'c>, to: PointerValue<'c>) {
         let code = &self.w.code;
         let lanes = self.width as u32;
         let (vector, align) = (code.ty(self.c.dtype.into(), lanes), self.elements() as u32);
         let from = ok(code.builder.build_int_to_ptr(from, code.pointer().into_pointer_type(), ""));
         let masked = || {
-            let bits = code.load(code.ty(Elem::I64, 1), code.element(Elem::I64, self.at(MASKS_AT), tap), 8).into_int_value();
+            let bits = code.load(code.ty(Elem::I64, 1), code.element(Elem::I64, self.at(MASKS_AT), mask), 8).into_int_value();
             let word = std::num::NonZeroU32::new(lanes).expect("lanes");
             let word = ok(code.builder.build_int_truncate(bits, ok(code.context.custom_width_int_type(word)), ""));
             let mask = ok(code.builder.build_bit_cast(word, code.ty(Elem::Bool, lanes), ""));
@@ -108,11 +127,9 @@ impl<'c> Engine<'_, '_, 'c> {
                 code.masked("llvm.masked.load", &[vector, code.pointer()], vec![from.into(), mask, vector.const_zero()], 1, align).expect("a value"),
             )
         };
-        let value = if unchecked {
-            let whole = self.is(IntPredicate::EQ, panel.columns, self.int(self.width));
-            code.either(whole, || Ok::<_, String>(code.load(vector, from, align)), masked)
-        } else {
-            masked()
+        let value = match plain {
+            Some(plain) => code.either(plain, || Ok::<_, String>(code.load(vector, from, align)), masked),
+            None => masked(),
         };
         code.store(to, value.expect("loads emit no error"), align);
     }
