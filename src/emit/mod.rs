@@ -25,6 +25,7 @@ mod stage;
 mod target;
 #[cfg(test)]
 mod tests;
+mod walk;
 
 use crate::ir::DType;
 use crate::kernel::Kernel;

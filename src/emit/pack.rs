@@ -8,9 +8,9 @@ use crate::emit::body::Scope;
 use crate::emit::code::{Elem, V, ok};
 use crate::emit::contract::{A_AT, A_ROW, BASES_AT, Engine, Group, MASKS, MASKS_AT, Panel, TILE_STEP, named, reductions};
 use crate::emit::micro::PANEL;
-use crate::ir::Scalar;
+use crate::ir::{Affine, IndexAtom, Scalar, Size};
 use crate::kernel::contract::ROWS;
-use crate::kernel::linear::{Check, Linear, Run};
+use crate::kernel::linear::{Check, Linear, Run, window};
 use inkwell::IntPredicate;
 use inkwell::values::{IntValue, PointerValue};
 
@@ -293,42 +293,75 @@ impl<'c> Engine<'_, '_, 'c> {
         let row = self.start(g, tiles[0]);
         let rows = self.sub(self.start(g, tiles[1]), row);
         let Some(last) = self.stage.reds.len().checked_sub(1) else { return self.pack_point(g, row, rows, to) };
-        let size = self.w.greater(self.w.size(&self.stage.reds[last]), self.int(1));
-        let i64t = code.ty(Elem::I64, 1);
+        let var = self.w.kernel.outer.len() + last;
+        let window = self.a_window();
+        let first = self.unravel(block);
         code.range(self.int(0), rows, 1, |r| {
             let mut point = g.point.clone();
             self.set(&self.c.rows, self.add(row, r), &mut point);
             let to = code.element(self.c.dtype.into(), to, self.mul(r, self.int(A_ROW)));
-            let done = code.variable(i64t);
-            code.set(done, self.int(0).into());
-            let (head, inside, end) = (code.block(), code.block(), code.block());
-            code.go(head);
-            let at = code.get(i64t, done).into_int_value();
-            code.branch(self.is(IntPredicate::SLT, at, steps), inside, end);
-            code.builder.position_at_end(inside);
-            let mut reds = vec![self.int(0); last + 1];
-            let mut rest = self.add(block, at);
-            for n in (1..=last).rev() {
-                (rest, reds[n]) = self.divide(rest, self.w.greater(self.w.size(&self.stage.reds[n]), self.int(1)));
+            self.pieces(&first, steps, &mut |at, reds, length| {
+                let scope = self.scope(&point, reds);
+                let to = code.element(self.c.dtype.into(), to, at);
+                if let Some((form, checks)) = &window {
+                    return self.copy_window(form, checks, &scope, length, to);
+                }
+                let from = reds[last];
+                let mut groups = |i: IntValue<'c>, lanes: u32, mask: Option<V<'c>>| {
+                    let mut scope = Scope { lane: Some((var, lanes)), mask, ..scope.clone() };
+                    scope.point[var] = i;
+                    let mut values = vec![];
+                    self.w.block(expression, &scope, &mut values)?;
+                    let value = code.splat(values[self.c.factors[0]], lanes);
+                    code.store(code.element(self.c.dtype.into(), to, self.sub(i, from)), value, bytes as u32);
+                    Ok(())
+                };
+                self.w.groups(from, self.add(from, length), 16, &mut groups)
+            })
+        })?;
+        Ok(())
+    }
+
+    /// A as a load that is contiguous along the last reduction variable, with what must hold for it not to be zero.
+    fn a_window(&self) -> Option<(Linear, Vec<Check>)> {
+        let ranges: Vec<Size> = self.w.kernel.outer.iter().chain(&self.stage.reds).cloned().collect();
+        let last = ranges.len() - 1;
+        let (form, checks) = window(self.w.kernel, &self.stage.body[self.c.factors[0]], &ranges)?;
+        let along = |a: &Affine| a.terms.iter().all(|(atom, c)| *atom != IndexAtom::Var(last) || c.as_const() == Some(1));
+        (form.steps[last].as_const() == Some(1) && checks.iter().all(|(a, _)| along(a))).then_some((form, checks))
+    }
+
+    /// Copies `length` steps of a window from the scope's point on. What is written beyond the last the next piece overwrites.
+    fn copy_window(&self, form: &Linear, checks: &[Check], scope: &Scope<'c>, length: IntValue<'c>, to: PointerValue<'c>) -> Result<(), String> {
+        let code = &self.w.code;
+        let (lanes, last) = (16, form.steps.len() - 1);
+        let (vector, align) = (code.ty(self.c.dtype.into(), lanes), self.elements() as u32);
+        let from = self.form(form, &scope.point.iter().copied().enumerate().collect::<Vec<_>>());
+        let (mut begin, mut end) = (self.int(0), length);
+        for (index, size) in checks {
+            let (at, size) = (self.w.affine(index, scope, true).into_int_value(), self.w.size(size));
+            let mut along = false;
+            index.visit_vars(&mut |v| along |= v == last);
+            if along {
+                begin = self.w.greater(begin, self.sub(self.int(0), at));
+                end = self.w.lesser(end, self.sub(size, at));
+            } else {
+                end = code.select(self.is(IntPredicate::ULT, at, size).into(), end.into(), self.int(0).into()).into_int_value();
             }
-            reds[0] = rest;
-            let scope = self.scope(&point, &reds);
-            let from = reds[last];
-            let until = self.w.lesser(size, self.add(from, self.sub(steps, at)));
-            let var = self.w.kernel.outer.len() + last;
-            let mut groups = |i: IntValue<'c>, lanes: u32, mask: Option<V<'c>>| {
-                let mut scope = Scope { lane: Some((var, lanes)), mask, ..scope.clone() };
-                scope.point[var] = i;
-                let mut values = vec![];
-                self.w.block(expression, &scope, &mut values)?;
-                let value = code.splat(values[self.c.factors[0]], lanes);
-                code.store(code.element(self.c.dtype.into(), to, self.add(at, self.sub(i, from))), value, bytes as u32);
-                Ok(())
-            };
-            self.w.groups(from, until, 16, &mut groups)?;
-            code.set(done, self.add(at, self.sub(until, from)).into());
-            code.jump(head);
-            code.builder.position_at_end(end);
+        }
+        let below = |n: IntValue<'c>| {
+            let n = self.w.lesser(self.w.greater(n, self.int(0)), self.int(lanes as i64));
+            self.sub(ok(code.builder.build_left_shift(self.int(1), n, "")), self.int(1))
+        };
+        code.range(self.int(0), length, lanes as i64, |i| {
+            let word = ok(code.builder.build_and(below(self.sub(end, i)), ok(code.builder.build_not(below(self.sub(begin, i)), "")), ""));
+            let word = ok(code.builder.build_int_truncate(word, code.context.i16_type(), ""));
+            let mask = ok(code.builder.build_bit_cast(word, code.ty(Elem::Bool, lanes), ""));
+            let from = self.add(from, self.mul(i, self.int(self.elements())));
+            let from = ok(code.builder.build_int_to_ptr(from, code.pointer().into_pointer_type(), ""));
+            let value =
+                code.masked("llvm.masked.load", &[vector, code.pointer()], vec![from.into(), mask, vector.const_zero()], 1, align).expect("a value");
+            code.store(code.element(self.c.dtype.into(), to, i), value, align);
             Ok::<(), String>(())
         })?;
         Ok(())
