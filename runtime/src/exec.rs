@@ -64,8 +64,8 @@ pub struct Prepared {
     works: Vec<Option<Work>>,
     /// For every line of the table, its floating-point operations.
     flops: Vec<f64>,
-    /// Arguments that are stored tensors: position in the table's arguments, tensor.
-    bound: Vec<(usize, usize)>,
+    /// Arguments in stored tensors: position in the table's arguments, tensor, byte.
+    bound: Vec<(usize, usize, usize)>,
     lines: Vec<String>,
     inputs: Vec<Port<Source>>,
     results: Vec<Port<Sink>>,
@@ -188,6 +188,7 @@ impl Prepared {
             bound: vec![],
             works: vec![],
             flops: vec![],
+            loops: vec![],
         };
         resolve.all()?;
         let (bound, works, flops) = (resolve.bound, resolve.works, resolve.flops);
@@ -278,8 +279,8 @@ impl Prepared {
     /// If the pool has more threads than this was prepared for.
     pub fn run(&mut self, kernels: &dyn Kernels, pool: &mut Pool, store: &mut Tensors) -> Result<()> {
         assert!(pool.threads() <= self.threads, "prepared for {} threads, run on {}", self.threads, pool.threads());
-        for &(slot, tensor) in &self.bound {
-            self.table.args[slot] = store.address(tensor);
+        for &(slot, tensor, byte) in &self.bound {
+            self.table.args.set(slot, store.address(tensor).wrapping_add(byte));
         }
         if self.warm < WARM && self.threads > 1 && self.meter.is_none() {
             self.meter = Some(Meter::new(self.table.ops.len(), self.threads, 0));
@@ -364,7 +365,7 @@ impl Prepared {
 
     /// Bytes of all that a line touches.
     fn bytes(&self, line: usize) -> f64 {
-        self.works[line].iter().flat_map(|w| &w.touches).map(|t| (t.end - t.start) as f64).sum()
+        self.works[line].iter().flat_map(|w| &w.touches).map(|t| t.bytes as f64).sum()
     }
 
     /// Cuts the work as if steps took these times, and measures no more. No result depends on it.
@@ -429,13 +430,13 @@ impl Drop for Prepared {
 }
 
 /// The buffer that `i` is, once all aliases are followed.
-fn root(entry: &Entry, i: usize) -> Result<usize> {
+pub(crate) fn root(entry: &Entry, i: usize) -> Result<usize> {
     let buffers = &entry.plan.buffers;
     let mut at = i;
     for _ in 0..=buffers.len() {
-        match buffers.get(at).map(|b| &b.storage) {
-            Some(Storage::Alias(of)) => at = *of as usize,
-            Some(Storage::Arena | Storage::Input | Storage::Result | Storage::Constant(_)) => return Ok(at),
+        match buffers.get(at).map(|b| b.storage.of()) {
+            Some(Some(of)) => at = of as usize,
+            Some(None) => return Ok(at),
             None => break,
         }
     }

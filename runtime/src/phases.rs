@@ -26,6 +26,8 @@ pub struct Touch {
     pub start: usize,
     /// Exclusive.
     pub end: usize,
+    /// How many of them a launch touches: fewer where it advances with a loop.
+    pub bytes: usize,
     /// Read otherwise.
     pub written: bool,
 }
@@ -123,7 +125,7 @@ mod tests {
     use super::*;
 
     fn work(tasks: i64, nanoseconds: f64, reads: &[usize], writes: &[usize]) -> Option<Work> {
-        let touch = |written| move |&n: &usize| Touch { place: 0, start: n * 64, end: n * 64 + 64, written };
+        let touch = |written| move |&n: &usize| Touch { place: 0, start: n * 64, end: n * 64 + 64, bytes: 64, written };
         Some(Work { tasks, nanoseconds, touches: reads.iter().map(touch(false)).chain(writes.iter().map(touch(true))).collect() })
     }
 
