@@ -1,9 +1,9 @@
-//! Equal kernels are one: every symbolic size becomes a parameter `n0`, `n1`, ... in order of first appearance.
+//! Equal kernels are one: every symbolic size becomes a parameter `n0`, `n1`, ... in order of first appearance, then the numbers of random draws.
 //!
 //! In: kernels whose sizes are formulas in the program's dims. Out: distinct kernels, and for each kernel put in its number and the formulas
 //! of its size parameters. A whole formula becomes one parameter, so kernels need no size arithmetic of their own.
 
-use crate::ir::{Affine, Guard, IndexAtom, Size};
+use crate::ir::{Affine, Guard, IndexAtom, ScalarOp, Size};
 use crate::kernel::{Index, Instr, Kernel, Param, Stage, Store, Target};
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -30,6 +30,7 @@ impl Registry {
             });
             Size::dim(&format!("n{n}"))
         });
+        canonical.stages.iter_mut().for_each(|stage| keys(stage, &mut formulas));
         canonical.sizes = formulas.len();
         let mut hasher = DefaultHasher::new();
         canonical.hash(&mut hasher);
@@ -51,6 +52,18 @@ impl Registry {
     /// The distinct kernels, by number.
     pub fn finish(self) -> Vec<Kernel> {
         self.kernels
+    }
+}
+
+/// The numbers of random draws become parameters too: each draw has its own, and layers that differ in nothing else share their kernels.
+fn keys(stage: &mut Stage, formulas: &mut Vec<Size>) {
+    for at in 0..stage.body.len() {
+        let Instr::Op(ScalarOp::FoldKey, args) = &stage.body[at] else { continue };
+        let number = args[1];
+        if let Instr::Const(n) = stage.body[number] {
+            stage.body[number] = Instr::Index(Affine::constant(Size::dim(&format!("n{}", formulas.len()))));
+            formulas.push(Size::constant(n.bits() as i64));
+        }
     }
 }
 
