@@ -105,6 +105,12 @@ impl<'c> Code<'c> {
         VectorType::const_vector(&(0..lanes as i64).map(|i| self.int(i)).collect::<Vec<_>>()).into()
     }
 
+    /// The same as i32.
+    pub fn lane_numbers_32(&self, lanes: u32) -> V<'c> {
+        let one = |i: u32| self.context.i32_type().const_int(i as u64, false);
+        VectorType::const_vector(&(0..lanes).map(one).collect::<Vec<_>>()).into()
+    }
+
     /// How many lanes a value has.
     pub fn lanes(v: V<'c>) -> u32 {
         match v {
@@ -224,6 +230,12 @@ impl<'c> Code<'c> {
     /// `base` plus `index` elements.
     pub fn element(&self, elem: Elem, base: PointerValue<'c>, index: IntValue<'c>) -> PointerValue<'c> {
         let ty = self.ty(elem, 1);
+        // Safety: an address computation; whoever loads or stores there answers for the bounds.
+        unsafe { ok(self.builder.build_gep(ty, base, &[index], "")) }
+    }
+
+    /// The variable `index` places behind `base` in an array of them.
+    pub fn step(&self, ty: BasicTypeEnum<'c>, base: PointerValue<'c>, index: IntValue<'c>) -> PointerValue<'c> {
         // Safety: an address computation; whoever loads or stores there answers for the bounds.
         unsafe { ok(self.builder.build_gep(ty, base, &[index], "")) }
     }
