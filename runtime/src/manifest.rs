@@ -138,6 +138,9 @@ pub struct Plan {
     pub buffers: Vec<Buffer>,
     /// What is executed, in order.
     pub steps: Vec<Step>,
+    /// How many of the first steps depend on stored tensors alone: launches whose results stay from run to run, until a tensor changes.
+    #[serde(default)]
+    pub advance: u32,
     /// The source line of each distinct span, for profiles and reports.
     pub lines: Vec<String>,
 }

@@ -269,10 +269,7 @@ impl State<'_> {
     /// Registers the kernel and makes its launch.
     pub fn launch(&mut self, kernel: &Kernel, args: Vec<usize>, span: Span) -> Launch {
         let (number, sizes) = self.registry.add(kernel);
-        let (tasks, cost) = match contract::recognise(self.registry.kernel(number)) {
-            None => (product(&kernel.outer), cost(kernel)),
-            Some(c) => (c.tasks(&kernel.outer), contract_cost(kernel, &c)),
-        };
+        let (tasks, cost) = tasks(self.registry.kernel(number), kernel);
         Launch { kernel: number, args, sizes, tasks, cost, flops: flops(kernel), span }
     }
 
@@ -425,6 +422,14 @@ impl State<'_> {
     fn move_axis(&mut self, from: usize, to: usize, a: usize, b: usize, span: Span) {
         let (kernel, args) = movement::move_axis(self, from, to, a, b);
         self.push(&kernel, args, span);
+    }
+}
+
+/// How many independent tasks a kernel has, and what one costs; the kernel as it is shared, and in the program's sizes.
+pub fn tasks(shared: &Kernel, kernel: &Kernel) -> (Size, Size) {
+    match contract::recognise(shared) {
+        None => (product(&kernel.outer), cost(kernel)),
+        Some(c) => (c.tasks(&kernel.outer), contract_cost(kernel, &c)),
     }
 }
 

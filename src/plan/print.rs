@@ -39,6 +39,9 @@ pub fn entry(entry: &Entry, kernels: &[Kernel]) -> String {
         };
         let _ = writeln!(text, "  b{b} = {source}");
     }
+    if plan.advance > 0 {
+        let _ = writeln!(text, "  in advance: the first {}", plan.advance);
+    }
     let mut ends: Vec<usize> = vec![];
     for (n, step) in plan.steps.iter().enumerate() {
         ends.retain(|end| n <= *end);
