@@ -56,7 +56,7 @@ fn launch(kernel: u32, args: &[BufferId], sizes: &[Size], tasks: Size) -> Step {
 }
 
 fn program(inputs: Vec<(Source, BufferId)>, results: Vec<(Sink, BufferId)>, buffers: Vec<Buffer>, steps: Vec<Step>) -> Manifest {
-    let plan = Plan { buffers, steps, lines: vec!["model.nn:3".into()] };
+    let plan = Plan { buffers, steps, lines: vec!["model.nn:3".into()], advance: 0 };
     Manifest {
         dims: vec![DimDecl { name: "B".into(), min: 1, max: Some(64) }],
         tensors: vec![TensorDecl { path: "M.w".into(), dtype: DType::F32, shape: vec![], role: Role::Parameter }],
@@ -196,4 +196,48 @@ fn errors_name_the_dim_or_the_line() {
     let mut broken = manifest.clone();
     broken.entries[0].plan.buffers[0].storage = Storage::Alias(0);
     assert!(prepared(&broken, 4, 1).err().unwrap().message().contains("damaged"));
+}
+
+#[test]
+fn what_depends_on_tensors_alone_runs_again_when_they_have_changed() {
+    let b = Size::dim("B");
+    let buffers = vec![
+        buffer(DType::F32, &[], Storage::Input),
+        buffer(DType::F32, std::slice::from_ref(&b), Storage::Input),
+        buffer(DType::F32, &[], Storage::Result),
+        buffer(DType::F32, std::slice::from_ref(&b), Storage::Result),
+    ];
+    // w + w in advance, then x + that.
+    let steps = vec![launch(0, &[0, 0, 2], &[], 1.into()), launch(0, &[1, 2, 3], &[], b)];
+    let inputs = vec![(Source::Tensor("M.w".into()), 0), (Source::Data("x".into()), 1)];
+    let mut manifest = program(inputs, vec![(Sink::Result("y".into()), 3)], buffers, steps);
+    manifest.entries[0].plan.advance = 1;
+    /// How often one task was run alone.
+    struct Counted(std::sync::atomic::AtomicUsize);
+    impl Kernels for Counted {
+        unsafe fn run(&self, kernel: u32, args: &[*mut u8], sizes: &[i64], lo: i64, hi: i64, scratch: *mut u8) -> i64 {
+            self.0.fetch_add((args[0] == args[1]) as usize, std::sync::atomic::Ordering::Relaxed);
+            // SAFETY: as the caller promises.
+            unsafe { Fake.run(kernel, args, sizes, lo, hi, scratch) }
+        }
+    }
+    for threads in [1, 2] {
+        let counted = Counted(0.into());
+        let (mut run, mut pool, mut store) = prepared(&manifest, 3, threads).unwrap();
+        let mut with = |w: Option<f32>| {
+            if let Some(w) = w {
+                store.bytes_mut(0).copy_from_slice(&w.to_le_bytes());
+            }
+            run.run(&counted, &mut pool, &mut store).unwrap();
+            (counted.0.load(std::sync::atomic::Ordering::Relaxed), run.result(0, &store)[..4].to_vec())
+        };
+        let at = |n, y: f32| (n, y.to_le_bytes().to_vec());
+        assert_eq!([with(Some(1.0)), with(None), with(Some(3.0)), with(None)], [at(1, 2.0), at(1, 2.0), at(2, 6.0), at(2, 6.0)]);
+        // Another store is another thing, whatever it holds.
+        let mut other = Tensors::new(&manifest.tensors).unwrap();
+        run.run(&counted, &mut pool, &mut other).unwrap();
+        assert_eq!(run.result(0, &other)[..4], 0f32.to_le_bytes());
+    }
+    manifest.entries[0].plan.advance = 3;
+    assert!(prepared(&manifest, 3, 1).is_err());
 }

@@ -44,6 +44,8 @@ pub(crate) enum Op {
         index: *mut i64,
         reversed: bool,
         round: usize,
+        /// Arguments that lie elsewhere in every round.
+        moves: Vec<Move>,
     },
     /// The end of the loop that begins at `start`.
     Again {
@@ -51,11 +53,59 @@ pub(crate) enum Op {
     },
 }
 
+/// An argument that advances with loops.
+pub(crate) struct Move {
+    /// Which argument.
+    pub slot: usize,
+    /// Positions of loops, and how many bytes further it begins for each.
+    pub along: Vec<(*const i64, usize)>,
+}
+
+/// The arguments' addresses.
+#[derive(Default)]
+pub(crate) struct Args {
+    /// Where all loops stand at position 0.
+    first: Vec<*mut u8>,
+    /// Where loops stand now. Changed by [`Region::next`] only, which never runs beside anything else of the region.
+    now: UnsafeCell<Vec<*mut u8>>,
+}
+
+impl Args {
+    pub fn len(&self) -> usize {
+        self.first.len()
+    }
+
+    pub fn push(&mut self, address: *mut u8) {
+        self.first.push(address);
+        self.now.get_mut().push(address);
+    }
+
+    pub fn set(&mut self, slot: usize, address: *mut u8) {
+        self.first[slot] = address;
+        self.now.get_mut()[slot] = address;
+    }
+
+    pub fn get(&self) -> &[*mut u8] {
+        // SAFETY: who changes an address is alone.
+        unsafe { &*self.now.get() }
+    }
+
+    /// # Safety
+    /// Nobody else uses the addresses meanwhile; the loops' positions can be read.
+    unsafe fn advance(&self, Move { slot, along }: &Move) {
+        // SAFETY: promised by the caller.
+        unsafe {
+            let bytes: usize = along.iter().map(|(position, stride)| **position as usize * stride).sum();
+            (&mut *self.now.get())[*slot] = self.first[*slot].wrapping_add(bytes);
+        }
+    }
+}
+
 /// The table, and the memory that its threads need beside the buffers.
 #[derive(Default)]
 pub(crate) struct Table {
     pub ops: Vec<Op>,
-    pub args: Vec<*mut u8>,
+    pub args: Args,
     pub sizes: Vec<i64>,
     /// Touched by [`Region::next`] only.
     pub rounds: Vec<AtomicI64>,
@@ -78,13 +128,13 @@ impl Table {
         self.phases = phases;
     }
 
-    /// Runs all of it once; the line that failed is the first one, whatever ran beside it.
+    /// Runs it once from a line on, which no phase stretches over; the line that failed is the first one, whatever ran beside it.
     ///
     /// # Safety
     /// Every argument points at a buffer of the size that the kernels and copies assume; buffers of steps in one phase do not conflict; `pool` has at
     /// most as many threads as there is scratch for.
-    pub unsafe fn run(&self, kernels: &dyn Kernels, pool: &mut Pool, meter: Option<&Meter>) -> Result<(), usize> {
-        let walk = Walk { table: self, kernels, meter, cursor: UnsafeCell::new(Cursor { at: 0, phase: 0 }), failed: AtomicUsize::new(usize::MAX) };
+    pub unsafe fn run(&self, from: usize, kernels: &dyn Kernels, pool: &mut Pool, meter: Option<&Meter>) -> Result<(), usize> {
+        let walk = Walk { table: self, kernels, meter, cursor: UnsafeCell::new(Cursor { at: from, phase: 0 }), failed: AtomicUsize::new(usize::MAX) };
         if self.phases.is_empty() {
             walk.next(0);
         } else {
@@ -125,15 +175,16 @@ impl Walk<'_> {
         let table = self.table;
         match op {
             Op::Launch { kernel, args, sizes, .. } => {
-                let (args, sizes) = (&table.args[args.clone()], &table.sizes[sizes.clone()]);
+                let (args, sizes) = (&table.args.get()[args.clone()], &table.sizes[sizes.clone()]);
                 let scratch = table.scratch.as_ptr().wrapping_add(thread * table.scratch_each);
                 // SAFETY: promised by the caller of `Table::run`; the scratch is this thread's.
                 unsafe { self.kernels.run(*kernel, args, sizes, lo, hi, scratch) == 0 }
             }
             Op::Copy { at, bytes } => {
                 let (from, to) = (lo as usize * BLOCK, (*bytes).min(hi as usize * BLOCK));
+                let args = table.args.get();
                 // SAFETY: both buffers have `bytes` bytes; `copy` allows overlap (such copies are never cut).
-                unsafe { std::ptr::copy(table.args[*at].add(from), table.args[*at + 1].add(from), to - from) };
+                unsafe { std::ptr::copy(args[*at].add(from), args[*at + 1].add(from), to - from) };
                 true
             }
             Op::Check { .. } | Op::Loop { .. } | Op::Again { .. } => unreachable!("only launches and copies have tasks"),
@@ -149,7 +200,7 @@ impl Walk<'_> {
             Op::Copy { bytes, .. } => self.tasks(op, 0, bytes.div_ceil(BLOCK) as i64, thread).then_some(at + 1),
             Op::Check { at: slot, count, .. } => {
                 // SAFETY: a bool buffer of `count` bytes.
-                let held = unsafe { std::slice::from_raw_parts(self.table.args[*slot], *count) };
+                let held = unsafe { std::slice::from_raw_parts(self.table.args.get()[*slot], *count) };
                 (!held.contains(&0)).then_some(at + 1)
             }
             Op::Loop { .. } => Some(self.round(at, 0)),
@@ -162,13 +213,16 @@ impl Walk<'_> {
 
     /// Begins a round of the loop at `start`: the next line.
     fn round(&self, start: usize, done: i64) -> usize {
-        let Op::Loop { count, end, index, reversed, round } = &self.table.ops[start] else { unreachable!("loops begin with a loop") };
+        let Op::Loop { count, end, index, reversed, round, moves } = &self.table.ops[start] else { unreachable!("loops begin with a loop") };
         if done == *count {
             return end + 1;
         }
         self.table.rounds[*round].store(done, Relaxed);
-        // SAFETY: `index` is an i64 buffer inside the arena, aligned.
-        unsafe { **index = if *reversed { count - 1 - done } else { done } };
+        // SAFETY: `index` is an i64 buffer inside the arena, aligned; nothing else of the region runs.
+        unsafe {
+            **index = if *reversed { count - 1 - done } else { done };
+            moves.iter().for_each(|m| self.table.args.advance(m));
+        }
         start + 1
     }
 }

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Bumped whenever the meaning of any field changes; other versions are refused.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// Everything about a compiled program but its machine code and its weights.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -138,6 +138,9 @@ pub struct Plan {
     pub buffers: Vec<Buffer>,
     /// What is executed, in order.
     pub steps: Vec<Step>,
+    /// How many of the first steps depend on stored tensors alone: launches whose results stay from run to run, until a tensor changes.
+    #[serde(default)]
+    pub advance: u32,
     /// The source line of each distinct span, for profiles and reports.
     pub lines: Vec<String>,
 }
@@ -171,8 +174,31 @@ pub enum Storage {
     Result,
     /// The same memory as another buffer.
     Alias(BufferId),
+    /// Some of another buffer's memory.
+    Part(Part),
     /// Literal data, written when the entry is prepared and never after.
     Constant(Vec<Scalar>),
+}
+
+impl Storage {
+    /// The buffer whose memory it is, where it has none of its own.
+    pub fn of(&self) -> Option<BufferId> {
+        match self {
+            Storage::Alias(of) | Storage::Part(Part { of, .. }) => Some(*of),
+            Storage::Arena | Storage::Input | Storage::Result | Storage::Constant(_) => None,
+        }
+    }
+}
+
+/// Consecutive elements of a buffer, from one on that may advance with loops: a step of a sequence is no copy but an address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// The buffer; it has memory of its own, or is an input.
+    pub of: BufferId,
+    /// The first element, where all indices are 0.
+    pub start: Size,
+    /// Index buffers of loops around whatever touches the part, and how many elements further it begins for each of the index's positions.
+    pub along: Vec<(BufferId, Size)>,
 }
 
 /// One line of the launch table.

@@ -26,6 +26,8 @@ pub struct Touch {
     pub start: usize,
     /// Exclusive.
     pub end: usize,
+    /// How many of them a launch touches: fewer where it advances with a loop.
+    pub bytes: usize,
     /// Read otherwise.
     pub written: bool,
 }
@@ -63,13 +65,14 @@ pub struct Phase {
     pub chunks: Vec<Vec<Segment>>,
 }
 
-/// The phases of a table, in order.
-pub fn cut(table: &[Option<Work>], threads: usize) -> Vec<Phase> {
+/// The phases of a table, in order; none stretches over line `border`.
+pub fn cut(table: &[Option<Work>], border: usize, threads: usize) -> Vec<Phase> {
     let mut phases = vec![];
     let mut first = 0;
     while first < table.len() {
         let mut end = first;
         while let Some(Some(next)) = table.get(end)
+            && (end == first || end != border)
             && table[first..end].iter().flatten().all(|w| independent(w, next))
         {
             end += 1;
@@ -123,7 +126,7 @@ mod tests {
     use super::*;
 
     fn work(tasks: i64, nanoseconds: f64, reads: &[usize], writes: &[usize]) -> Option<Work> {
-        let touch = |written| move |&n: &usize| Touch { place: 0, start: n * 64, end: n * 64 + 64, written };
+        let touch = |written| move |&n: &usize| Touch { place: 0, start: n * 64, end: n * 64 + 64, bytes: 64, written };
         Some(Work { tasks, nanoseconds, touches: reads.iter().map(touch(false)).chain(writes.iter().map(touch(true))).collect() })
     }
 
@@ -139,7 +142,7 @@ mod tests {
             // Writes what it reads: still independent of nothing else.
             work(7, 9e5, &[5], &[5]),
         ];
-        let phases = cut(&table, 2);
+        let phases = cut(&table, 0, 2);
         let of: Vec<(usize, usize, usize)> = phases.iter().map(|p| (p.first, p.steps, p.chunks.len())).collect();
         assert_eq!(of, [(0, 3, 2), (3, 1, 2), (5, 1, 7)]);
         for phase in &phases {
@@ -159,11 +162,11 @@ mod tests {
 
     #[test]
     fn what_is_short_or_cannot_be_cut_stays_serial() {
-        assert_eq!(cut(&[work(1000, 9e3, &[0], &[1])], 8), []);
-        assert_eq!(cut(&[work(1000, 1e6, &[0], &[1])], 1), []);
-        assert_eq!(cut(&[work(1, 1e6, &[0], &[1])], 8), []);
+        assert_eq!(cut(&[work(1000, 9e3, &[0], &[1])], 0, 8), []);
+        assert_eq!(cut(&[work(1000, 1e6, &[0], &[1])], 0, 1), []);
+        assert_eq!(cut(&[work(1, 1e6, &[0], &[1])], 0, 8), []);
         // A thousand dependent steps of a microsecond each.
         let chain: Vec<_> = (0..1000).map(|k| work(1000, 1e3, &[k], &[k + 1])).collect();
-        assert_eq!(cut(&chain, 8), []);
+        assert_eq!(cut(&chain, 0, 8), []);
     }
 }

@@ -57,7 +57,8 @@ pub fn place(items: &[Item]) -> Option<Placement> {
     Some(Placement { offsets, bytes: total })
 }
 
-/// Places a plan's buffers, of which buffer `n` has `bytes[n]` bytes. Inputs have no offset; an alias has that of the buffer it stands for.
+/// Places a plan's buffers, of which buffer `n` has `bytes[n]` bytes. Inputs have no offset; aliases and parts have
+/// that of the buffer whose memory they are.
 pub fn plan(plan: &Plan, bytes: &[usize]) -> Option<(Vec<Option<usize>>, usize)> {
     let owned = |i: &usize| matches!(plan.buffers[*i].storage, Storage::Arena | Storage::Result | Storage::Constant(_));
     let ids: Vec<usize> = (0..plan.buffers.len()).filter(owned).collect();
@@ -66,7 +67,7 @@ pub fn plan(plan: &Plan, bytes: &[usize]) -> Option<(Vec<Option<usize>>, usize)>
     let mut offsets = vec![None; plan.buffers.len()];
     ids.iter().zip(placement.offsets).for_each(|(i, at)| offsets[*i] = Some(at));
     for i in 0..plan.buffers.len() {
-        if let Storage::Alias(of) = plan.buffers[i].storage {
+        if let Some(of) = plan.buffers[i].storage.of() {
             offsets[i] = offsets.get(of as usize).copied().flatten();
         }
     }

@@ -4,12 +4,12 @@
 
 use crate::dtype::DType;
 use crate::error::{Result, refuse};
-use crate::exec::{At, align, broken, eval};
-use crate::launch::{BLOCK, Op, Table};
-use crate::manifest::{BufferId, Entry, Manifest, Step};
+use crate::exec::{At, align, broken, eval, root};
+use crate::launch::{BLOCK, Move, Op, Table};
+use crate::manifest::{BufferId, Entry, Manifest, Part, Step, Storage};
 use crate::memory::Aligned;
 use crate::phases::{Touch, Work};
-use crate::size::Dims;
+use crate::size::{Dims, Size};
 
 /// Until measured, a nanosecond is this many units of [`crate::manifest::Launch::cost`].
 const UNITS: f64 = 4.0;
@@ -33,34 +33,47 @@ pub(crate) struct Resolve<'a> {
     pub arena: &'a Aligned,
     pub given: &'a Aligned,
     pub table: &'a mut Table,
-    pub bound: Vec<(usize, usize)>,
+    pub bound: Vec<(usize, usize, usize)>,
     pub works: Vec<Option<Work>>,
     pub flops: Vec<f64>,
+    /// Around the present step, the innermost last.
+    pub loops: Vec<Around>,
+}
+
+/// A loop around a step.
+#[derive(Clone, Copy)]
+pub(crate) struct Around {
+    /// Its line.
+    line: usize,
+    /// The step after its last.
+    end: usize,
+    count: i64,
+    index: BufferId,
+    position: *const i64,
 }
 
 impl Resolve<'_> {
     /// Every step, and the end of every loop.
     pub fn all(&mut self) -> Result<()> {
-        // Line of the loop, and the step after its last.
-        let mut loops: Vec<(usize, usize)> = vec![];
         let steps = &self.entry.plan.steps;
         for k in 0..=steps.len() {
-            while let Some((start, _)) = loops.pop_if(|(_, end)| *end == k) {
+            while let Some(Around { line, .. }) = self.loops.pop_if(|l| l.end == k) {
                 let here = self.table.ops.len();
-                if let Op::Loop { end, .. } = &mut self.table.ops[start] {
+                if let Op::Loop { end, .. } = &mut self.table.ops[line] {
                     *end = here;
                 }
-                self.push(Op::Again { start }, None);
+                self.push(Op::Again { start: line }, None);
             }
             let Some(step) = steps.get(k) else { break };
-            if let Step::Loop { body, .. } = step {
-                let end = k + 1 + *body as usize;
-                if end > loops.last().map_or(steps.len(), |l| l.1) {
+            self.step(k, step)?;
+            if let Step::Loop { body, index, .. } = step {
+                let (line, end) = (self.table.ops.len() - 1, k + 1 + *body as usize);
+                let Op::Loop { count, index: position, .. } = self.table.ops[line] else { unreachable!("just pushed") };
+                if end > self.loops.last().map_or(steps.len(), |l| l.end) {
                     return broken(self.entry);
                 }
-                loops.push((self.table.ops.len(), end));
+                self.loops.push(Around { line, end, count, index: *index, position });
             }
-            self.step(k, step)?;
         }
         Ok(())
     }
@@ -75,22 +88,60 @@ impl Resolve<'_> {
     fn arg(&mut self, id: BufferId, written: bool) -> Result<Touch> {
         let slot = self.table.args.len();
         let Some(at) = self.at.get(id as usize).copied().flatten() else { return broken(self.entry) };
+        let (first, reach) = self.part(id, slot)?;
         let (place, start) = match at {
-            At::Arena(start) => (0, start),
-            At::Given(start) => (1, start),
-            At::Stored(tensor) => (2 + tensor, 0),
+            At::Arena(start) => (0, start + first),
+            At::Given(start) => (1, start + first),
+            At::Stored(tensor) => (2 + tensor, first),
         };
         self.table.args.push(match at {
-            // SAFETY: offsets lie inside the allocation, by `place` and by the sum of the inputs.
-            At::Arena(start) => unsafe { self.arena.as_ptr().add(start) },
-            // SAFETY: as above.
-            At::Given(start) => unsafe { self.given.as_ptr().add(start) },
+            // Offsets lie inside the allocation, by `place` and by the sum of the inputs.
+            At::Arena(_) => self.arena.as_ptr().wrapping_add(start),
+            At::Given(_) => self.given.as_ptr().wrapping_add(start),
             At::Stored(tensor) => {
-                self.bound.push((slot, tensor));
+                self.bound.push((slot, tensor, start));
                 std::ptr::null_mut()
             }
         });
-        Ok(Touch { place, start, end: start + self.bytes[id as usize], written })
+        let bytes = self.bytes[id as usize];
+        Ok(Touch { place, start, end: start + reach + bytes, bytes, written })
+    }
+
+    /// At which byte of its memory the buffer begins where all loops stand at position 0, and how much further at their last ones. Argument `slot`
+    /// moves with them.
+    fn part(&mut self, id: BufferId, slot: usize) -> Result<(usize, usize)> {
+        let entry = self.entry;
+        let whole = self.bytes[root(entry, id as usize)?];
+        let buffer = &entry.plan.buffers[id as usize];
+        let none = Part { of: id, start: Size::default(), along: vec![] };
+        let Part { start, along, .. } = if let Storage::Part(part) = &buffer.storage { part } else { &none };
+        let bytes = |size: &Size| -> Result<usize> {
+            let elements = eval(size, self.dims, &|| format!("{} in {}", buffer.name, entry.name))?;
+            (elements as usize).checked_mul(buffer.dtype.bytes()).map_or_else(|| broken(entry), Ok)
+        };
+        let first = bytes(start)?;
+        let (mut reach, mut inner, mut runs, mut moves) = (0usize, None, true, vec![]);
+        for (index, stride) in along {
+            let Some(at) = self.loops.iter().position(|l| l.index == *index) else { return broken(entry) };
+            let (around, stride) = (self.loops[at], bytes(stride)?);
+            runs &= around.count > 0;
+            let Some(sum) = stride.checked_mul((around.count - 1).max(0) as usize).and_then(|n| n.checked_add(reach)) else { return broken(entry) };
+            (reach, inner) = (sum, inner.max(Some(at)));
+            moves.push((around.position, stride));
+        }
+        // A round that never comes may be beyond the end.
+        if !runs {
+            return Ok((0, 0));
+        }
+        if first.checked_add(reach).and_then(|n| n.checked_add(self.bytes[id as usize])).is_none_or(|end| end > whole) {
+            return broken(entry);
+        }
+        if let Some(at) = inner
+            && let Op::Loop { moves: to, .. } = &mut self.table.ops[self.loops[at].line]
+        {
+            to.push(Move { slot, along: moves });
+        }
+        Ok((first, reach))
     }
 
     fn step(&mut self, k: usize, step: &Step) -> Result<()> {
@@ -118,14 +169,14 @@ impl Resolve<'_> {
             }
             Step::Loop { count, index: id, reversed, .. } => {
                 self.arg(*id, true)?;
-                let (id, index) = (*id as usize, self.table.args[at]);
+                let (id, index) = (*id as usize, self.table.args.get()[at]);
                 if entry.plan.buffers[id].dtype != DType::I64 || self.bytes[id] < 8 || index.is_null() {
                     return broken(entry);
                 }
                 let round = self.table.rounds.len();
                 self.table.rounds.push(0.into());
                 let count = eval(count, dims, &what)?;
-                self.push(Op::Loop { count, end: 0, index: index.cast(), reversed: *reversed, round }, None);
+                self.push(Op::Loop { count, end: 0, index: index.cast(), reversed: *reversed, round, moves: vec![] }, None);
             }
             Step::Copy { from, to } => {
                 let touches = vec![self.arg(*from, false)?, self.arg(*to, true)?];

@@ -33,7 +33,7 @@ const PEAK: usize = 3;
 /// What lives in the arena in the step with the most, by the line of the step that makes it, the largest first.
 fn peak(entry: &Entry, dims: &Dims) -> Vec<(String, i64)> {
     let plan = &entry.plan;
-    let owned = |b: &&Buffer| !matches!(b.storage, Storage::Alias(_) | Storage::Input);
+    let owned = |b: &&Buffer| b.storage.of().is_none() && b.storage != Storage::Input;
     let bytes = |b: &Buffer| b.shape.iter().try_fold(b.dtype.bytes() as i64, |n, s| Some(n * s.eval(dims).ok()?)).unwrap_or(0);
     let sizes: Vec<(&Buffer, i64)> = plan.buffers.iter().filter(owned).map(|b| (b, bytes(b))).collect();
     let alive = |step: u32| sizes.iter().filter(move |(b, _)| b.first <= step && step <= b.last);

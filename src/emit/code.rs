@@ -339,6 +339,17 @@ impl<'c> Code<'c> {
         step: i64,
         body: impl FnOnce(IntValue<'c>) -> Result<(), E>,
     ) -> Result<IntValue<'c>, E> {
+        self.range_by(from, to, self.int(step), body)
+    }
+
+    /// The same with a step known at launch, above 0.
+    pub fn range_by<E>(
+        &self,
+        from: IntValue<'c>,
+        to: IntValue<'c>,
+        step: IntValue<'c>,
+        body: impl FnOnce(IntValue<'c>) -> Result<(), E>,
+    ) -> Result<IntValue<'c>, E> {
         let (head, inside, end) = (self.block(), self.block(), self.block());
         let before = self.here();
         self.go(head);
@@ -348,7 +359,7 @@ impl<'c> Code<'c> {
         self.branch(more, inside, end);
         self.builder.position_at_end(inside);
         body(i)?;
-        let next = ok(self.builder.build_int_nsw_add(i, self.int(step), ""));
+        let next = ok(self.builder.build_int_nsw_add(i, step, ""));
         phi.add_incoming(&[(&from, before), (&next, self.here())]);
         self.jump(head);
         self.builder.position_at_end(end);

@@ -30,6 +30,7 @@ mod strided;
 mod target;
 #[cfg(test)]
 mod tests;
+mod walk;
 
 use crate::ir::DType;
 use crate::kernel::Kernel;

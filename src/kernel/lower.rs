@@ -54,6 +54,8 @@ pub enum Kind {
     Own,
     /// The same memory as an earlier buffer, in another shape.
     Alias(usize),
+    /// Part of an earlier buffer: from position `from` of its first axis on, and as many further as the loop with this index stands.
+    Part { of: usize, from: Size, index: Option<usize> },
     /// Literal data.
     Constant(Arc<[Scalar]>),
     /// Whatever a [`Step::Call`] or [`Step::Scan`] says its callee's result is.
@@ -75,7 +77,7 @@ pub enum Step {
     Scan(Loop),
 }
 
-/// `count` times: `before`, the body's steps on `args`, `after`, then the body's first results are copied to the carries.
+/// `count` times: the body's steps on `args`, then its results (by number) are in their places.
 #[derive(Clone, Debug)]
 pub struct Loop {
     /// How often.
@@ -86,16 +88,12 @@ pub struct Loop {
     pub index: usize,
     /// The body.
     pub body: FunctionId,
-    /// Slices of the sequences.
-    pub before: Vec<Launch>,
     /// The body's inputs.
     pub args: Vec<usize>,
-    /// The body's results.
-    pub results: Vec<usize>,
-    /// Stores of the stacked results.
-    pub after: Vec<Launch>,
-    /// The carried buffers.
-    pub carries: Vec<usize>,
+    /// Results that have a place of their own in every round: part of a sequence.
+    pub parts: Vec<(usize, usize)>,
+    /// Results that take the place of what the round may still read.
+    pub carries: Vec<(usize, usize)>,
 }
 
 /// A kernel and its arguments.
@@ -271,10 +269,7 @@ impl State<'_> {
     /// Registers the kernel and makes its launch.
     pub fn launch(&mut self, kernel: &Kernel, args: Vec<usize>, span: Span) -> Launch {
         let (number, sizes) = self.registry.add(kernel);
-        let (tasks, cost) = match contract::recognise(self.registry.kernel(number)) {
-            None => (product(&kernel.outer), cost(kernel)),
-            Some(c) => (c.tasks(&kernel.outer), contract_cost(kernel, &c)),
-        };
+        let (tasks, cost) = tasks(self.registry.kernel(number), kernel);
         Launch { kernel: number, args, sizes, tasks, cost, flops: flops(kernel), span }
     }
 
@@ -344,38 +339,103 @@ impl State<'_> {
         self.out.steps.push(Step::Launch(launch));
     }
 
+    /// A loop: its steps' values are parts of buffers whose first axis is time. A carry that is stacked, before or after a step, goes through all of its
+    /// values: every step reads it where the one before has left it.
     fn scan(&mut self, id: NodeId, scan: &Scan) {
         let node = self.f.node(id);
         let body = self.module.function(scan.body);
         let (initial, rest) = node.operands.split_at(scan.carries);
         let (sequences, constants) = rest.split_at(scan.inputs.len());
         let index = self.buffer(Type::scalar(DType::I64), Kind::Own, "i");
-        let mut args = vec![index];
-        let mut carries = Vec::new();
+        let (zero, one, length) = (Size::default(), Size::constant(1), &scan.length);
+        let (mut args, mut parts, mut carries, mut histories) = (vec![index], vec![], vec![], BTreeMap::new());
+        let values: Vec<Value> = body.results.iter().map(|(_, v)| *v).collect();
         for (n, from) in initial.iter().enumerate() {
-            carries.push(self.begin(Value { node: id, result: n as u32 }, *from));
+            let value = Value { node: id, result: n as u32 };
+            let before = |v: &Value| body.node(v.node).op == Op::Input(n + 1);
+            if !values[scan.carries..].iter().any(|v| *v == values[n] || before(v)) {
+                let carry = self.begin(value, *from);
+                args.push(carry);
+                carries.push((n, carry));
+                continue;
+            }
+            // A step finds the value at its own position and leaves it at the next one; backwards it is the other way round.
+            let (old, new) = if scan.reversed { (&one, &zero) } else { (&zero, &one) };
+            let (first, last) = if scan.reversed { (length, &zero) } else { (&zero, length) };
+            let ty = self.f.ty(value).clone();
+            let all = self.buffer(along(&(length + &one), &ty), Kind::Own, "history");
+            let from = self.read(*from);
+            let to = self.part(all, first, None, &ty);
+            self.out.steps.push(Step::Copy { from, to });
+            args.push(self.part(all, old, Some(index), &ty));
+            parts.push((n, self.part(all, new, Some(index), &ty)));
+            self.define(value, Kind::Part { of: all, from: last.clone(), index: None });
+            for k in scan.carries..values.len() {
+                let from = if values[k] == values[n] { Some(new) } else { before(&values[k]).then_some(old) };
+                if let Some(from) = from {
+                    histories.entry(k).or_insert(Kind::Part { of: all, from: from.clone(), index: None });
+                }
+            }
         }
-        args.extend(&carries);
-        let mut before = Vec::new();
         for (sequence, axis) in sequences.iter().zip(&scan.inputs) {
-            let from = self.read(*sequence);
-            let (kernel, buffers, to) = movement::slice(self, from, *axis, index);
-            before.push(self.launch(&kernel, buffers, node.span));
-            args.push(to);
+            let mut ty = self.f.ty(*sequence).clone();
+            ty.shape.remove(*axis);
+            let mut from = self.read(*sequence);
+            if *axis > 0 {
+                let to = self.buffer(along(length, &ty), Kind::Own, "steps");
+                self.move_axis(from, to, *axis, 0, node.span);
+                from = to;
+            }
+            args.push(self.part(from, &zero, Some(index), &ty));
         }
         for constant in constants {
             args.push(self.read(*constant));
         }
-        let results: Vec<usize> = body.results.iter().map(|(_, v)| self.buffer(body.ty(*v).clone(), Kind::Returned, "step")).collect();
-        let mut after = Vec::new();
-        for (n, axis) in scan.outputs.iter().enumerate() {
-            let to = self.define(Value { node: id, result: (scan.carries + n) as u32 }, Kind::Own);
-            let (kernel, buffers) = movement::stack(self, results[scan.carries + n], to, *axis, index);
-            after.push(self.launch(&kernel, buffers, node.span));
+        let mut moved = vec![];
+        for (k, axis) in (scan.carries..).zip(&scan.outputs) {
+            let (value, ty) = (Value { node: id, result: k as u32 }, body.ty(values[k]).clone());
+            let known = histories.remove(&k);
+            let fresh = known.is_none();
+            let kind = known.unwrap_or(Kind::Own);
+            let all = if *axis == 0 { self.define(value, kind) } else { self.buffer(along(length, &ty), kind, "steps") };
+            if fresh {
+                parts.push((k, self.part(all, &zero, Some(index), &ty)));
+            }
+            if *axis > 0 {
+                moved.push((all, value, *axis));
+            }
         }
         let (count, reversed) = (scan.length.clone(), scan.reversed);
-        self.out.steps.push(Step::Scan(Loop { count, reversed, index, body: scan.body, before, args, results, after, carries }));
+        self.out.steps.push(Step::Scan(Loop { count, reversed, index, body: scan.body, args, parts, carries }));
+        for (from, value, axis) in moved {
+            let to = self.define(value, Kind::Own);
+            self.move_axis(from, to, 0, axis, node.span);
+        }
     }
+
+    /// What lies in `of` from this position of its first axis on.
+    fn part(&mut self, of: usize, from: &Size, index: Option<usize>, ty: &Type) -> usize {
+        self.buffer(ty.clone(), Kind::Part { of, from: from.clone(), index }, "step")
+    }
+
+    /// Copies with axis `a` as axis `b`.
+    fn move_axis(&mut self, from: usize, to: usize, a: usize, b: usize, span: Span) {
+        let (kernel, args) = movement::move_axis(self, from, to, a, b);
+        self.push(&kernel, args, span);
+    }
+}
+
+/// How many independent tasks a kernel has, and what one costs; the kernel as it is shared, and in the program's sizes.
+pub fn tasks(shared: &Kernel, kernel: &Kernel) -> (Size, Size) {
+    match contract::recognise(shared) {
+        None => (product(&kernel.outer), cost(kernel)),
+        Some(c) => (c.tasks(&kernel.outer), contract_cost(kernel, &c)),
+    }
+}
+
+/// So many of them one after the other.
+fn along(length: &Size, ty: &Type) -> Type {
+    Type::new(ty.dtype, [std::slice::from_ref(length), &ty.shape].concat())
 }
 
 fn reads_base(e: &Expr) -> bool {

@@ -1,4 +1,4 @@
-//! Kernels of the primitives that move elements: place, scatter, sort, slices and stacks of a scan.
+//! Kernels of the primitives that move elements: place, scatter, sort, and time as the first axis of a scan's sequences.
 
 use crate::ir::{Affine, DType, Fold, Index as IrIndex, NodeId, Piece, Scalar, ScalarOp, Scatter, Size, Start, Type, Value};
 use crate::kernel::body::{Code, Source};
@@ -161,37 +161,17 @@ pub(super) fn sort(state: &mut State, id: NodeId, descending: bool) -> Bound {
     (w.kernel, w.args)
 }
 
-/// The part of `from` at the loop's position along `axis`, in a new buffer.
-pub(super) fn slice(state: &mut State, from: usize, axis: usize, position: usize) -> (Kernel, Vec<usize>, usize) {
-    let whole = ty(state, from);
-    let mut part = whole.clone();
-    part.shape.remove(axis);
-    let to = state.buffer(part.clone(), Kind::Own, "slice");
-    let mut w = Writer::new("slice", part.shape.clone());
+/// Writes `from` with its axis `a` as axis `b`.
+pub(super) fn move_axis(state: &mut State, from: usize, to: usize, a: usize, b: usize) -> Bound {
+    let (old, new) = (ty(state, from), ty(state, to));
+    let mut w = Writer::new("move", new.shape.clone());
+    let from = w.param(from, &old, false);
+    let mut index = identity(new.shape.len());
+    let moved = index.remove(b);
+    index.insert(a, moved);
     let mut code = Code::default();
-    let position = w.param(position, &Type::scalar(DType::I64), false);
-    let at = code.push(load(position, vec![]));
-    let from = w.param(from, &whole, false);
-    let mut index = identity(part.shape.len());
-    index.insert(axis, Index::Value(at));
     let value = code.push(load(from, index));
-    let param = w.param(to, &part, true);
-    w.kernel.stages.push(map_stage(code, value, vec![store_at(param, identity(part.shape.len()))]));
-    (w.kernel, w.args, to)
-}
-
-/// Writes `from` at the loop's position along `axis` of `to`.
-pub(super) fn stack(state: &mut State, from: usize, to: usize, axis: usize, position: usize) -> Bound {
-    let (part, whole) = (ty(state, from), ty(state, to));
-    let mut w = Writer::new("stack", part.shape.clone());
-    let mut code = Code::default();
-    let position = w.param(position, &Type::scalar(DType::I64), false);
-    let at = code.push(load(position, vec![]));
-    let from = w.param(from, &part, false);
-    let value = code.push(load(from, identity(part.shape.len())));
-    let to = w.param(to, &whole, true);
-    let mut index = identity(part.shape.len());
-    index.insert(axis, Index::Value(at));
-    w.kernel.stages.push(map_stage(code, value, vec![store_at(to, index)]));
+    let to = w.param(to, &new, true);
+    w.kernel.stages.push(map_stage(code, value, vec![store_at(to, identity(new.shape.len()))]));
     (w.kernel, w.args)
 }

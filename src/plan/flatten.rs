@@ -4,7 +4,8 @@ use crate::ir::{FunctionId, Module};
 use crate::kernel::Lowered;
 use crate::kernel::lower::{self, Kind, Loop, Lower};
 use crate::span::Span;
-use nnc_runtime::manifest::{Buffer, BufferId, Entry, Launch, Plan, Step, Storage};
+use nnc_runtime::manifest::{Buffer, BufferId, Entry, Launch, Part, Plan, Step, Storage};
+use nnc_runtime::size::Size;
 use std::collections::BTreeMap;
 
 struct State<'a> {
@@ -30,7 +31,7 @@ pub(super) fn entry(module: &Module, lowered: &Lowered, entry: &crate::ir::Entry
     let inputs = &module.function(entry.function).inputs;
     let args: Vec<BufferId> =
         inputs.iter().map(|i| state.buffer(&lower::Buffer { ty: i.ty.clone(), kind: Kind::Own, name: i.name.clone() }, Storage::Input)).collect();
-    let results = state.function(entry.function, args.clone());
+    let results = state.function(entry.function, args.clone(), &[]);
     let results = results.into_iter().map(|r| state.result(r)).collect::<Vec<_>>();
     let inputs = entry.inputs.iter().cloned().zip(args).collect();
     Entry { name: entry.name.clone(), inputs, results: entry.results.iter().cloned().zip(results).collect(), plan: state.plan }
@@ -43,14 +44,29 @@ fn function(lowered: &Lowered, id: FunctionId) -> &Lower {
 impl<'a> State<'a> {
     fn buffer(&mut self, from: &lower::Buffer, storage: Storage) -> BufferId {
         let (dtype, shape, name) = (from.ty.dtype, from.ty.shape.clone(), from.name.clone());
-        self.plan.buffers.push(Buffer { dtype, shape, storage, first: 0, last: 0, name });
+        self.push(Buffer { dtype, shape, storage, first: 0, last: 0, name })
+    }
+
+    fn push(&mut self, buffer: Buffer) -> BufferId {
+        self.plan.buffers.push(buffer);
         self.plan.buffers.len() as BufferId - 1
     }
 
-    /// Appends the function's steps and returns the buffers of its results.
-    fn function(&mut self, id: FunctionId, args: Vec<BufferId>) -> Vec<BufferId> {
+    /// Appends the function's steps and returns the buffers of its results. Those `wanted` in a place are there, where nothing but the function's own
+    /// steps fills them.
+    fn function(&mut self, id: FunctionId, args: Vec<BufferId>, wanted: &[(usize, BufferId)]) -> Vec<BufferId> {
         let body = function(self.lowered, id);
         let mut frame = Frame { function: id, body, args, buffers: vec![None; body.buffers.len()] };
+        for (result, place) in wanted {
+            let mut own = body.results[*result];
+            while let Kind::Alias(of) = body.buffers[own].kind {
+                own = of;
+            }
+            if matches!(body.buffers[own].kind, Kind::Own | Kind::Returned) && frame.buffers[own].is_none() {
+                let part = Buffer { shape: body.buffers[own].ty.shape.clone(), ..self.plan.buffers[*place as usize].clone() };
+                frame.buffers[own] = Some(self.push(part));
+            }
+        }
         for step in &body.steps {
             match step {
                 lower::Step::Launch(launch) => self.launch(&mut frame, launch),
@@ -65,7 +81,8 @@ impl<'a> State<'a> {
                 }
                 lower::Step::Call { function, args, results } => {
                     let args = args.iter().map(|b| self.at(&mut frame, *b)).collect();
-                    let returned = self.function(*function, args);
+                    let wanted: Vec<(usize, BufferId)> = results.iter().enumerate().filter_map(|(k, b)| Some((k, frame.buffers[*b]?))).collect();
+                    let returned = self.function(*function, args, &wanted);
                     results.iter().zip(returned).for_each(|(b, r)| frame.buffers[*b] = Some(r));
                 }
                 lower::Step::Scan(scan) => self.scan(&mut frame, scan),
@@ -78,32 +95,45 @@ impl<'a> State<'a> {
         let start = self.plan.steps.len();
         let index = self.at(frame, scan.index);
         self.plan.steps.push(Step::Loop { count: scan.count.clone(), body: 0, index, reversed: scan.reversed });
-        scan.before.iter().for_each(|l| self.launch(frame, l));
         let args: Vec<BufferId> = scan.args.iter().map(|b| self.at(frame, *b)).collect();
-        let returned = self.function(scan.body, args);
-        scan.results.iter().zip(&returned).for_each(|(b, r)| frame.buffers[*b] = Some(*r));
-        scan.after.iter().for_each(|l| self.launch(frame, l));
-        let carries: Vec<BufferId> = scan.carries.iter().map(|b| self.at(frame, *b)).collect();
-        // A new value that is another carry's old one is put aside before any carry changes.
-        let mut news = returned[..carries.len()].to_vec();
-        for (new, carry) in news.iter_mut().zip(&carries) {
-            let root = self.root(*new);
-            if root != *carry && carries.contains(&root) {
-                let aside = Buffer { storage: Storage::Arena, ..self.plan.buffers[*carry as usize].clone() };
-                self.plan.buffers.push(aside);
-                let to = self.plan.buffers.len() as BufferId - 1;
-                self.plan.steps.push(Step::Copy { from: *new, to });
-                *new = to;
-            }
+        let mut places = |list: &[(usize, usize)]| list.iter().map(|(k, b)| (*k, self.at(frame, *b))).collect::<Vec<_>>();
+        let (parts, carries) = (places(&scan.parts), places(&scan.carries));
+        let returned = self.function(scan.body, args, &parts);
+        for (k, to) in parts {
+            self.copy(returned[k], to);
         }
-        for (from, to) in news.into_iter().zip(carries) {
-            if self.root(from) != to {
-                self.plan.steps.push(Step::Copy { from, to });
+        // A new value that is another carry's old one is put aside before any carry changes.
+        let mut news = vec![];
+        for (k, carry) in &carries {
+            let mut new = returned[*k];
+            let same = |id: BufferId| self.whole(id) == self.whole(new);
+            if !same(*carry) && carries.iter().any(|(_, c)| same(*c)) {
+                new = self.push(Buffer { storage: Storage::Arena, ..self.plan.buffers[*carry as usize].clone() });
+                self.plan.steps.push(Step::Copy { from: returned[*k], to: new });
             }
+            news.push((new, *carry));
+        }
+        for (from, to) in news {
+            self.copy(from, to);
         }
         let steps = (self.plan.steps.len() - start - 1) as u32;
         if let Step::Loop { body, .. } = &mut self.plan.steps[start] {
             *body = steps;
+        }
+    }
+
+    /// A copy, unless both are the same memory.
+    fn copy(&mut self, from: BufferId, to: BufferId) {
+        if self.whole(from) != self.whole(to) {
+            self.plan.steps.push(Step::Copy { from, to });
+        }
+    }
+
+    /// The buffer as a part of the one that has memory.
+    fn whole(&self, id: BufferId) -> Part {
+        match &self.plan.buffers[id as usize].storage {
+            Storage::Part(part) => part.clone(),
+            storage => Part { of: storage.of().unwrap_or(id), start: Size::default(), along: vec![] },
         }
     }
 
@@ -134,8 +164,19 @@ impl<'a> State<'a> {
             Kind::Own => self.buffer(from, Storage::Arena),
             Kind::Alias(of) => {
                 let of = self.at(frame, *of);
-                let root = self.root(of);
-                self.buffer(from, Storage::Alias(root))
+                let storage = match &self.plan.buffers[of as usize].storage {
+                    Storage::Part(part) => Storage::Part(part.clone()),
+                    storage => Storage::Alias(storage.of().unwrap_or(of)),
+                };
+                self.buffer(from, storage)
+            }
+            Kind::Part { of, from: first, index } => {
+                let stride = lower::product(&frame.body.buffers[*of].ty.shape[1..]);
+                let of = self.at(frame, *of);
+                let mut part = self.whole(of);
+                part.start = &part.start + &lower::product(&[first.clone(), stride.clone()]);
+                part.along.extend(index.map(|index| (self.at(frame, index), stride)));
+                self.buffer(from, Storage::Part(part))
             }
             Kind::Constant(data) => match self.constants.get(&(frame.function, buffer)) {
                 Some(id) => *id,
@@ -153,26 +194,23 @@ impl<'a> State<'a> {
 
     /// The buffer whose memory it is.
     fn root(&self, id: BufferId) -> BufferId {
-        match self.plan.buffers[id as usize].storage {
-            Storage::Alias(of) => of,
-            Storage::Arena | Storage::Input | Storage::Result | Storage::Constant(_) => id,
-        }
+        self.plan.buffers[id as usize].storage.of().unwrap_or(id)
     }
 
-    /// Makes the buffer a result: itself where its memory is the plan's own and no other result's, else a copy.
+    /// Makes the buffer a result: itself where its memory is the plan's own, all of it, and no other result's, else a copy.
     fn result(&mut self, id: BufferId) -> BufferId {
         let root = self.root(id);
         let buffer = self.plan.buffers[id as usize].clone();
-        if self.plan.buffers[root as usize].storage != Storage::Arena {
-            self.plan.buffers.push(Buffer { storage: Storage::Result, ..buffer });
-            let to = self.plan.buffers.len() as BufferId - 1;
+        if self.plan.buffers[root as usize].storage != Storage::Arena || matches!(buffer.storage, Storage::Part(_)) {
+            let to = self.push(Buffer { storage: Storage::Result, ..buffer });
             self.plan.steps.push(Step::Copy { from: id, to });
             return to;
         }
         // The memory belongs to the result; what it was made of is a view of it.
         for b in &mut self.plan.buffers {
-            if b.storage == Storage::Alias(root) {
-                b.storage = Storage::Alias(id);
+            match &mut b.storage {
+                Storage::Alias(of) | Storage::Part(Part { of, .. }) if *of == root => *of = id,
+                _ => {}
             }
         }
         self.plan.buffers[root as usize].storage = Storage::Alias(id);

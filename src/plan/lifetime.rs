@@ -1,6 +1,6 @@
 //! From which step to which every buffer is alive.
 
-use nnc_runtime::manifest::{BufferId, Entry, Plan, Step, Storage};
+use nnc_runtime::manifest::{BufferId, Entry, Part, Plan, Step, Storage};
 
 /// Sets `first` and `last` of every buffer, and leaves out buffers that nothing touches.
 pub(super) fn set(entry: &mut Entry) {
@@ -28,11 +28,11 @@ pub(super) fn set(entry: &mut Entry) {
             Storage::Result => (first, last_step),
             Storage::Input | Storage::Constant(_) => (0, last_step),
             // Set below.
-            Storage::Alias(_) => (0, 0),
+            Storage::Alias(_) | Storage::Part(_) => (0, 0),
         };
     }
     for i in 0..entry.plan.buffers.len() {
-        if let Storage::Alias(of) = entry.plan.buffers[i].storage {
+        if let Some(of) = entry.plan.buffers[i].storage.of() {
             let of = &entry.plan.buffers[of as usize];
             let life = (of.first, of.last);
             (entry.plan.buffers[i].first, entry.plan.buffers[i].last) = life;
@@ -71,10 +71,7 @@ fn touches(entry: &Entry) -> Vec<Option<(u32, u32)>> {
 
 /// The buffer whose memory it is.
 pub(super) fn root(plan: &Plan, id: BufferId) -> BufferId {
-    match plan.buffers[id as usize].storage {
-        Storage::Alias(of) => of,
-        Storage::Arena | Storage::Input | Storage::Result | Storage::Constant(_) => id,
-    }
+    plan.buffers[id as usize].storage.of().unwrap_or(id)
 }
 
 /// Keeps the marked buffers and renumbers.
@@ -85,8 +82,10 @@ fn compact(entry: &mut Entry, keep: &[bool]) {
     let mut kept = keep.iter();
     entry.plan.buffers.retain(|_| *kept.next().unwrap_or(&true));
     for buffer in &mut entry.plan.buffers {
-        if let Storage::Alias(of) = &mut buffer.storage {
-            to(of);
+        match &mut buffer.storage {
+            Storage::Alias(of) => to(of),
+            Storage::Part(Part { of, along, .. }) => [of].into_iter().chain(along.iter_mut().map(|(index, _)| index)).for_each(to),
+            Storage::Arena | Storage::Input | Storage::Result | Storage::Constant(_) => {}
         }
     }
     for step in &mut entry.plan.steps {

@@ -1,7 +1,7 @@
 //! Launch tables as text, for readers: each buffer with where it lives and from which step to which, what it comes from, the steps, what goes out.
 
 use crate::kernel::Kernel;
-use nnc_runtime::manifest::{Entry, Sink, Source, Step, Storage};
+use nnc_runtime::manifest::{Entry, Part, Sink, Source, Step, Storage};
 use nnc_runtime::size::Size;
 use std::fmt::Write;
 
@@ -20,6 +20,10 @@ pub fn entry(entry: &Entry, kernels: &[Kernel]) -> String {
             Storage::Input => "input".into(),
             Storage::Result => format!("result {}..{}", b.first, b.last),
             Storage::Alias(of) => format!("alias b{of}"),
+            Storage::Part(Part { of, start, along }) => {
+                let along = along.iter().map(|(index, stride)| format!(" + b{index}*({stride})")).collect::<String>();
+                format!("b{of} from {start}{along}")
+            }
             Storage::Constant(data) => format!("constant of {}", data.len()),
         };
         let _ = writeln!(text, "  b{n}: {}[{}] {}, {storage}", b.dtype, list(&b.shape, size), b.name);
@@ -34,6 +38,9 @@ pub fn entry(entry: &Entry, kernels: &[Kernel]) -> String {
             Source::Key => "key".into(),
         };
         let _ = writeln!(text, "  b{b} = {source}");
+    }
+    if plan.advance > 0 {
+        let _ = writeln!(text, "  in advance: the first {}", plan.advance);
     }
     let mut ends: Vec<usize> = vec![];
     for (n, step) in plan.steps.iter().enumerate() {

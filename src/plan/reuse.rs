@@ -6,7 +6,7 @@
 use super::lifetime::{buffers, root};
 use crate::ir::{Affine, IndexAtom};
 use crate::kernel::{Index, Instr, Kernel, Target};
-use nnc_runtime::manifest::{Buffer, BufferId, Entry, Launch, Sink, Source, Step, Storage};
+use nnc_runtime::manifest::{Buffer, BufferId, Entry, Launch, Part, Sink, Source, Step, Storage};
 
 /// Rewrites the entry; launches count into `kernels`.
 pub(super) fn reuse(entry: &mut Entry, kernels: &[Kernel]) {
@@ -67,6 +67,11 @@ impl<'a> Pass<'a> {
         root(&self.entry.plan, id)
     }
 
+    /// Whether the buffer is all of its memory.
+    fn whole(&self, id: BufferId) -> bool {
+        !matches!(self.entry.plan.buffers[id as usize].storage, Storage::Part(_))
+    }
+
     /// Whether all touches of a root lie in the innermost loop around step `k`, so that it does not live from round to round.
     fn local(&self, id: BufferId, k: usize) -> bool {
         let (start, end) = self.loops[k];
@@ -79,13 +84,13 @@ impl<'a> Pass<'a> {
     fn launch(&mut self, k: usize, launch: &Launch, kernel: &Kernel) {
         for w in (0..launch.args.len()).filter(|w| kernel.params[*w].written) {
             let born = self.root(launch.args[w]);
-            if self.spans[born as usize].map(|s| s.0) != Some(k) || !self.local(born, k) {
+            if !self.whole(launch.args[w]) || self.spans[born as usize].map(|s| s.0) != Some(k) || !self.local(born, k) {
                 continue;
             }
             let dying = (0..launch.args.len()).find(|&r| {
                 let old = self.root(launch.args[r]);
                 let dies = old != born && self.spans[old as usize].map(|s| s.1) == Some(k) && self.local(old, k);
-                dies && self.may_join(old, born) && alone(self, launch, r, old) && in_place(kernel, r, w)
+                dies && self.whole(launch.args[r]) && self.may_join(old, born) && alone(self, launch, r, old) && in_place(kernel, r, w)
             });
             if let Some(r) = dying {
                 self.join(self.root(launch.args[r]), born);
@@ -95,7 +100,7 @@ impl<'a> Pass<'a> {
 
     fn carry(&mut self, k: usize, from: BufferId, to: BufferId, kernels: &[Kernel]) {
         let (old, new) = (self.root(from), self.root(to));
-        if old != new && self.carried(k, old, new, kernels) {
+        if old != new && self.whole(from) && self.whole(to) && self.carried(k, old, new, kernels) {
             self.join(old, new);
             self.dead[k] = true;
         }
@@ -105,7 +110,7 @@ impl<'a> Pass<'a> {
         let (old, new) = (self.root(from), self.root(to));
         let (Some(a), Some(b)) = (self.spans[old as usize], self.spans[new as usize]) else { return };
         let dies = old != new && a.1 == k && b.0 == k && self.local(old, k) && self.local(new, k);
-        if dies && self.may_join(old, new) {
+        if dies && self.whole(from) && self.whole(to) && self.may_join(old, new) {
             self.join(old, new);
             self.dead[k] = true;
         }
@@ -163,8 +168,11 @@ impl<'a> Pass<'a> {
             };
         let gone = old + new - kept;
         for (id, buffer) in self.entry.plan.buffers.iter_mut().enumerate() {
-            if id as BufferId == gone || buffer.storage == Storage::Alias(gone) {
-                buffer.storage = Storage::Alias(kept);
+            match &mut buffer.storage {
+                Storage::Part(Part { of, .. }) if *of == gone => *of = kept,
+                Storage::Alias(of) if *of == gone => *of = kept,
+                storage if id as BufferId == gone => *storage = Storage::Alias(kept),
+                _ => {}
             }
         }
         let spans = [self.spans[old as usize], self.spans[new as usize]];

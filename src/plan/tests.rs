@@ -5,7 +5,7 @@ use crate::ir::{self, *};
 use crate::kernel::{Kernel, interpret::Interpreter, lower};
 use crate::span::{Sources, Span};
 use nnc_runtime::exec::Kernels;
-use nnc_runtime::manifest::{Buffer, Entry as Planned, Sink, Source, Step, Storage};
+use nnc_runtime::manifest::{Buffer, Entry as Planned, Part, Sink, Source, Step, Storage};
 use nnc_runtime::place;
 use nnc_runtime::tensor::Tensor;
 
@@ -18,15 +18,21 @@ fn run(entry: &Planned, kernels: &[Kernel], inputs: &[Tensor], dims: &Dims) -> R
     no_overlap(plan, &bytes, &offsets, total);
     let mut arena = Tensor::filled(&[total as i64 / 8], Scalar::i64(-1));
     let mut inputs = inputs.to_vec();
-    let root = |id: u32| match plan.buffers[id as usize].storage {
-        Storage::Alias(of) => of,
-        _ => id,
-    };
+    let root = |id: u32| plan.buffers[id as usize].storage.of().unwrap_or(id);
     let base = arena.bytes_mut().as_mut_ptr();
     let given: Vec<*mut u8> = inputs.iter_mut().map(|t| t.bytes_mut().as_mut_ptr()).collect();
-    let at = |id: u32| match offsets[id as usize] {
+    let start = |id: u32| match offsets[id as usize] {
         Some(offset) => base.wrapping_add(offset),
         None => given[entry.inputs.iter().position(|(_, b)| *b == root(id)).unwrap()],
+    };
+    let at = |id: u32| {
+        let buffer = &plan.buffers[id as usize];
+        let Storage::Part(Part { of, start: first, along }) = &buffer.storage else { return start(id) };
+        let position = |index: u32| unsafe { start(index).cast::<i64>().read() };
+        let elements = along.iter().fold(first.eval(dims).unwrap(), |n, (index, stride)| n + position(*index) * stride.eval(dims).unwrap());
+        let from = elements as usize * buffer.dtype.bytes();
+        assert!(elements >= 0 && from + bytes[id as usize] <= bytes[*of as usize], "{buffer:?} leaves its buffer");
+        start(id).wrapping_add(from)
     };
     for (id, b) in plan.buffers.iter().enumerate() {
         if let Storage::Constant(data) = &b.storage {
@@ -87,7 +93,7 @@ fn steps(list: &[Step], machine: &Interpreter, at: &dyn Fn(u32) -> *mut u8, byte
 
 /// Buffers that are alive together lie apart, and the arena ends where the last one does.
 fn no_overlap(plan: &nnc_runtime::manifest::Plan, bytes: &[usize], offsets: &[Option<usize>], total: usize) {
-    let own: Vec<usize> = (0..bytes.len()).filter(|i| offsets[*i].is_some() && !matches!(plan.buffers[*i].storage, Storage::Alias(_))).collect();
+    let own: Vec<usize> = (0..bytes.len()).filter(|i| offsets[*i].is_some() && plan.buffers[*i].storage.of().is_none()).collect();
     let range = |i: usize| offsets[i].unwrap()..offsets[i].unwrap() + bytes[i];
     for &a in &own {
         for &b in own.iter().filter(|b| **b < a) {

@@ -3,14 +3,14 @@
 //! In a recurrent cell that is the product of the input with its weights: one large contraction instead of one a step. Every element is folded as
 //! before, so no bit changes.
 
-use super::{Loop, Outside, Time, each, lift, results};
+use super::{Loop, Outside, Time, each, lift, move_axis, results};
 use crate::ir::*;
-use crate::passes::loops::{prune, views};
+use crate::passes::loops::{major, prune, views};
 use std::collections::BTreeMap;
 
-/// Hoists, sinks, and hands on what is left once.
+/// Hoists, sinks, and hands on what is left once, with time as the first axis.
 pub fn run(module: &Module) -> Module {
-    prune::run(&views::run(&each(&each(module, &mut hoist), &mut sink)))
+    major::run(&prune::run(&views::run(&each(&each(module, &mut hoist), &mut sink))))
 }
 
 fn fold(node: &Node) -> Option<Fold> {
@@ -93,7 +93,7 @@ fn before(f: &mut Function, l: &Loop, id: NodeId, known: &mut BTreeMap<NodeId, O
         }
         Op::Reshape => {
             let Outside::Stacked(value, axis) = operands[0] else { panic!("the position has no axes") };
-            let value = time_first(f, value, axis, node);
+            let value = if axis == 0 { value } else { move_axis(f, value, axis, 0, node.span) };
             let mut ty = node.types[0].clone();
             ty.shape.insert(0, l.scan.length.clone());
             Outside::Stacked(copy(f, vec![value], vec![ty]), 0)
@@ -118,19 +118,6 @@ fn time(nest: &Nest, operands: &[Outside]) -> Var {
         }
     });
     found.unwrap_or(0)
-}
-
-/// The stacked value with time as its first axis.
-fn time_first(f: &mut Function, value: Value, axis: usize, node: &Node) -> Value {
-    if axis == 0 {
-        return value;
-    }
-    let mut shape = f.ty(value).shape.clone();
-    let length = shape.remove(axis);
-    shape.insert(0, length);
-    let mut index: Vec<usize> = (1..shape.len()).collect();
-    index.insert(axis, 0);
-    f.nest(Nest::map(shape, load_at(0, index)), [value], node.span)
 }
 
 /// Contractions that only leave the loop.

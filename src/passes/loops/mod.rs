@@ -5,6 +5,7 @@
 
 pub mod accumulate;
 pub mod batch;
+pub mod major;
 pub mod prune;
 pub mod views;
 
@@ -219,6 +220,17 @@ fn used(f: &Function) -> Vec<Vec<bool>> {
         used[v.node.0 as usize][v.result as usize] = true;
     }
     used
+}
+
+/// Appends a view of the value with axis `a` as axis `b`.
+pub fn move_axis(f: &mut Function, value: Value, a: usize, b: usize, span: Span) -> Value {
+    let mut shape = f.ty(value).shape.clone();
+    let size = shape.remove(a);
+    shape.insert(b, size);
+    let mut index: Vec<Var> = (0..shape.len()).collect();
+    let moved = index.remove(b);
+    index.insert(a, moved);
+    f.nest(Nest::map(shape, load_at(0, index)), [value], span)
 }
 
 /// All results of the node.

@@ -1,15 +1,14 @@
-//! What a loop hands on, it hands on once: the parts of one value as that value, a carry on its way in as what it was a step before on its way out.
-//! What takes them apart again stands after the loop, and inside the next one.
+//! What a loop hands on, it hands on once: the parts of one value as that value. What takes them apart again stands after the loop, and inside the
+//! next one.
 
 use super::{Loop, Outside, Source, Time, each, lift, results};
-use crate::ir::bounds::nonnegative;
 use crate::ir::*;
 use crate::passes::rebuild::{keep, rebuild};
 use std::collections::BTreeMap;
 
 /// In every loop.
 pub fn run(module: &Module) -> Module {
-    each(&each(module, &mut |f, l| give(&module.dims, f, l)), &mut take)
+    each(&each(module, &mut give), &mut take)
 }
 
 /// Where a nest that only reads elements of one operand at affine places reads them.
@@ -34,8 +33,8 @@ pub fn make_up(parts: impl Iterator<Item = Size>, whole: &[Size]) -> bool {
     (&sum - &elements(whole)).terms().iter().all(|(_, n)| *n >= 0)
 }
 
-/// Results that are parts of one value, and results that are carries.
-fn give(dims: &[Dim], f: &mut Function, mut l: Loop) -> (Vec<Value>, Function) {
+/// Results that are parts of one value.
+fn give(f: &mut Function, mut l: Loop) -> (Vec<Value>, Function) {
     let (carries, count) = (l.scan.carries, l.body.results.len());
     let used = l.used.clone();
     let stacked: Vec<usize> = (carries..count).filter(|k| used[*k]).collect();
@@ -59,19 +58,6 @@ fn give(dims: &[Dim], f: &mut Function, mut l: Loop) -> (Vec<Value>, Function) {
             }
         }
     }
-    let mut shifts: Vec<(usize, usize, Source)> = vec![];
-    let one = Size::constant(1);
-    let steps = l.scan.length.as_const().map_or(nonnegative(dims, &(&l.scan.length - &one)), |n| n > 1);
-    for k in stacked.iter().filter(|_| steps) {
-        if let Op::Input(n) = l.body.node(l.body.results[*k].1.node).op
-            && (1..=carries).contains(&n)
-            && let next = l.body.results[n - 1].1
-            && stacked.iter().any(|k| l.body.results[*k].1 == next)
-        {
-            let source = l.expose(next);
-            shifts.push((*k, n - 1, source));
-        }
-    }
     let id = l.push(f);
     let mut values = results(id, count);
     for (k, node, source) in views {
@@ -80,47 +66,7 @@ fn give(dims: &[Dim], f: &mut Function, mut l: Loop) -> (Vec<Value>, Function) {
         operands[operand] = l.outside(source, id);
         values[k] = lift(f, &node, &operands, Time::Out(l.scan.outputs[k - carries]), &l.scan.length);
     }
-    for (k, carry, source) in shifts {
-        if let Outside::Stacked(next, axis) = l.outside(source, id) {
-            values[k] = before(f, &l, values[k], k, l.operands[carry], (next, axis));
-        }
-    }
     (values, l.body)
-}
-
-/// The carry that starts as `first` as every step `k` finds it, out of what every step leaves.
-fn before(f: &mut Function, l: &Loop, stack: Value, k: usize, first: Value, (next, axis): (Value, usize)) -> Value {
-    let time = l.scan.outputs[k - l.scan.carries];
-    let (ty, span) = (f.ty(stack).clone(), f.node(stack.node).span);
-    let one = Size::constant(1);
-    let rest = &l.scan.length - &one;
-    let along = |size: &Size| {
-        let mut shape = ty.shape.clone();
-        shape[time] = size.clone();
-        shape
-    };
-    let piece = |shape: Vec<Size>, start: Size| Piece {
-        start: (0..shape.len()).map(|a| Start::Size(if a == time { start.clone() } else { Size::default() })).collect(),
-        stride: vec![Size::constant(1); shape.len()],
-        shape,
-    };
-    // Backwards, a step finds what the later position left.
-    let (of_first, of_rest, later) = if l.scan.reversed { (rest.clone(), Size::default(), 1) } else { (Size::default(), one.clone(), 0) };
-    let mut index: Vec<Affine> = (0..ty.shape.len()).filter(|a| *a != time).map(Affine::var).collect();
-    index.insert(axis, Affine::var(time).add(&Affine::constant(later)));
-    let moved = f.nest(Nest::map(along(&rest), load(0, index)), [next], span);
-    let (mut pieces, mut operands) = (vec![piece(along(&rest), of_rest)], vec![moved]);
-    let fill = match &f.node(first.node).op {
-        Op::Nest(Nest { fold: Fold::None, guards, body: Expr::Const(c), .. }) if guards.is_empty() => *c,
-        _ => {
-            let shape = along(&one);
-            operands.push(f.push(Op::Reshape, [first], Type::new(ty.dtype, shape.clone()), span));
-            pieces.push(piece(shape, of_first));
-            Scalar::float(ty.dtype, 0.0)
-        }
-    };
-    let place = Place { shape: ty.shape.clone(), base: Base::Fill(fill), pieces };
-    f.push(Op::Place(place), operands, ty, span)
 }
 
 /// Sequences that are parts of one.
@@ -138,9 +84,12 @@ fn take(f: &mut Function, mut l: Loop) -> (Vec<Value>, Function) {
             found
         };
         let axes: Vec<usize> = (0..index.len()).filter(|a| mentions(&index[*a])).collect();
+        // The same elements with time in front are no part: [`super::major`] has put them so.
+        let moved = |axis: usize| *time == 0 && axis > 0 && elements(&f.ty(of).shape) == elements(&f.ty(l.operands[carries + n]).shape);
         if let [axis] = axes.as_slice()
             && index[*axis].as_var() == Some(*time)
             && f.ty(of).shape[*axis] == l.scan.length
+            && !moved(*axis)
         {
             found.push((n, of, *axis, index));
         }
