@@ -117,9 +117,18 @@ pub struct Launch {
 
 /// Lowers the module.
 pub fn lower(module: &Module) -> Lowered {
-    let reached = reached(module);
+    lower_units(module, units(module))
+}
+
+/// What is one kernel, in every function that an entry reaches.
+pub fn units(module: &Module) -> Vec<Option<Vec<Unit>>> {
+    module.functions.iter().zip(reached(module)).map(|(f, reached)| reached.then(|| fuse(f).units)).collect()
+}
+
+/// Lowers the module's functions, fused as `units` says.
+pub fn lower_units(module: &Module, units: Vec<Option<Vec<Unit>>>) -> Lowered {
     let mut registry = Registry::default();
-    let functions = module.functions.iter().zip(reached).map(|(f, reached)| reached.then(|| function(module, f, &mut registry))).collect();
+    let functions = module.functions.iter().zip(units).map(|(f, units)| Some(function(module, f, units?, &mut registry))).collect();
     let kernels = registry.finish();
     if cfg!(debug_assertions) {
         kernels.iter().for_each(verify::check);
@@ -165,11 +174,11 @@ pub(super) struct State<'a> {
     placed: BTreeSet<Value>,
 }
 
-fn function(module: &Module, f: &Function, registry: &mut Registry) -> Lower {
+fn function(module: &Module, f: &Function, units: Vec<Unit>, registry: &mut Registry) -> Lower {
     let uses = uses(f);
     let spots = spots(f, &uses);
     let mut state = State { module, f, out: Lower::default(), registry, values: BTreeMap::new(), uses, spots, placed: BTreeSet::new() };
-    for unit in fuse(f).units {
+    for unit in units {
         match unit {
             Unit::Group(g) => {
                 let launch = group::kernel(&mut state, &g);
