@@ -107,6 +107,8 @@ pub struct Launch {
     pub sizes: Vec<Size>,
     /// Independent tasks: outer points, or tiles of a contraction.
     pub tasks: Size,
+    /// Consecutive tasks that share work: the tiles of a panel.
+    pub whole: Size,
     /// Operations per task.
     pub cost: Size,
     /// Floating-point operations of all tasks.
@@ -269,11 +271,11 @@ impl State<'_> {
     /// Registers the kernel and makes its launch.
     pub fn launch(&mut self, kernel: &Kernel, args: Vec<usize>, span: Span) -> Launch {
         let (number, sizes) = self.registry.add(kernel);
-        let (tasks, cost) = match contract::recognise(self.registry.kernel(number)) {
-            None => (product(&kernel.outer), cost(kernel)),
-            Some(c) => (c.tasks(&kernel.outer), contract_cost(kernel, &c)),
+        let (tasks, whole, cost) = match contract::recognise(self.registry.kernel(number)) {
+            None => (product(&kernel.outer), Size::constant(1), cost(kernel)),
+            Some(c) => (c.tasks(&kernel.outer), c.tiles(&kernel.outer), contract_cost(kernel, &c)),
         };
-        Launch { kernel: number, args, sizes, tasks, cost, flops: flops(kernel), span }
+        Launch { kernel: number, args, sizes, tasks, whole, cost, flops: flops(kernel), span }
     }
 
     fn node(&mut self, id: NodeId) {
