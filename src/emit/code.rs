@@ -105,6 +105,12 @@ impl<'c> Code<'c> {
         VectorType::const_vector(&(0..lanes as i64).map(|i| self.int(i)).collect::<Vec<_>>()).into()
     }
 
+    /// The same as i32.
+    pub fn lane_numbers_32(&self, lanes: u32) -> V<'c> {
+        let one = |i: u32| self.context.i32_type().const_int(i as u64, false);
+        VectorType::const_vector(&(0..lanes).map(one).collect::<Vec<_>>()).into()
+    }
+
     /// How many lanes a value has.
     pub fn lanes(v: V<'c>) -> u32 {
         match v {
@@ -228,6 +234,12 @@ impl<'c> Code<'c> {
         unsafe { ok(self.builder.build_gep(ty, base, &[index], "")) }
     }
 
+    /// The variable `index` places behind `base` in an array of them.
+    pub fn step(&self, ty: BasicTypeEnum<'c>, base: PointerValue<'c>, index: IntValue<'c>) -> PointerValue<'c> {
+        // Safety: an address computation; whoever loads or stores there answers for the bounds.
+        unsafe { ok(self.builder.build_gep(ty, base, &[index], "")) }
+    }
+
     /// Loads from memory as it is, aligned to `align` bytes.
     pub fn load(&self, ty: BasicTypeEnum<'c>, at: PointerValue<'c>, align: u32) -> V<'c> {
         let v = ok(self.builder.build_load(ty, at, ""));
@@ -320,6 +332,17 @@ impl<'c> Code<'c> {
         step: i64,
         body: impl FnOnce(IntValue<'c>) -> Result<(), E>,
     ) -> Result<IntValue<'c>, E> {
+        self.range_by(from, to, self.int(step), body)
+    }
+
+    /// The same with a step known at launch, above 0.
+    pub fn range_by<E>(
+        &self,
+        from: IntValue<'c>,
+        to: IntValue<'c>,
+        step: IntValue<'c>,
+        body: impl FnOnce(IntValue<'c>) -> Result<(), E>,
+    ) -> Result<IntValue<'c>, E> {
         let (head, inside, end) = (self.block(), self.block(), self.block());
         let before = self.here();
         self.go(head);
@@ -329,7 +352,7 @@ impl<'c> Code<'c> {
         self.branch(more, inside, end);
         self.builder.position_at_end(inside);
         body(i)?;
-        let next = ok(self.builder.build_int_nsw_add(i, self.int(step), ""));
+        let next = ok(self.builder.build_int_nsw_add(i, step, ""));
         phi.add_incoming(&[(&from, before), (&next, self.here())]);
         self.jump(head);
         self.builder.position_at_end(end);

@@ -3,57 +3,65 @@
 //! What a task is, and which factor is A, says [`crate::kernel::contract`]. Consecutive tasks are taken together:
 //!
 //! ```text
-//! for each (batch, up to 8 panels):
+//! for each (batch, up to 16 panels):
 //!   for each 40 of their tiles:
-//!     for each block of 1024 k:
+//!     for each block of 512 k:
 //!       pack the panels of B: [k][128 bytes of columns]   (unless still there, or read in place)
-//!       for each 10 tiles:                                (their block of A stays in the second cache)
-//!         pack A: [row][k]                                (unless read in place)
+//!       for each few tiles:                               (their block of A stays in the second cache)
+//!         pack A                                          (unless read in place)
 //!         for each panel, for each tile:
 //!           C += A * B, leaf by leaf                      (the micro-kernel)
 //!           after the last block: the kernel's stages, row by row, lanes along the columns; the product is read from C
+//!                                                         (unless the product is all, and C the result itself)
 //! ```
 //!
 //! How factors are packed says [`super::pack`].
 
 use crate::emit::Level;
 use crate::emit::body::{Scope, Writer};
-use crate::emit::code::{Elem, V, ok};
+use crate::emit::code::{Elem, ok};
 use crate::emit::micro::{self, Field, PANEL};
 use crate::emit::modes::Mode;
 use crate::ir::{Scalar, Size};
 use crate::kernel::contract::{Contraction, ROWS, panel, recognise};
-use crate::kernel::linear::{Check, Linear, Run, linear, window};
+use crate::kernel::linear::{Check, Linear, Run, address, linear, window};
 use crate::kernel::lower::product;
-use crate::kernel::{Index, Instr, Kernel, Stage};
+use crate::kernel::{Index, Instr, Kernel, Stage, Store, Target};
 use inkwell::IntPredicate;
 use inkwell::values::{IntValue, PointerValue};
 
 /// Steps of k that are packed at once: leaves that fit the second cache with what is multiplied.
-const BLOCK: i64 = 4 * micro::LEAF;
+const BLOCK: i64 = 2 * micro::LEAF;
 /// Tiles whose sums are kept between blocks.
 const CHUNK: i64 = 40;
 /// Panels that are packed together, so that A comes from memory once for all of them.
-const PANELS: i64 = 8;
-/// Tiles whose block of A stays in the second cache while it meets all panels.
-const NEAR: i64 = 10;
+const PANELS: i64 = 16;
+/// Tiles whose block of A stays in the second cache while it meets all panels, where A is read in place.
+const NEAR: i64 = 3;
+/// The same where it is packed.
+const NEAR_PACKED: i64 = 10;
 /// Steps that packing may write beyond the last.
 const SLACK: i64 = 16;
 /// Elements between packed rows of A: not a power of two, so that rows do not meet in one set of the first cache.
 pub const A_ROW: i64 = BLOCK + 32;
+/// Elements from one step to the next of A packed as [k][rows].
+pub const TILE_STEP: i64 = ROWS;
 /// Rows up to which B is read in place: packing would touch it more often than multiplying.
-const FEW_ROWS: i64 = 40;
+const FEW_ROWS: i64 = ROWS;
+/// Panels up to which A is read in place even where its steps lie apart.
+const FEW_PANELS: i64 = 4;
 
 /// Bytes of a packed panel; then come masks of packing, sums, packed rows of A.
 const B_BYTES: i64 = (BLOCK + SLACK) * PANEL;
 pub const MASKS_AT: i64 = PANELS * B_BYTES;
 pub const MASKS: i64 = 64;
-const C_AT: i64 = MASKS_AT + MASKS * 8;
+pub const BASES_AT: i64 = MASKS_AT + PANELS * MASKS * 8;
+const C_AT: i64 = BASES_AT + PANELS * 8;
 pub const A_AT: i64 = C_AT + (PANELS * CHUNK * ROWS + 1) * PANEL;
 
 /// Bytes of scratch that the kernel needs.
 pub fn scratch(kernel: &Kernel) -> i64 {
-    recognise(kernel).map_or(0, |c| A_AT + NEAR * ROWS * A_ROW * c.dtype.bytes() as i64)
+    recognise(kernel).map_or(0, |c| A_AT + NEAR_PACKED * ROWS * A_ROW * c.dtype.bytes() as i64)
 }
 
 /// A where it can be read in place: rows one step apart, `k` in at most two runs.
@@ -63,6 +71,17 @@ fn direct(kernel: &Kernel, c: &Contraction) -> Option<(Linear, Vec<Run>, Vec<Run
     let rows = form.runs(&named(kernel, &c.rows));
     let steps = form.runs(&reductions(kernel, stage));
     (rows.len() <= 1 && steps.len() <= 2).then_some((form, rows, steps))
+}
+
+/// The result where the product is all that is stored, rows one step apart and columns contiguous; and the step of its rows.
+fn home(kernel: &Kernel, c: &Contraction) -> Option<(Linear, Size)> {
+    let ([stage], outer) = (&kernel.stages[..], kernel.outer.len()) else { return None };
+    let [Store { target: Target::Param { param, index, fold: None }, .. }] = &stage.stores[..] else { return None };
+    let form = address(kernel, *param, index, outer).filter(|_| kernel.params[*param].dtype == c.dtype)?;
+    let rows = form.runs(&named(kernel, &c.rows));
+    let columns = form.runs(&named(kernel, &c.columns));
+    let near = matches!(columns.as_slice(), [only] if only.step.as_const() == Some(1));
+    (rows.len() <= 1 && near).then(|| (form, rows.first().map_or_else(Size::default, |r| r.step.clone())))
 }
 
 pub fn named(kernel: &Kernel, vars: &[usize]) -> Vec<(usize, Size)> {
@@ -118,6 +137,7 @@ pub struct Engine<'a, 'k, 'c> {
     /// The expressions of A and B.
     pub factors: [Vec<Instr>; 2],
     direct: Option<(Linear, Vec<Run>, Vec<Run>)>,
+    home: Option<(Linear, Size)>,
     pub scratch: PointerValue<'c>,
     /// The description handed to the micro-kernel.
     tile: PointerValue<'c>,
@@ -129,7 +149,7 @@ pub struct Group<'c> {
     /// Values of the batch's variables.
     pub point: Vec<IntValue<'c>>,
     panel: IntValue<'c>,
-    count: IntValue<'c>,
+    pub count: IntValue<'c>,
     from: IntValue<'c>,
     to: IntValue<'c>,
     /// Rows of a tile, and how many tiles have one more.
@@ -138,6 +158,17 @@ pub struct Group<'c> {
     /// Columns and steps in all.
     columns: IntValue<'c>,
     k: IntValue<'c>,
+}
+
+/// How A is read.
+struct Walk<'c> {
+    packs: IntValue<'c>,
+    base: IntValue<'c>,
+    /// Bytes between rows.
+    row: IntValue<'c>,
+    /// What was packed first.
+    first: IntValue<'c>,
+    tile: IntValue<'c>,
 }
 
 /// Where the packed panel stands.
@@ -155,12 +186,9 @@ pub fn write<'c>(w: &Writer<'_, 'c>, c: &Contraction, level: Level, [lo, hi]: [I
     let factors = c.factors.map(|f| pruned(&stage.body, f));
     let tile = w.code.variable(w.code.context.i64_type().array_type(micro::FIELDS).into());
     let direct = direct(w.kernel, c);
-    let engine = Engine { w, c, stage, factors, direct, scratch, tile, width: panel(c.dtype) };
+    let engine = Engine { w, c, stage, factors, direct, home: home(w.kernel, c), scratch, tile, width: panel(c.dtype) };
     engine.tasks(level, lo, hi)
 }
-
-/// What is done at a step of the reduction box: its number, and its variables.
-type At<'a, 'c> = &'a mut dyn FnMut(IntValue<'c>, &[IntValue<'c>]) -> Result<(), String>;
 
 impl<'c> Engine<'_, '_, 'c> {
     pub fn add(&self, a: IntValue<'c>, b: IntValue<'c>) -> IntValue<'c> {
@@ -261,7 +289,7 @@ impl<'c> Engine<'_, '_, 'c> {
         Ok(())
     }
 
-    fn panel(&self, g: &Group<'c>, number: IntValue<'c>) -> Panel<'c> {
+    pub fn panel(&self, g: &Group<'c>, number: IntValue<'c>) -> Panel<'c> {
         let first = self.mul(self.add(g.panel, number), self.int(self.width));
         let mut point = g.point.clone();
         self.set(&self.c.columns, first, &mut point);
@@ -277,8 +305,12 @@ impl<'c> Engine<'_, '_, 'c> {
         let few = self.is(IntPredicate::SLE, self.sub(start(g.to), start(g.from)), self.int(FEW_ROWS));
         // Sums of a single block are used at once, those of several wait for the others.
         let waits = self.is(IntPredicate::SGT, g.k, self.int(BLOCK));
-        code.range(g.from, g.to, CHUNK, |chunk| {
-            let chunk_end = self.w.lesser(g.to, self.add(chunk, self.int(CHUNK)));
+        // Sums wait in scratch, unless the result holds them all.
+        let elsewhere = self.is(IntPredicate::SLT, self.wholes(g), g.count);
+        let kept = code.select(elsewhere.into(), self.int(CHUNK).into(), self.sub(g.to, g.from).into()).into_int_value();
+        let kept = if self.home.is_some() { kept } else { self.int(CHUNK) };
+        code.range_by(g.from, g.to, kept, |chunk| {
+            let chunk_end = self.w.lesser(g.to, self.add(chunk, kept));
             // Once even where there is nothing to sum: sums are zero then.
             code.range(self.int(0), self.w.greater(g.k, self.int(1)), BLOCK, |block| {
                 let steps = self.w.lesser(self.int(BLOCK), self.sub(g.k, block));
@@ -289,20 +321,14 @@ impl<'c> Engine<'_, '_, 'c> {
                 let missing = self.is(IntPredicate::NE, code.get(i64t, packed).into_int_value(), block);
                 code.only_if(missing, || {
                     code.set(packed, block.into());
-                    code.range(self.int(0), g.count, 1, |n| {
-                        let panel = self.panel(g, n);
-                        let needed = match self.in_place(&panel, few) {
-                            Some((direct, ..)) => ok(code.builder.build_not(direct, "")),
-                            None => code.context.bool_type().const_all_ones(),
-                        };
-                        code.only_if(needed, || self.pack_b(&panel, block, steps, self.packed_panel(n), level))
-                    })?;
-                    Ok::<(), String>(())
+                    let in_place = code.select(few.into(), self.wholes(g).into(), self.int(0).into()).into_int_value();
+                    let from = if self.b_in_place().is_some() { in_place } else { self.int(0) };
+                    self.pack_b(g, from, [block, steps], level)
                 })?;
-                code.range(chunk, chunk_end, NEAR, |near| {
-                    let near_end = self.w.lesser(chunk_end, self.add(near, self.int(NEAR)));
-                    let near_rows = [start(near), start(near_end)];
-                    let [base, step] = self.describe_a(g, block, steps, near_rows)?;
+                let close = if self.streams() { NEAR } else { NEAR_PACKED };
+                code.range(chunk, chunk_end, close, |near| {
+                    let near_end = self.w.lesser(chunk_end, self.add(near, self.int(close)));
+                    let walk = self.describe_a(g, block, steps, [near, near_end])?;
                     code.range(self.int(0), g.count, 1, |n| {
                         let panel = self.panel(g, n);
                         let (mut b, mut b_step) = (self.address(self.packed_panel(n)), self.int(PANEL));
@@ -312,17 +338,27 @@ impl<'c> Engine<'_, '_, 'c> {
                         }
                         self.field(Field::B, b);
                         self.field(Field::BStep, b_step);
+                        let home = self.home(&panel);
+                        let row_step = home.map_or(self.int(PANEL), |(whole, _, row)| {
+                            code.select(whole.into(), row.into(), self.int(PANEL).into()).into_int_value()
+                        });
+                        self.field(Field::CRow, row_step);
                         code.range(near, near_end, 1, |tile| {
                             let row = start(tile);
                             let rows = self.sub(start(self.add(tile, self.int(1))), row);
-                            self.field(Field::A, self.add(base, self.mul(row, step)));
+                            self.field(Field::A, self.a_of(&walk, tile, row));
                             let waiting = self.add(self.mul(n, self.int(CHUNK * ROWS)), self.sub(row, start(chunk)));
                             let place = code.select(waits.into(), waiting.into(), self.int(0).into()).into_int_value();
                             let sums = code.element(Elem::I8, self.at(C_AT), self.mul(place, self.int(PANEL)));
-                            self.field(Field::C, self.address(sums));
+                            let (mut c, mut after) = (self.address(sums), last);
+                            if let Some((whole, base, step)) = home {
+                                c = code.select(whole.into(), self.add(base, self.mul(row, step)).into(), c.into()).into_int_value();
+                                after = ok(code.builder.build_and(last, ok(code.builder.build_not(whole, "")), ""));
+                            }
+                            self.field(Field::C, c);
                             let multiply = micro::declare(code.context, &code.module, self.c.dtype, level);
                             ok(code.builder.build_call(multiply, &[self.tile.into(), rows.into()], ""));
-                            code.only_if(last, || self.rows(&panel, row, rows, sums))
+                            code.only_if(after, || self.rows(&panel, row, rows, sums))
                         })?;
                         Ok::<(), String>(())
                     })?;
@@ -336,31 +372,50 @@ impl<'c> Engine<'_, '_, 'c> {
     }
 
     /// The first row of a tile.
-    fn start(&self, g: &Group<'c>, tile: IntValue<'c>) -> IntValue<'c> {
+    pub fn start(&self, g: &Group<'c>, tile: IntValue<'c>) -> IntValue<'c> {
         self.add(self.mul(tile, g.each), self.w.lesser(tile, g.extra))
     }
 
-    fn packed_panel(&self, number: IntValue<'c>) -> PointerValue<'c> {
+    /// How many of the group's panels are whole.
+    pub fn wholes(&self, g: &Group<'c>) -> IntValue<'c> {
+        let whole = self.divide(g.columns, self.int(self.width)).0;
+        self.w.lesser(g.count, self.sub(whole, g.panel))
+    }
+
+    pub fn packed_panel(&self, number: IntValue<'c>) -> PointerValue<'c> {
         self.w.code.element(Elem::I8, self.scratch, self.mul(number, self.int(B_BYTES)))
     }
 
-    /// Describes A for these rows and steps, packed where it must be or where it pays: the address that row 0 has or would have, and the bytes
-    /// between rows.
-    fn describe_a(&self, g: &Group<'c>, block: IntValue<'c>, steps: IntValue<'c>, rows: [IntValue<'c>; 2]) -> Result<[IntValue<'c>; 2], String> {
+    /// Whether A is read in place from where its steps are contiguous.
+    fn streams(&self) -> bool {
+        self.direct.as_ref().is_some_and(|(_, _, steps)| steps.last().is_none_or(|run| run.step.as_const() == Some(1)))
+    }
+
+    /// The form of A where its rows are contiguous, its steps are not.
+    pub fn a_columns(&self) -> Option<&Linear> {
+        let (form, rows, _) = self.direct.as_ref().filter(|_| !self.streams())?;
+        matches!(rows.as_slice(), [only] if only.step.as_const() == Some(1)).then_some(form)
+    }
+
+    /// Describes A for these tiles and steps, packed where it must be or where it pays: the address that row 0 has or would have, and the bytes
+    /// from one tile's first row to the next one's.
+    fn describe_a(&self, g: &Group<'c>, block: IntValue<'c>, steps: IntValue<'c>, tiles: [IntValue<'c>; 2]) -> Result<Walk<'c>, String> {
         let code = &self.w.code;
-        let row = self.int(A_ROW * self.elements());
         let endless = self.int(i64::MAX);
-        let base = self.sub(self.address(self.at(A_AT)), self.mul(rows[0], row));
-        let packed = [base, row, self.int(self.elements()), endless, endless, self.int(0)];
+        let base = self.address(self.at(A_AT));
+        let element = self.int(self.elements());
+        let rows = tiles.map(|tile| self.start(g, tile));
+        let packed = match self.a_columns() {
+            // Tile after tile, each [k][rows].
+            Some(_) => [base, element, self.int(TILE_STEP * self.elements()), endless, endless, self.int(0)],
+            None => [base, self.int(A_ROW * self.elements()), element, endless, endless, self.int(0)],
+        };
         let (packs, chosen) = match self.a_in_place(g, block) {
             None => (code.context.bool_type().const_all_ones(), packed),
+            Some(direct) if self.streams() => (code.context.bool_type().const_zero(), direct),
             Some(direct) => {
-                // Rows that meet in the same sets of the caches, read for several panels.
-                let apart = ok(code.builder.build_and(direct[1], self.int(2047), ""));
-                let meet = self.is(IntPredicate::EQ, apart, self.int(0));
-                let far = self.is(IntPredicate::SGT, direct[1], self.int(0));
-                let again = self.is(IntPredicate::SGT, g.count, self.int(PANELS / 2));
-                let packs = ok(code.builder.build_and(ok(code.builder.build_and(meet, far, "")), again, ""));
+                // Scattered over as many lines as there are steps: a few times is enough.
+                let packs = self.is(IntPredicate::SGT, g.count, self.int(FEW_PANELS));
                 let pick = |n: usize| code.select(packs.into(), packed[n].into(), direct[n].into()).into_int_value();
                 (packs, [0, 1, 2, 3, 4, 5].map(pick))
             }
@@ -368,8 +423,31 @@ impl<'c> Engine<'_, '_, 'c> {
         for (field, value) in [Field::ARow, Field::AStep, Field::Left, Field::Run, Field::Jump].into_iter().zip(&chosen[1..]) {
             self.field(field, *value);
         }
-        code.only_if(packs, || self.pack_a(g, block, steps, rows))?;
-        Ok([chosen[0], chosen[1]])
+        if !self.streams() {
+            code.only_if(packs, || self.pack_a(g, block, steps, tiles))?;
+        }
+        Ok(Walk { packs, base: chosen[0], row: chosen[1], first: rows[0], tile: tiles[0] })
+    }
+
+    /// Where a tile's A begins.
+    fn a_of(&self, walk: &Walk<'c>, tile: IntValue<'c>, row: IntValue<'c>) -> IntValue<'c> {
+        let code = &self.w.code;
+        let direct = self.add(walk.base, self.mul(row, walk.row));
+        if self.streams() {
+            return direct;
+        }
+        let packed = match self.a_columns() {
+            Some(_) => self.mul(self.sub(tile, walk.tile), self.int(A_ROW * ROWS * self.elements())),
+            None => self.mul(self.sub(row, walk.first), walk.row),
+        };
+        code.select(walk.packs.into(), self.add(walk.base, packed).into(), direct.into()).into_int_value()
+    }
+
+    /// Where the panel's sums are stored at once: whether it is whole, the address of row 0, the bytes between rows.
+    fn home(&self, panel: &Panel<'c>) -> Option<(IntValue<'c>, IntValue<'c>, IntValue<'c>)> {
+        let (form, row) = self.home.as_ref()?;
+        let whole = self.is(IntPredicate::EQ, panel.columns, self.int(self.width));
+        Some((whole, self.form(form, &self.batch_point(panel, &self.c.columns)), self.bytes(row)))
     }
 
     /// The address of a linear form's element at given variables: those not in `point` are 0.
@@ -421,111 +499,20 @@ impl<'c> Engine<'_, '_, 'c> {
         one.then_some((form, checks))
     }
 
+    /// B where whole panels of it can be read in place, and its step.
+    fn b_in_place(&self) -> Option<(Linear, Size)> {
+        let (form, _) = self.b_rows().filter(|(_, checks)| checks.is_empty())?;
+        let mut steps = form.runs(&reductions(self.w.kernel, self.stage));
+        let step = steps.pop().map_or_else(Size::default, |r| r.step);
+        steps.is_empty().then_some((form, step))
+    }
+
     /// Whether B is read in place, where that is possible at all: a whole panel, used by few rows. Then its address and the bytes between steps.
     fn in_place(&self, panel: &Panel<'c>, few: IntValue<'c>) -> Option<(IntValue<'c>, IntValue<'c>, IntValue<'c>)> {
-        let (form, _) = self.b_rows().filter(|(_, checks)| checks.is_empty())?;
-        let steps = form.runs(&reductions(self.w.kernel, self.stage));
-        if steps.len() > 1 {
-            return None;
-        }
+        let (form, step) = self.b_in_place()?;
         let whole = self.is(IntPredicate::EQ, panel.columns, self.int(self.width));
-        let step = steps.last().map_or(self.int(0), |r| self.bytes(&r.step));
         let base = self.form(&form, &self.batch_point(panel, &self.c.columns));
-        Some((ok(self.w.code.builder.build_and(whole, few, "")), base, step))
-    }
-
-    /// Runs `body` for `count` steps from number `from` on of the reduction box: the step's number from `from`, and the variables.
-    pub fn walk(&self, from: IntValue<'c>, count: IntValue<'c>, body: At<'_, 'c>) -> Result<(), String> {
-        let code = &self.w.code;
-        let i64t = code.ty(Elem::I64, 1);
-        let sizes: Vec<IntValue<'c>> = self.stage.reds.iter().map(|s| self.w.greater(self.w.size(s), self.int(1))).collect();
-        let slots: Vec<PointerValue<'c>> = sizes.iter().map(|_| code.variable(i64t)).collect();
-        let mut rest = from;
-        for (n, size) in sizes.iter().enumerate().rev() {
-            let value = if n == 0 { rest } else { self.divide(rest, *size).1 };
-            if n > 0 {
-                rest = self.divide(rest, *size).0;
-            }
-            code.set(slots[n], value.into());
-        }
-        code.range(self.int(0), count, 1, |k| {
-            let values: Vec<IntValue<'c>> = slots.iter().map(|s| code.get(i64t, *s).into_int_value()).collect();
-            body(k, &values)?;
-            let mut carry = self.int(1);
-            for (n, size) in sizes.iter().enumerate().rev() {
-                let next = self.add(values[n], carry);
-                let wraps = self.is(IntPredicate::EQ, next, *size);
-                code.set(slots[n], code.select(wraps.into(), self.int(0).into(), next.into()));
-                carry = ok(code.builder.build_int_z_extend(wraps, code.context.i64_type(), ""));
-            }
-            Ok::<(), String>(())
-        })?;
-        Ok(())
-    }
-
-    /// Runs `body` for the panel's columns in pieces that are contiguous in the last variable: the scope in lanes, and the first lane's column.
-    pub fn columns(
-        &self,
-        panel: &Panel<'c>,
-        scope: &Scope<'c>,
-        body: &mut dyn FnMut(&Scope<'c>, IntValue<'c>) -> Result<(), String>,
-    ) -> Result<(), String> {
-        let code = &self.w.code;
-        let last = self.c.columns[self.c.columns.len() - 1];
-        let lanes = self.width as u32;
-        let several = self.c.columns.iter().filter(|v| self.w.kernel.outer[**v].as_const() != Some(1)).count() > 1;
-        if !several {
-            let inside = Scope { lane: Some((last, lanes)), ..scope.clone() };
-            let whole = self.is(IntPredicate::EQ, panel.columns, self.int(self.width));
-            let fixed = self.w.kernel.outer[last].as_const();
-            if fixed.is_some_and(|n| n % self.width == 0) {
-                return body(&inside, self.int(0));
-            }
-            let masked = |body: &mut dyn FnMut(&Scope<'c>, IntValue<'c>) -> Result<(), String>| {
-                let mask = code.icmp(IntPredicate::SLT, code.lane_numbers(lanes), code.splat(panel.columns.into(), lanes));
-                body(&Scope { mask: Some(mask), ..inside.clone() }, self.int(0))
-            };
-            if fixed.is_some_and(|n| n < self.width) {
-                return masked(body);
-            }
-            let (full, part, end) = (code.block(), code.block(), code.block());
-            code.branch(whole, full, part);
-            code.builder.position_at_end(full);
-            body(&inside, self.int(0))?;
-            code.jump(end);
-            code.builder.position_at_end(part);
-            masked(body)?;
-            code.go(end);
-            return Ok(());
-        }
-        let i64t = code.ty(Elem::I64, 1);
-        let done = code.variable(i64t);
-        code.set(done, self.int(0).into());
-        let (head, inside, end) = (code.block(), code.block(), code.block());
-        code.go(head);
-        let at = code.get(i64t, done).into_int_value();
-        code.branch(self.is(IntPredicate::SLT, at, panel.columns), inside, end);
-        code.builder.position_at_end(inside);
-        let mut scope = scope.clone();
-        self.set(&self.c.columns, self.add(panel.first, at), &mut scope.point);
-        let from = scope.point[last];
-        let to = self.w.lesser(self.w.size(&self.w.kernel.outer[last]), self.add(from, self.sub(panel.columns, at)));
-        let mut groups = |i: IntValue<'c>, lanes: u32, mask: Option<V<'c>>| {
-            let mut point = scope.point.clone();
-            point[last] = i;
-            body(&Scope { point, lane: Some((last, lanes)), mask, ..scope.clone() }, self.add(at, self.sub(i, from)))
-        };
-        self.w.groups(from, to, lanes, &mut groups)?;
-        code.set(done, self.add(at, self.sub(to, from)).into());
-        code.jump(head);
-        code.builder.position_at_end(end);
-        Ok(())
-    }
-
-    /// A scope of the stage at an outer point and a point of the reduction box.
-    pub fn scope(&self, outer: &[IntValue<'c>], reds: &[IntValue<'c>]) -> Scope<'c> {
-        let ranges = self.w.kernel.outer.iter().chain(&self.stage.reds).cloned().collect();
-        Scope { point: outer.iter().chain(reds).copied().collect(), ranges, lane: None, mask: None, locals: vec![] }
+        Some((ok(self.w.code.builder.build_and(whole, few, "")), base, self.bytes(&step)))
     }
 
     /// All stages at the rows of a tile; the product's sums are at `sums`.

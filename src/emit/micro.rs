@@ -40,8 +40,10 @@ pub enum Field {
     B,
     /// From one `k` to the next.
     BStep,
-    /// Where sums go, rows of 128 bytes.
+    /// Where sums go: 128 bytes of each row.
     C,
+    /// From one of its rows to the next.
+    CRow,
     /// Steps in all.
     Count,
     /// Whether `C` holds nothing yet.
@@ -155,7 +157,7 @@ fn quarters<'c>(code: &Code<'c>, variants: &[FunctionValue<'c>], tile: PointerVa
         let (mut a, mut c) = (a, c);
         if half == 1 {
             a = add(a, ok(code.builder.build_int_mul(skipped, field(code, tile, Field::ARow), "")));
-            c = add(c, ok(code.builder.build_int_mul(skipped, code.int(PANEL), "")));
+            c = add(c, ok(code.builder.build_int_mul(skipped, field(code, tile, Field::CRow), "")));
         }
         for column in [0, PANEL / 2] {
             code.store(word(code, quarter, Field::A), a.into(), 8);
@@ -226,7 +228,7 @@ impl<'c> Micro<'c> {
             a.push(self.offset(a[a.len() - 1], three_rows));
         }
         let start = Place { a, b: pointer(Field::B), left: get(Field::Left).into() };
-        let c = pointer(Field::C);
+        let (c, c_row) = (pointer(Field::C), get(Field::CRow));
         let (count, first) = (get(Field::Count), get(Field::First));
         let compare = |p, x: IntValue<'c>, y: IntValue<'c>| ok(b.build_int_compare(p, x, y, ""));
         let least = |x: IntValue<'c>, y: IntValue<'c>| code.select(compare(IntPredicate::SLT, x, y).into(), x.into(), y.into()).into_int_value();
@@ -310,7 +312,7 @@ impl<'c> Micro<'c> {
         b.position_at_end(leaf_end);
         let places: Vec<PointerValue<'c>> = (0..2 * self.rows)
             .map(|n| {
-                let row = self.offset(c, code.int(PANEL * (n as i64 / 2)));
+                let row = self.offset(c, ok(b.build_int_mul(c_row, code.int(n as i64 / 2), "")));
                 if n % 2 == 0 { row } else { self.offset(row, half) }.into_pointer_value()
             })
             .collect();

@@ -17,7 +17,9 @@ mod code;
 mod contract;
 #[cfg(test)]
 mod contract_tests;
+mod fold;
 mod lanes;
+mod merge;
 mod micro;
 mod modes;
 mod pack;
@@ -25,6 +27,7 @@ mod stage;
 mod target;
 #[cfg(test)]
 mod tests;
+mod walk;
 
 use crate::ir::DType;
 use crate::kernel::Kernel;
@@ -165,6 +168,9 @@ fn module(context: &Context) -> Result<Module<'_>, String> {
 
 /// The module with the kernel's function added.
 fn function<'c>(context: &'c Context, module: Module<'c>, kernel: &Kernel, name: &str, level: Level) -> Result<Module<'c>, String> {
+    let contraction = recognise(kernel);
+    let merged = if contraction.is_none() { Some(merge::merged(kernel)) } else { None };
+    let kernel = merged.as_ref().unwrap_or(kernel);
     let (pointer, int) = (context.ptr_type(AddressSpace::default()), context.i64_type());
     let ty = int.fn_type(&[pointer.into(), pointer.into(), int.into(), int.into(), pointer.into()], false);
     let function = module.add_function(&format!("{name}.{}", level.name()), ty, None);
@@ -190,7 +196,7 @@ fn function<'c>(context: &'c Context, module: Module<'c>, kernel: &Kernel, name:
     code.builder.position_at_end(start);
     let writer = Writer { code, kernel, prologue, params, dims, known: RefCell::default(), checks: Cell::new(0) };
     let (lo, hi) = (parameter(2).into_int_value(), parameter(3).into_int_value());
-    match recognise(kernel) {
+    match contraction {
         None => writer.outer(&modes::modes(kernel), lo, hi)?,
         Some(c) => contract::write(&writer, &c, level, [lo, hi], parameter(4).into_pointer_value())?,
     }

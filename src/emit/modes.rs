@@ -28,6 +28,8 @@ pub enum Mode {
 /// The lanes along the last outer variable, if any, and each stage's mode (scalar where the outer variable has lanes).
 pub struct Modes {
     pub outer: Option<u32>,
+    /// Whether many lanes along the outer variable go through each fold together.
+    pub columns: bool,
     pub stages: Vec<Mode>,
 }
 
@@ -154,7 +156,7 @@ pub fn modes(kernel: &Kernel) -> Modes {
     let depth = kernel.outer.len();
     let inside: Vec<Mode> = kernel.stages.iter().map(|s| mode(kernel, depth, s)).collect();
     let scalar = vec![Mode::Scalar; kernel.stages.len()];
-    let Some(last) = kernel.outer.last().filter(|s| s.as_const() != Some(1)) else { return Modes { outer: None, stages: inside } };
+    let Some(last) = kernel.outer.last().filter(|s| s.as_const() != Some(1)) else { return Modes { outer: None, columns: false, stages: inside } };
     let surveys: Vec<Survey> = kernel.stages.iter().map(|s| survey(s, depth - 1, true)).collect();
     let storable = surveys.iter().all(|s| s.storable);
     let smooth = surveys.iter().all(|s| s.in_order && s.scattered == 0);
@@ -163,16 +165,91 @@ pub fn modes(kernel: &Kernel) -> Modes {
     if storable && (smooth || (!alternative && gains)) {
         let stages: Vec<&Stage> = kernel.stages.iter().collect();
         let lanes = width(kernel, &stages, surveys.iter().any(|s| s.heavy), last);
-        return Modes { outer: Some(lanes), stages: scalar };
+        let columns = kernel.stages.iter().any(|s| s.inner.is_empty() && in_lanes(s.fold) && !few(s));
+        return Modes { outer: Some(lanes), columns, stages: scalar };
     }
-    Modes { outer: None, stages: inside }
+    Modes { outer: None, columns: false, stages: inside }
+}
+
+/// Whether the fold has 16 lanes of its own.
+fn in_lanes(fold: Fold) -> bool {
+    matches!(fold, Fold::Sum | Fold::Prod | Fold::Max | Fold::Min)
+}
+
+/// Whether the reduction box has so few points that each has its own code: windows.
+pub fn few(stage: &Stage) -> bool {
+    let points = stage.reds.iter().try_fold(1i64, |n, size| Some(n.saturating_mul(size.as_const()?)));
+    points.is_some_and(|n| (1..=9).contains(&n)) && stage.fold != Fold::Dot
+}
+
+/// How many stages from number `start` on run in one loop: they have the same box, in lanes along its last variable, and what one reads of what an
+/// earlier one makes, it reads at the same point.
+pub fn together(kernel: &Kernel, modes: &[Mode], start: usize) -> usize {
+    let of = |n: usize| {
+        let s = &kernel.stages[n];
+        match modes[n] {
+            Mode::Inner(16) if s.fold == Fold::None => Some(&s.inner),
+            Mode::Reds if s.inner.is_empty() => Some(&s.reds),
+            _ => None,
+        }
+    };
+    let Some(first) = of(start) else { return 1 };
+    let fits = |n: &usize| of(*n) == Some(first) && (start..*n).all(|before| apart(kernel, &kernel.stages[before], &kernel.stages[*n]));
+    1 + (start + 1..modes.len()).take_while(fits).count()
+}
+
+/// Whether stage `b` may do its part of a point before `a`, which comes first, has done the points after it.
+fn apart(kernel: &Kernel, a: &Stage, b: &Stage) -> bool {
+    let vars = a.inner.len() + a.reds.len();
+    let size = |p: usize| crate::kernel::lower::product(&kernel.params[p].shape);
+    let mut fine = true;
+    for store in &a.stores {
+        match &store.target {
+            Target::Local(l) => fine &= !reads_local(&b.body, *l),
+            // Only what has its place for every point is read again at that point.
+            Target::Param { param, index, fold } => {
+                each_load(&b.body, &mut |p, at| fine &= p != *param || (a.fold == Fold::None && vars == 1 && fold.is_none() && at == index));
+            }
+        }
+    }
+    for store in &b.stores {
+        let Target::Param { param, index, fold } = &store.target else { continue };
+        let writes_too = a.stores.iter().any(|s| matches!(&s.target, Target::Param { param: p, .. } if p == param));
+        fine &= !writes_too && fold.is_none();
+        // The parameter may lie in the memory of one that is only read (`plan::reuse`); a fold stores when all points are done.
+        let to = &kernel.params[*param];
+        let shares = |p: usize| p == *param || (!kernel.params[p].written && kernel.params[p].dtype == to.dtype && size(p) == size(*param));
+        each_load(&a.body, &mut |p, at| fine &= !shares(p) || b.fold != Fold::None || at == index);
+    }
+    fine
+}
+
+fn reads_local(body: &[Instr], local: usize) -> bool {
+    body.iter().any(|i| match i {
+        Instr::Local(l) => *l == local,
+        Instr::Select { then, otherwise, .. } => reads_local(&then.0, local) || reads_local(&otherwise.0, local),
+        Instr::Const(_) | Instr::Load { .. } | Instr::Index(_) | Instr::Holds(_) | Instr::Op(..) | Instr::Cast(..) => false,
+    })
+}
+
+fn each_load(body: &[Instr], see: &mut dyn FnMut(usize, &[Index])) {
+    for instr in body {
+        match instr {
+            Instr::Load { param, index, .. } => see(*param, index),
+            Instr::Select { then, otherwise, .. } => {
+                each_load(&then.0, see);
+                each_load(&otherwise.0, see);
+            }
+            Instr::Const(_) | Instr::Local(_) | Instr::Index(_) | Instr::Holds(_) | Instr::Op(..) | Instr::Cast(..) => {}
+        }
+    }
 }
 
 fn mode(kernel: &Kernel, depth: usize, stage: &Stage) -> Mode {
     let inner = stage.inner.last().filter(|s| s.as_const() != Some(1)).map(|size| (size, survey(stage, depth + stage.inner.len() - 1, false)));
     let reds = stage.reds.last().filter(|size| {
-        let lanes = matches!(stage.fold, Fold::Sum | Fold::Prod | Fold::Max | Fold::Min);
-        lanes && (stage.reds.len() == 1 || size.as_const().is_some_and(|n| n % 16 == 0))
+        // A window is narrower than lanes are.
+        in_lanes(stage.fold) && size.as_const().is_none_or(|n| n >= 8) && (stage.reds.len() == 1 || size.as_const().is_some_and(|n| n % 16 == 0))
     });
     let reds = reds.map(|_| survey(stage, depth + stage.inner.len() + stage.reds.len() - 1, false));
     match (inner, reds) {

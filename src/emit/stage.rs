@@ -1,19 +1,18 @@
-//! Loops: the outer range, a stage's inner loops, folds in their defined order.
+//! Loops: the outer range, stages one after the other or in one sweep, a stage's inner loops.
 
-use crate::emit::body::{Scope, Writer, dtype};
+use crate::emit::body::{Scope, Writer};
 use crate::emit::code::{Code, Elem, V, ok};
-use crate::emit::modes::{Mode, Modes};
-use crate::ir::{DType, Fold, Scalar, ScalarOp, ScatterFold};
+use crate::emit::modes::{Mode, Modes, few, together};
+use crate::ir::{DType, Fold, Scalar, ScalarOp, ScatterFold, Size};
 use crate::kernel::{Stage, Target};
 use inkwell::IntPredicate;
-use inkwell::types::{BasicType, BasicTypeEnum};
-use inkwell::values::{BasicValueEnum, InstructionOpcode as Op, IntValue, PointerValue};
+use inkwell::types::BasicTypeEnum;
+use inkwell::values::{IntValue, PointerValue};
 
 /// What runs at a point of the reduction box: its scope, its position, and the lanes that take part where not all do.
-type PointBody<'a, 'c> = &'a dyn Fn(&Scope<'c>, IntValue<'c>, Option<V<'c>>) -> Result<(), String>;
-
-/// Consecutive positions of one chain of fma.
-const LEAF: i64 = 256;
+pub type PointBody<'a, 'c> = &'a dyn Fn(&Scope<'c>, IntValue<'c>, Option<V<'c>>) -> Result<(), String>;
+/// The same without regard to guards.
+pub type PositionBody<'a, 'c> = &'a dyn Fn(&Scope<'c>, IntValue<'c>) -> Result<(), String>;
 
 impl<'c> Writer<'_, 'c> {
     /// The loop over outer points `lo..hi`.
@@ -24,44 +23,114 @@ impl<'c> Writer<'_, 'c> {
             code.range(lo, hi, 1, |_| self.stages(modes, &scope))?;
             return Ok(());
         };
-        // Row by row of the last variable.
+        let run = |point: &[IntValue<'c>], from: IntValue<'c>, to: IntValue<'c>| {
+            let scope = Scope { point: point.to_vec(), ..scope.clone() };
+            match modes.outer {
+                Some(_) if modes.columns => self.columns(from, to, &scope),
+                Some(lanes) => self.lanes(from, to, lanes, &scope, &mut |scope| self.stages(modes, scope)),
+                None => code.range(from, to, 1, |i| self.stages(modes, &self.at(&scope, i))).map(|_| ()),
+            }
+        };
+        if before.is_empty() {
+            return run(&[], lo, hi);
+        }
+        // Row by row of the last variable: the first point by division, the others by carrying.
         let b = &code.builder;
-        let size = self.size(last);
-        let linear = code.variable(code.ty(Elem::I64, 1));
-        code.set(linear, lo.into());
-        let (head, inside, end) = (code.block(), code.block(), code.block());
-        code.go(head);
-        let at = code.get(code.ty(Elem::I64, 1), linear).into_int_value();
-        let more = ok(b.build_int_compare(IntPredicate::SLT, at, hi, ""));
-        code.branch(more, inside, end);
-        b.position_at_end(inside);
-        let mut row = ok(b.build_int_unsigned_div(at, size, ""));
-        let from = ok(b.build_int_sub(at, ok(b.build_int_mul(row, size, "")), ""));
-        let rest = ok(b.build_int_add(from, ok(b.build_int_sub(hi, at, "")), ""));
-        let to = self.lesser(size, rest);
-        let mut point = vec![];
-        for (i, size) in before.iter().enumerate().rev() {
-            if i == 0 {
-                point.push(row);
-            } else {
+        let any = ok(b.build_int_compare(IntPredicate::SLT, lo, hi, ""));
+        code.only_if(any, || {
+            let i64t = code.ty(Elem::I64, 1);
+            let number = |at: PointerValue<'c>| code.get(i64t, at).into_int_value();
+            let at: Vec<PointerValue<'c>> = (0..=self.kernel.outer.len()).map(|_| code.variable(i64t)).collect();
+            let (linear, coordinates) = (at[0], &at[1..]);
+            let mut rest = lo;
+            for (axis, size) in self.kernel.outer.iter().enumerate().skip(1).rev() {
                 let size = self.size(size);
-                point.push(ok(b.build_int_unsigned_rem(row, size, "")));
-                row = ok(b.build_int_unsigned_div(row, size, ""));
+                code.set(coordinates[axis], ok(b.build_int_unsigned_rem(rest, size, "")).into());
+                rest = ok(b.build_int_unsigned_div(rest, size, ""));
             }
-        }
-        point.reverse();
-        let scope = Scope { point, ..scope };
-        let mut run = |scope: &Scope<'c>| self.stages(modes, scope);
-        match modes.outer {
-            Some(lanes) => self.lanes(from, to, lanes, &scope, &mut run)?,
-            None => {
-                code.range(from, to, 1, |i| run(&self.at(&scope, i)))?;
+            code.set(coordinates[0], rest.into());
+            code.set(linear, lo.into());
+            let (head, inside, end) = (code.block(), code.block(), code.block());
+            code.go(head);
+            let now = number(linear);
+            let more = ok(b.build_int_compare(IntPredicate::SLT, now, hi, ""));
+            code.branch(more, inside, end);
+            b.position_at_end(inside);
+            let point: Vec<IntValue<'c>> = coordinates[..before.len()].iter().map(|at| number(*at)).collect();
+            let from = number(coordinates[before.len()]);
+            let rest = ok(b.build_int_add(from, ok(b.build_int_sub(hi, now, "")), ""));
+            let to = self.lesser(self.size(last), rest);
+            run(&point, from, to)?;
+            code.set(linear, ok(b.build_int_add(now, ok(b.build_int_sub(to, from, "")), "")).into());
+            code.set(coordinates[before.len()], code.int(0).into());
+            let mut carry = code.int(1);
+            for (axis, size) in before.iter().enumerate().rev() {
+                let next = ok(b.build_int_add(point[axis], carry, ""));
+                if axis == 0 {
+                    code.set(coordinates[0], next.into());
+                    break;
+                }
+                let full = ok(b.build_int_compare(IntPredicate::EQ, next, self.size(size), ""));
+                code.set(coordinates[axis], code.select(full.into(), code.int(0).into(), next.into()));
+                carry = ok(b.build_int_z_extend(full, code.context.i64_type(), ""));
             }
-        }
-        code.set(linear, ok(code.builder.build_int_add(at, ok(code.builder.build_int_sub(to, from, "")), "")).into());
-        code.jump(head);
-        code.builder.position_at_end(end);
-        Ok(())
+            code.jump(head);
+            b.position_at_end(end);
+            Ok(())
+        })
+    }
+
+    /// The last outer variable from `from` to `to` where lanes run along it and folds have 16 values a lane: many lanes go through a fold together, so
+    /// that memory is read in long pieces.
+    fn columns(&self, from: IntValue<'c>, to: IntValue<'c>, scope: &Scope<'c>) -> Result<(), String> {
+        const GROUPS: u32 = 8;
+        let code = &self.code;
+        let var = scope.point.len();
+        let many = |ty: BasicTypeEnum<'c>, n: u32| code.variable(inkwell::types::BasicType::array_type(&ty, n).into());
+        let locals: Vec<_> = self.kernel.locals.iter().map(|t| code.ty((*t).into(), 16)).map(|ty| (ty, many(ty, GROUPS))).collect();
+        let folds = self.kernel.stages.iter().map(|stage| match stage.fold {
+            Fold::Sum | Fold::Prod | Fold::Max | Fold::Min if stage.inner.is_empty() && !few(stage) => {
+                let ty = code.ty(self.value_type(stage)?.into(), 16);
+                Ok(Some((ty, many(ty, 16 * GROUPS))))
+            }
+            _ => Ok(None),
+        });
+        let folds = folds.collect::<Result<Vec<_>, String>>()?;
+        code.range(from, to, 16 * GROUPS as i64, |first| {
+            let end = self.lesser(to, ok(code.builder.build_int_add(first, code.int(16 * GROUPS as i64), "")));
+            let group = |i: IntValue<'c>| ok(code.builder.build_right_shift(ok(code.builder.build_int_sub(i, first, "")), code.int(4), false, ""));
+            // The group of lanes from `i` on, at a point of the other variables.
+            let within = |scope: &Scope<'c>, i: IntValue<'c>, mask: Option<V<'c>>| {
+                let mut scope = Scope { lane: Some((var, 16)), mask, ..scope.clone() };
+                scope.point[var] = i;
+                scope.locals = locals.iter().map(|(ty, at)| (*ty, code.step(*ty, *at, group(i)))).collect();
+                scope
+            };
+            let start = self.at(scope, first);
+            self.kernel.stages.iter().zip(&folds).try_for_each(|(stage, fold)| {
+                let start = Scope { ranges: self.ranges(stage), ..start.clone() };
+                let Some((ty, banks)) = fold else {
+                    return self.groups(first, end, 16, &mut |i, _, mask| self.stage(stage, Mode::Scalar, &within(&start, i, mask)));
+                };
+                let bank = |i: IntValue<'c>| code.step(*ty, *banks, ok(code.builder.build_left_shift(group(i), code.int(4), "")));
+                code.range(first, end, 16, |i| {
+                    self.clear_bank(stage, *ty, bank(i));
+                    Ok::<(), String>(())
+                })?;
+                self.positions(stage, Mode::Scalar, &start, &|scope, k| {
+                    self.groups(first, end, 16, &mut |i, _, mask| {
+                        let scope = within(scope, i, mask);
+                        let guards = self.guards(&stage.guards, &scope);
+                        self.where_holds(guards, &scope, |scope, mask| self.fold_into(stage, *ty, bank(i), scope, k, mask))
+                    })
+                })?;
+                self.groups(first, end, 16, &mut |i, _, mask| {
+                    let sum = self.joined_bank(stage, *ty, bank(i));
+                    self.results(stage, &[sum], &within(&start, i, mask), &[])
+                })
+            })
+        })
+        .map(|_| ())
     }
 
     /// The lesser of two integers.
@@ -76,7 +145,7 @@ impl<'c> Writer<'_, 'c> {
         self.code.select(more.into(), a.into(), b.into()).into_int_value()
     }
 
-    fn at(&self, scope: &Scope<'c>, i: IntValue<'c>) -> Scope<'c> {
+    pub fn at(&self, scope: &Scope<'c>, i: IntValue<'c>) -> Scope<'c> {
         let mut scope = scope.clone();
         scope.point.push(i);
         scope
@@ -104,23 +173,85 @@ impl<'c> Writer<'_, 'c> {
         body: &mut dyn FnMut(IntValue<'c>, u32, Option<V<'c>>) -> Result<(), String>,
     ) -> Result<(), String> {
         let code = &self.code;
-        let whole = ok(code.builder.build_int_sub(to, code.int(lanes as i64 - 1), ""));
-        let rest = code.range(from, whole, lanes as i64, |i| body(i, lanes, None))?;
         let exact = |n: IntValue<'c>| n.get_sign_extended_constant();
-        if exact(from) == Some(0) && exact(to).is_some_and(|n| n % lanes as i64 == 0) {
+        let count = exact(to).filter(|_| exact(from) == Some(0));
+        let rest = if count.is_some_and(|n| n < lanes as i64) {
+            from
+        } else {
+            let whole = ok(code.builder.build_int_sub(to, code.int(lanes as i64 - 1), ""));
+            code.range(from, whole, lanes as i64, |i| body(i, lanes, None))?
+        };
+        if count.is_some_and(|n| n % lanes as i64 == 0) {
             return Ok(());
         }
-        code.range(rest, to, 16, |i| {
+        let mut masked = |i: IntValue<'c>| {
             let left = ok(code.builder.build_int_sub(to, i, ""));
-            let mask = code.icmp(IntPredicate::SLT, code.lane_numbers(16), code.splat(left.into(), 16));
+            // Below 16 or all lanes: 32 bits are enough, and half the work.
+            let left = self.lesser(left, code.int(16));
+            let left = ok(code.builder.build_int_truncate(left, code.context.i32_type(), ""));
+            let mask = code.icmp(IntPredicate::SLT, code.lane_numbers_32(16), code.splat(left.into(), 16));
             body(i, 16, Some(mask))
-        })?;
-        Ok(())
+        };
+        if lanes > 16 {
+            return code.range(rest, to, 16, masked).map(|_| ());
+        }
+        let some = ok(code.builder.build_int_compare(IntPredicate::SLT, rest, to, ""));
+        code.only_if(some, || masked(rest))
     }
 
     fn stages(&self, modes: &Modes, scope: &Scope<'c>) -> Result<(), String> {
         let scope = Scope { locals: self.locals(scope.lanes()), ..scope.clone() };
-        self.kernel.stages.iter().zip(&modes.stages).try_for_each(|(stage, mode)| self.stage(stage, *mode, &scope))
+        let mut start = 0;
+        while start < modes.stages.len() {
+            let count = together(self.kernel, &modes.stages, start);
+            let stages = &self.kernel.stages[start..start + count];
+            match stages {
+                [stage] if !self.sweeps(stage, modes.stages[start]) => self.stage(stage, modes.stages[start], &scope)?,
+                _ => self.sweep(stages, &scope)?,
+            }
+            start += count;
+        }
+        Ok(())
+    }
+
+    fn sweeps(&self, stage: &Stage, mode: Mode) -> bool {
+        mode == Mode::Reds && stage.inner.is_empty()
+    }
+
+    /// Stages over the same box in one loop, lanes along its last variable: each does its part of a group of lanes before the next one does.
+    fn sweep(&self, stages: &[Stage], scope: &Scope<'c>) -> Result<(), String> {
+        let scope = Scope { ranges: self.ranges(&stages[0]), ..scope.clone() };
+        let banks = stages.iter().map(|stage| match stage.fold {
+            Fold::None => Ok(None),
+            _ => self.open_lanes(stage).map(Some),
+        });
+        let banks = banks.collect::<Result<Vec<_>, String>>()?;
+        let sizes = if stages[0].reds.is_empty() { &stages[0].inner } else { &stages[0].reds };
+        self.over(sizes, &scope, &mut |scope| {
+            stages.iter().zip(&banks).try_for_each(|(stage, bank)| match bank {
+                None => self.guarded_point(stage, Mode::Scalar, scope),
+                Some(bank) => self.into_lanes(stage, *bank, scope),
+            })
+        })?;
+        stages.iter().zip(&banks).try_for_each(|(stage, bank)| match bank {
+            None => Ok(()),
+            Some(bank) => self.results(stage, &[self.joined_lanes(stage, *bank)], &scope, &[]),
+        })
+    }
+
+    /// The loops of a box, 16 lanes along the last one.
+    fn over(&self, sizes: &[Size], scope: &Scope<'c>, body: &mut dyn FnMut(&Scope<'c>) -> Result<(), String>) -> Result<(), String> {
+        let (first, rest) = sizes.split_first().expect("a box has variables");
+        let (zero, size) = (self.code.int(0), self.size(first));
+        if rest.is_empty() {
+            return self.lanes(zero, size, 16, scope, body);
+        }
+        self.code.range(zero, size, 1, |i| self.over(rest, &self.at(scope, i), body)).map(|_| ())
+    }
+
+    /// The ranges of a stage's variables.
+    fn ranges(&self, stage: &Stage) -> Vec<Size> {
+        self.kernel.outer.iter().chain(&stage.inner).chain(&stage.reds).cloned().collect()
     }
 
     /// Variables for the kernel's locals, of so many lanes.
@@ -134,10 +265,7 @@ impl<'c> Writer<'_, 'c> {
 
     /// A stage at an outer point.
     pub fn stage(&self, stage: &Stage, mode: Mode, scope: &Scope<'c>) -> Result<(), String> {
-        let mut scope = scope.clone();
-        scope.ranges.truncate(self.kernel.outer.len());
-        scope.ranges.extend(stage.inner.iter().chain(&stage.reds).cloned());
-        self.inner(stage, mode, 0, &scope)
+        self.inner(stage, mode, 0, &Scope { ranges: self.ranges(stage), ..scope.clone() })
     }
 
     /// The inner loops from number `depth` on.
@@ -158,7 +286,7 @@ impl<'c> Writer<'_, 'c> {
     }
 
     /// Runs `body` where the condition holds (everywhere if there is none), with the condition as further mask if it differs between lanes.
-    fn where_holds(
+    pub fn where_holds(
         &self,
         condition: Option<V<'c>>,
         scope: &Scope<'c>,
@@ -222,31 +350,35 @@ impl<'c> Writer<'_, 'c> {
         Ok(())
     }
 
-    fn value_type(&self, stage: &Stage) -> Result<DType, String> {
+    pub fn value_type(&self, stage: &Stage) -> Result<DType, String> {
         let types = crate::kernel::verify::types(self.kernel, &stage.body).map_err(|e| format!("kernel {}: {e}", self.kernel.name))?;
         let value = stage.values.first().and_then(|v| types.get(*v));
         value.copied().ok_or_else(|| format!("kernel {}: a stage without a value", self.kernel.name))
     }
 
-    /// Runs `body(scope, k)` for every point of the reduction box where the guards hold; the mask is that of lanes left out by guards
-    /// (with [`Mode::Reds`] also by the box's end).
-    fn reductions(&self, stage: &Stage, mode: Mode, scope: &Scope<'c>, body: PointBody<'_, 'c>) -> Result<(), String> {
+    /// Runs `body(scope, k)` for every point of the reduction box where the guards hold; the mask is that of lanes left out by guards.
+    pub fn reductions(&self, stage: &Stage, scope: &Scope<'c>, body: PointBody<'_, 'c>) -> Result<(), String> {
+        self.positions(stage, Mode::Scalar, scope, &|scope, k| {
+            let guards = if stage.skip { None } else { self.guards(&stage.guards, scope) };
+            self.where_holds(guards, scope, |scope, mask| body(scope, k, mask))
+        })
+    }
+
+    /// Runs `body(scope, k)` for every point of the reduction box, or every 16 along its last variable.
+    pub fn positions(&self, stage: &Stage, mode: Mode, scope: &Scope<'c>, body: PositionBody<'_, 'c>) -> Result<(), String> {
         let i64t = self.code.ty(Elem::I64, 1);
         let k = self.code.variable(i64t);
         self.code.set(k, self.code.int(0).into());
         self.reduce(stage, mode, 0, scope, &|scope: &Scope<'c>| {
             let now = self.code.get(i64t, k).into_int_value();
-            let guards = if stage.skip { None } else { self.guards(&stage.guards, scope) };
-            self.where_holds(guards, scope, |scope, mask| {
-                let mask = if mode == Mode::Reds { scope.mask } else { mask };
-                body(scope, now, mask)
-            })?;
+            body(scope, now)?;
             self.code.set(k, ok(self.code.builder.build_int_add(now, self.code.int(1), "")).into());
             Ok(())
         })
     }
 
-    fn reduce(
+    /// The loops of the reduction box from number `depth` on; a few points one after the other instead.
+    pub fn reduce(
         &self,
         stage: &Stage,
         mode: Mode,
@@ -255,173 +387,15 @@ impl<'c> Writer<'_, 'c> {
         body: &dyn Fn(&Scope<'c>) -> Result<(), String>,
     ) -> Result<(), String> {
         let Some(size) = stage.reds.get(depth) else { return body(scope) };
-        let (zero, size) = (self.code.int(0), self.size(size));
+        let (zero, count) = (self.code.int(0), self.size(size));
         if mode == Mode::Reds && depth + 1 == stage.reds.len() {
-            return self.lanes(zero, size, 16, scope, &mut |scope| body(scope));
+            return self.lanes(zero, count, 16, scope, &mut |scope| body(scope));
         }
-        self.code.range(zero, size, 1, |i| self.reduce(stage, mode, depth + 1, &self.at(scope, i), body)).map(|_| ())
-    }
-
-    fn fold(&self, stage: &Stage, mode: Mode, scope: &Scope<'c>) -> Result<Vec<V<'c>>, String> {
-        let elem = self.value_type(stage)?;
-        match stage.fold {
-            Fold::None => Err(format!("kernel {}: no fold", self.kernel.name)),
-            Fold::Dot if stage.reds.len() == 1 => self.dot(stage, elem, scope).map(|v| vec![v]),
-            Fold::Dot => self.dot_box(stage, elem, scope).map(|v| vec![v]),
-            Fold::Sum | Fold::Prod | Fold::Max | Fold::Min => {
-                if mode == Mode::Reds { self.fold_along(stage, elem, scope) } else { self.fold_lanes(stage, elem, scope) }.map(|v| vec![v])
-            }
-            Fold::ArgMax | Fold::ArgMin => self.best(stage, elem, scope),
+        if few(stage)
+            && let Some(n) = size.as_const()
+        {
+            return (0..n).try_for_each(|i| self.reduce(stage, mode, depth + 1, &self.at(scope, self.code.int(i)), body));
         }
-    }
-
-    /// The body's values at a point, in the scope's lanes.
-    fn values(&self, stage: &Stage, scope: &Scope<'c>) -> Result<Vec<V<'c>>, String> {
-        let mut values = Vec::new();
-        self.block(&stage.body, scope, &mut values)?;
-        Ok(stage.values.iter().map(|v| self.code.splat(values[*v], scope.lanes())).collect())
-    }
-
-    fn kept(&self, mask: Option<V<'c>>, new: V<'c>, old: V<'c>) -> V<'c> {
-        mask.map_or(new, |m| self.code.select(m, new, old))
-    }
-
-    fn multiply_add(&self, stage: &Stage, scope: &Scope<'c>, chain: PointerValue<'c>, mask: Option<V<'c>>) -> Result<(), String> {
-        let values = self.values(stage, scope)?;
-        let &[a, b] = values.as_slice() else { return Err(format!("kernel {}: a dot has two factors", self.kernel.name)) };
-        let old = self.code.get(a.get_type(), chain);
-        self.code.set(chain, self.kept(mask, self.op(ScalarOp::Fma, &[a, b, old]), old));
-        Ok(())
-    }
-
-    /// Chains of fma over one reduction loop, leaf by leaf. The leaves' sum starts from -0, which adds nothing to any first leaf.
-    fn dot(&self, stage: &Stage, elem: DType, scope: &Scope<'c>) -> Result<V<'c>, String> {
-        let code = &self.code;
-        let ty = code.ty(elem.into(), scope.lanes());
-        let (sum, chain) = (code.variable(ty), code.variable(ty));
-        let size = self.size(&stage.reds[0]);
-        let number = |x: f64| code.constant(Scalar::float(elem, x), scope.lanes());
-        let empty = ok(code.builder.build_int_compare(IntPredicate::SLE, size, code.int(0), ""));
-        code.set(sum, code.select(empty.into(), number(0.0), number(-0.0)));
-        code.range(code.int(0), size, LEAF, |leaf| {
-            code.set(chain, number(0.0));
-            let to = self.lesser(size, ok(code.builder.build_int_add(leaf, code.int(LEAF), "")));
-            code.range(leaf, to, 1, |k| {
-                let scope = self.at(scope, k);
-                let guards = if stage.skip { None } else { self.guards(&stage.guards, &scope) };
-                self.where_holds(guards, &scope, |scope, mask| self.multiply_add(stage, scope, chain, mask))
-            })?;
-            code.set(sum, self.op(ScalarOp::Add, &[code.get(ty, sum), code.get(ty, chain)]));
-            Ok::<(), String>(())
-        })?;
-        Ok(code.get(ty, sum))
-    }
-
-    /// The same over several reduction loops: the chain is closed whenever the position reaches a new leaf.
-    fn dot_box(&self, stage: &Stage, elem: DType, scope: &Scope<'c>) -> Result<V<'c>, String> {
-        let code = &self.code;
-        let ty = code.ty(elem.into(), scope.lanes());
-        let (sum, chain) = (code.variable(ty), code.variable(ty));
-        let number = |x: f64| code.constant(Scalar::float(elem, x), scope.lanes());
-        code.set(sum, number(-0.0));
-        code.set(chain, number(-0.0));
-        let i64t = code.ty(Elem::I64, 1);
-        let position = code.variable(i64t);
-        code.set(position, code.int(0).into());
-        self.reduce(stage, Mode::Scalar, 0, scope, &|scope: &Scope<'c>| {
-            let k = code.get(i64t, position);
-            let within = code.binary(Op::And, k, code.int(LEAF - 1).into());
-            let starts = code.icmp(IntPredicate::EQ, within, code.int(0).into()).into_int_value();
-            code.only_if(starts, || {
-                code.set(sum, self.op(ScalarOp::Add, &[code.get(ty, sum), code.get(ty, chain)]));
-                code.set(chain, number(0.0));
-                Ok::<(), String>(())
-            })?;
-            let guards = if stage.skip { None } else { self.guards(&stage.guards, scope) };
-            self.where_holds(guards, scope, |scope, mask| self.multiply_add(stage, scope, chain, mask))?;
-            code.set(position, code.binary(Op::Add, k, code.int(1).into()));
-            Ok(())
-        })?;
-        let total = self.op(ScalarOp::Add, &[code.get(ty, sum), code.get(ty, chain)]);
-        let empty = code.icmp(IntPredicate::EQ, code.get(i64t, position), code.int(0).into());
-        Ok(code.select(empty, number(0.0), total))
-    }
-
-    /// The fold's 16 lanes as 16 variables in memory, each of the scope's lanes.
-    fn fold_lanes(&self, stage: &Stage, elem: DType, scope: &Scope<'c>) -> Result<V<'c>, String> {
-        let code = &self.code;
-        let ty = code.ty(elem.into(), scope.lanes());
-        let bank = code.variable(ty.array_type(16).into());
-        let slot = |k: IntValue<'c>| {
-            // Safety: an address computation; k is below 16.
-            unsafe { ok(code.builder.build_gep(ty, bank, &[k], "")) }
-        };
-        let neutral = code.constant(stage.fold.neutral(elem), scope.lanes());
-        for lane in 0..16 {
-            code.set(slot(code.int(lane)), neutral);
-        }
-        self.reductions(stage, Mode::Scalar, scope, &|scope, k, mask| {
-            let value = self.values(stage, scope)?[0];
-            let at = slot(code.binary(Op::And, k.into(), code.int(15).into()).into_int_value());
-            let old = code.get(ty, at);
-            code.set(at, self.kept(mask, self.op(stage.fold.join(), &[old, value]), old));
-            Ok(())
-        })?;
-        let mut lanes: Vec<V<'c>> = (0..16).map(|lane| code.get(ty, slot(code.int(lane)))).collect();
-        for half in [8, 4, 2, 1] {
-            lanes = (0..half).map(|l| self.op(stage.fold.join(), &[lanes[l], lanes[l + half]])).collect();
-        }
-        Ok(lanes[0])
-    }
-
-    /// The fold's 16 lanes as one vector along the last reduction variable.
-    fn fold_along(&self, stage: &Stage, elem: DType, scope: &Scope<'c>) -> Result<V<'c>, String> {
-        let code = &self.code;
-        let ty: BasicTypeEnum<'c> = code.ty(elem.into(), 16);
-        let bank = code.variable(ty);
-        code.set(bank, code.constant(stage.fold.neutral(elem), 16));
-        self.reductions(stage, Mode::Reds, scope, &|scope, _, mask| {
-            let value = code.splat(self.values(stage, scope)?[0], 16);
-            let old = code.get(ty, bank);
-            code.set(bank, self.kept(mask, self.op(stage.fold.join(), &[old, value]), old));
-            Ok(())
-        })?;
-        let mut all = code.get(ty, bank);
-        for half in [8, 4, 2, 1] {
-            if let BasicValueEnum::VectorValue(v) = all {
-                all = self.op(stage.fold.join(), &[code.slice(v, 0, half), code.slice(v, half, half)]);
-            }
-        }
-        Ok(all)
-    }
-
-    /// The best value and its position: the first of equals, NaN above all.
-    fn best(&self, stage: &Stage, elem: DType, scope: &Scope<'c>) -> Result<Vec<V<'c>>, String> {
-        let code = &self.code;
-        let lanes = scope.lanes();
-        let (ty, at_ty, any_ty) = (code.ty(elem.into(), lanes), code.ty(Elem::I64, lanes), code.ty(Elem::Bool, lanes));
-        let (best, at, any) = (code.variable(ty), code.variable(at_ty), code.variable(any_ty));
-        code.set(best, code.constant(stage.fold.neutral(elem), lanes));
-        code.set(at, at_ty.const_zero());
-        code.set(any, any_ty.const_zero());
-        self.reductions(stage, Mode::Scalar, scope, &|scope, k, mask| {
-            let value = self.values(stage, scope)?[0];
-            let (old, old_at, seen) = (code.get(ty, best), code.get(at_ty, at), code.get(any_ty, any));
-            let pair = if stage.fold == Fold::ArgMax { [old, value] } else { [value, old] };
-            let mut beats = self.op(ScalarOp::Lt, &pair);
-            if elem.is_float() {
-                let nan = |x: V<'c>| self.op(ScalarOp::Ne, &[x, x]);
-                beats = self.op(ScalarOp::And, &[code.not(nan(old)), self.op(ScalarOp::Or, &[nan(value), beats])]);
-            }
-            let takes = self.op(ScalarOp::Or, &[code.not(seen), beats]);
-            let takes = mask.map_or(takes, |m| code.both(takes, m));
-            code.set(best, code.select(takes, value, old));
-            code.set(at, code.select(takes, code.splat(k.into(), lanes), old_at));
-            let seen_now = code.constant(Scalar::bool(true), lanes);
-            code.set(any, self.kept(mask, seen_now, seen));
-            Ok(())
-        })?;
-        debug_assert_eq!(dtype(code.get(ty, best)), elem);
-        Ok(vec![code.get(ty, best), code.get(at_ty, at)])
+        self.code.range(zero, count, 1, |i| self.reduce(stage, mode, depth + 1, &self.at(scope, i), body)).map(|_| ())
     }
 }

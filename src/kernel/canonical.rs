@@ -1,9 +1,11 @@
-//! Equal kernels are one: every symbolic size becomes a parameter `n0`, `n1`, ... in order of first appearance.
+//! Equal kernels are one: every symbolic size becomes a parameter `n0`, `n1`, ... in order of first appearance, then the numbers of random draws.
+//! Elementwise kernels have lost their shapes before ([`super::flat`]), so that the number of points is a parameter even where it is a constant.
 //!
 //! In: kernels whose sizes are formulas in the program's dims. Out: distinct kernels, and for each kernel put in its number and the formulas
 //! of its size parameters. A whole formula becomes one parameter, so kernels need no size arithmetic of their own.
 
-use crate::ir::{Affine, Guard, IndexAtom, Size};
+use crate::ir::{Affine, Guard, IndexAtom, ScalarOp, Size};
+use crate::kernel::flat::{POINTS, flat};
 use crate::kernel::{Index, Instr, Kernel, Param, Stage, Store, Target};
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -20,7 +22,8 @@ impl Registry {
     /// The kernel's number and the values of its size parameters.
     pub fn add(&mut self, kernel: &Kernel) -> (u32, Vec<Size>) {
         let mut formulas: Vec<Size> = Vec::new();
-        let mut canonical = map_sizes(kernel, &mut |size| {
+        let flat = flat(kernel);
+        let mut canonical = map_sizes(flat.as_ref().map_or(kernel, |(flat, _)| flat), &mut |size| {
             if size.as_const().is_some() {
                 return size.clone();
             }
@@ -30,6 +33,10 @@ impl Registry {
             });
             Size::dim(&format!("n{n}"))
         });
+        if let Some((_, points)) = flat {
+            formulas.iter_mut().filter(|f| **f == Size::dim(POINTS)).for_each(|f| *f = points.clone());
+        }
+        canonical.stages.iter_mut().for_each(|stage| keys(stage, &mut formulas));
         canonical.sizes = formulas.len();
         let mut hasher = DefaultHasher::new();
         canonical.hash(&mut hasher);
@@ -51,6 +58,21 @@ impl Registry {
     /// The distinct kernels, by number.
     pub fn finish(self) -> Vec<Kernel> {
         self.kernels
+    }
+}
+
+/// The numbers of random draws become parameters too: each draw has its own, and layers that differ in nothing else share their kernels.
+fn keys(stage: &mut Stage, formulas: &mut Vec<Size>) {
+    for at in 0..stage.body.len() {
+        let Instr::Op(ScalarOp::FoldKey, args) = &stage.body[at] else { continue };
+        let number = args[1];
+        // Sizes are never negative.
+        if let Instr::Const(n) = stage.body[number]
+            && n.bits() as i64 >= 0
+        {
+            stage.body[number] = Instr::Index(Affine::constant(Size::dim(&format!("n{}", formulas.len()))));
+            formulas.push(Size::constant(n.bits() as i64));
+        }
     }
 }
 

@@ -44,7 +44,8 @@ pub fn window(kernel: &Kernel, instr: &Instr, ranges: &[Size]) -> Option<(Linear
     (other.bits() == 0).then(|| (form, axes.collect()))
 }
 
-fn address(kernel: &Kernel, param: usize, index: &[Index], vars: usize) -> Option<Linear> {
+/// The address of an element of a parameter as a linear form.
+pub fn address(kernel: &Kernel, param: usize, index: &[Index], vars: usize) -> Option<Linear> {
     let shape = &kernel.params[param].shape;
     let mut form = Linear { param, constant: Size::default(), steps: vec![Size::default(); vars] };
     for (axis, index) in index.iter().enumerate() {

@@ -5,6 +5,7 @@
 mod body;
 mod canonical;
 pub mod contract;
+mod flat;
 pub mod fuse;
 mod group;
 pub mod interpret;

@@ -8,6 +8,7 @@ pub mod algebra;
 mod compose;
 mod drop_dead;
 mod fold_constants;
+mod folds;
 mod handover;
 mod inline;
 mod loops;
@@ -50,13 +51,13 @@ pub const LIST: &[Pass] = &[
 ];
 
 /// The form of a differentiated graph that defines what is computed: bodies of small functions in place of calls, and what differentiation wrote
-/// down worked out by [`algebra`]. Not to the bit, so it comes once and first.
+/// down worked out by [`algebra`], and every fold what it is to be ([`folds`]). Not to the bit, so it comes once and first.
 pub fn define(mut module: Module) -> Module {
     // Differentiation is over: gradients written by hand are not needed any more.
     module.functions.iter_mut().for_each(|f| f.gradient = None);
     let module = drop_dead::run(&inline::run(&drop_dead::run(&module)));
     let module = drop_dead::run(&loops::accumulate::run(&module));
-    let module = drop_dead::run(&algebra::normalise(&module));
+    let module = folds::run(&drop_dead::run(&algebra::normalise(&module)));
     if cfg!(debug_assertions)
         && let Err(broken) = verify::verify(&module)
     {

@@ -1,0 +1,140 @@
+//! Walks of a contraction: through steps of its reduction box, and along a panel's columns.
+
+use crate::emit::body::Scope;
+use crate::emit::code::{Elem, V, ok};
+use crate::emit::contract::{Engine, Panel};
+use inkwell::IntPredicate;
+use inkwell::values::{IntValue, PointerValue};
+
+/// What is done at a step of the reduction box: its number, and its variables.
+type At<'a, 'c> = &'a mut dyn FnMut(IntValue<'c>, &[IntValue<'c>]) -> Result<(), String>;
+
+/// The same for several steps of the last variable together.
+type Piece<'a, 'c> = &'a mut dyn FnMut(IntValue<'c>, &[IntValue<'c>], IntValue<'c>) -> Result<(), String>;
+
+impl<'c> Engine<'_, '_, 'c> {
+    /// The reduction variables at a step's number.
+    pub fn unravel(&self, step: IntValue<'c>) -> Vec<IntValue<'c>> {
+        let (mut rest, mut values) = (step, vec![step; self.stage.reds.len()]);
+        for (n, size) in self.stage.reds.iter().enumerate().skip(1).rev() {
+            (rest, values[n]) = self.divide(rest, self.w.greater(self.w.size(size), self.int(1)));
+        }
+        if let Some(first) = values.first_mut() {
+            *first = rest;
+        }
+        values
+    }
+
+    /// Runs `body` for `count` steps from number `from` on of the reduction box: the step's number from `from`, and the variables.
+    pub fn walk(&self, from: IntValue<'c>, count: IntValue<'c>, body: At<'_, 'c>) -> Result<(), String> {
+        self.advance(&self.unravel(from), count, &|_| self.int(1), &mut |k, values, _| body(k, values))
+    }
+
+    /// The same by runs of the last variable: the first step's number from the beginning, the variables there, and how many steps.
+    pub fn pieces(&self, first: &[IntValue<'c>], count: IntValue<'c>, body: Piece<'_, 'c>) -> Result<(), String> {
+        let last = first.len() - 1;
+        let size = self.w.size(&self.stage.reds[last]);
+        self.advance(first, count, &|values| self.sub(size, values[last]), body)
+    }
+
+    /// Steps through the reduction box from a point on, by as many steps of the last variable as `stride` says, at most `count` in all.
+    fn advance(
+        &self,
+        first: &[IntValue<'c>],
+        count: IntValue<'c>,
+        stride: &dyn Fn(&[IntValue<'c>]) -> IntValue<'c>,
+        body: Piece<'_, 'c>,
+    ) -> Result<(), String> {
+        let code = &self.w.code;
+        let i64t = code.ty(Elem::I64, 1);
+        let sizes: Vec<IntValue<'c>> = self.stage.reds.iter().map(|s| self.w.greater(self.w.size(s), self.int(1))).collect();
+        let done = code.variable(i64t);
+        code.set(done, self.int(0).into());
+        let slots: Vec<PointerValue<'c>> = sizes.iter().map(|_| code.variable(i64t)).collect();
+        slots.iter().zip(first).for_each(|(slot, v)| code.set(*slot, (*v).into()));
+        let (head, inside, end) = (code.block(), code.block(), code.block());
+        code.go(head);
+        let at = code.get(i64t, done).into_int_value();
+        code.branch(self.is(IntPredicate::SLT, at, count), inside, end);
+        code.builder.position_at_end(inside);
+        let values: Vec<IntValue<'c>> = slots.iter().map(|s| code.get(i64t, *s).into_int_value()).collect();
+        let step = self.w.lesser(stride(&values), self.sub(count, at));
+        body(at, &values, step)?;
+        let mut carry = step;
+        for (n, size) in sizes.iter().enumerate().rev() {
+            let next = self.add(values[n], carry);
+            let wraps = self.is(IntPredicate::EQ, next, *size);
+            code.set(slots[n], code.select(wraps.into(), self.int(0).into(), next.into()));
+            carry = ok(code.builder.build_int_z_extend(wraps, code.context.i64_type(), ""));
+        }
+        code.set(done, self.add(at, step).into());
+        code.jump(head);
+        code.builder.position_at_end(end);
+        Ok(())
+    }
+
+    /// Runs `body` for the panel's columns in pieces that are contiguous in the last variable: the scope in lanes, and the first lane's column.
+    pub fn columns(
+        &self,
+        panel: &Panel<'c>,
+        scope: &Scope<'c>,
+        body: &mut dyn FnMut(&Scope<'c>, IntValue<'c>) -> Result<(), String>,
+    ) -> Result<(), String> {
+        let code = &self.w.code;
+        let last = self.c.columns[self.c.columns.len() - 1];
+        let lanes = self.width as u32;
+        let several = self.c.columns.iter().filter(|v| self.w.kernel.outer[**v].as_const() != Some(1)).count() > 1;
+        if !several {
+            let inside = Scope { lane: Some((last, lanes)), ..scope.clone() };
+            let whole = self.is(IntPredicate::EQ, panel.columns, self.int(self.width));
+            let fixed = self.w.kernel.outer[last].as_const();
+            if fixed.is_some_and(|n| n % self.width == 0) {
+                return body(&inside, self.int(0));
+            }
+            let masked = |body: &mut dyn FnMut(&Scope<'c>, IntValue<'c>) -> Result<(), String>| {
+                let mask = code.icmp(IntPredicate::SLT, code.lane_numbers(lanes), code.splat(panel.columns.into(), lanes));
+                body(&Scope { mask: Some(mask), ..inside.clone() }, self.int(0))
+            };
+            if fixed.is_some_and(|n| n < self.width) {
+                return masked(body);
+            }
+            let (full, part, end) = (code.block(), code.block(), code.block());
+            code.branch(whole, full, part);
+            code.builder.position_at_end(full);
+            body(&inside, self.int(0))?;
+            code.jump(end);
+            code.builder.position_at_end(part);
+            masked(body)?;
+            code.go(end);
+            return Ok(());
+        }
+        let i64t = code.ty(Elem::I64, 1);
+        let done = code.variable(i64t);
+        code.set(done, self.int(0).into());
+        let (head, inside, end) = (code.block(), code.block(), code.block());
+        code.go(head);
+        let at = code.get(i64t, done).into_int_value();
+        code.branch(self.is(IntPredicate::SLT, at, panel.columns), inside, end);
+        code.builder.position_at_end(inside);
+        let mut scope = scope.clone();
+        self.set(&self.c.columns, self.add(panel.first, at), &mut scope.point);
+        let from = scope.point[last];
+        let to = self.w.lesser(self.w.size(&self.w.kernel.outer[last]), self.add(from, self.sub(panel.columns, at)));
+        let mut groups = |i: IntValue<'c>, lanes: u32, mask: Option<V<'c>>| {
+            let mut point = scope.point.clone();
+            point[last] = i;
+            body(&Scope { point, lane: Some((last, lanes)), mask, ..scope.clone() }, self.add(at, self.sub(i, from)))
+        };
+        self.w.groups(from, to, lanes, &mut groups)?;
+        code.set(done, self.add(at, self.sub(to, from)).into());
+        code.jump(head);
+        code.builder.position_at_end(end);
+        Ok(())
+    }
+
+    /// A scope of the stage at an outer point and a point of the reduction box.
+    pub fn scope(&self, outer: &[IntValue<'c>], reds: &[IntValue<'c>]) -> Scope<'c> {
+        let ranges = self.w.kernel.outer.iter().chain(&self.stage.reds).cloned().collect();
+        Scope { point: outer.iter().chain(reds).copied().collect(), ranges, lane: None, mask: None, locals: vec![] }
+    }
+}
