@@ -188,6 +188,14 @@ fn block(body: &[Instr], known: &mut Vec<u64>) {
     }
 }
 
+/// How many pieces of at most this size.
+fn cut(n: Size, by: i64) -> Size {
+    match n.checked_add(&Size::constant(by - 1)) {
+        Some(n) => n.div(&Size::constant(by)).unwrap_or_else(|| unreachable!("{by} is not 0")),
+        None => Size::constant(i64::MAX),
+    }
+}
+
 impl Contraction {
     /// The product of some variables' sizes.
     pub fn extent(&self, vars: &[usize], outer: &[Size]) -> Size {
@@ -196,13 +204,13 @@ impl Contraction {
 
     /// How many tasks there are.
     pub fn tasks(&self, outer: &[Size]) -> Size {
-        let cut = |n: Size, by: i64| match n.checked_add(&Size::constant(by - 1)) {
-            Some(n) => n.div(&Size::constant(by)).unwrap_or_else(|| unreachable!("{by} is not 0")),
-            None => Size::constant(i64::MAX),
-        };
         let panels = cut(self.extent(&self.columns, outer), panel(self.dtype));
-        let tiles = cut(self.extent(&self.rows, outer), ROWS);
-        product(&[self.extent(&self.batch, outer), panels, tiles])
+        product(&[self.extent(&self.batch, outer), panels, self.tiles(outer)])
+    }
+
+    /// How many of them, one after the other, share a panel of B.
+    pub fn tiles(&self, outer: &[Size]) -> Size {
+        cut(self.extent(&self.rows, outer), ROWS)
     }
 
     /// Calls `see` with every outer point of a task until it gives nothing.

@@ -63,12 +63,12 @@ fn prepack(
             entry.plan.buffers.push(Buffer { dtype: c.dtype, shape, storage: Storage::Arena, first: 0, last: 0, name });
             let to = entry.plan.buffers.len() as BufferId - 1;
             let (tasks, cost) = (product(&points), Size::constant(4));
-            (to, Some(Launch { kernel: packer, args: vec![of, to], sizes, tasks, cost, flops: Size::default(), line: launch.line }))
+            (to, Some(Launch { kernel: packer, args: vec![of, to], sizes, tasks, whole: Size::constant(1), cost, flops: Size::default(), line: launch.line }))
         }
     };
     let mut launch = launch.clone();
     launch.args.push(to);
-    (launch.tasks, launch.cost) = tasks(&reader, &canonical::map_sizes(&reader, &mut |size| in_program(size)));
+    (launch.tasks, launch.whole, launch.cost) = tasks(&reader, &canonical::map_sizes(&reader, &mut |size| in_program(size)));
     launch.kernel = number(kernels, reader);
     Some((launch, pack))
 }
