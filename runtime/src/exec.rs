@@ -7,7 +7,7 @@
 use crate::dtype::{DType, Scalar};
 use crate::error::{Result, RunError, wrong};
 use crate::launch::{Op, Table};
-use crate::manifest::{Entry, Manifest, Sink, Source, Storage};
+use crate::manifest::{Entry, Manifest, Sink, Source, Step, Storage};
 use crate::memory::{ALIGN, Aligned};
 use crate::meter::Meter;
 use crate::phases::{self, Work};
@@ -74,6 +74,11 @@ pub struct Prepared {
     arena: Aligned,
     given: Aligned,
     threads: usize,
+    /// How many of the first lines need not run while the stored tensors are as they were at the last run, and those tensors' version.
+    advance: usize,
+    advanced: Option<u64>,
+    /// Whether running changes stored tensors.
+    changes: bool,
     /// Runs so far, as far as it matters.
     warm: u32,
     meter: Option<Meter>,
@@ -131,6 +136,10 @@ impl Prepared {
     pub fn new(manifest: &Manifest, entry: &Entry, dims: &Dims, threads: usize, store: &Tensors) -> Result<Prepared> {
         check_dims(manifest, dims)?;
         let plan = &entry.plan;
+        let first = plan.steps.get(..plan.advance as usize);
+        if first.is_none_or(|first| first.iter().any(|step| !matches!(step, Step::Launch(_)))) {
+            return broken(entry);
+        }
         let mut shapes = Vec::with_capacity(plan.buffers.len());
         let mut bytes = Vec::with_capacity(plan.buffers.len());
         for buffer in &plan.buffers {
@@ -207,7 +216,7 @@ impl Prepared {
             }
             results.push(Port { end: sink.clone(), dtype: plan.buffers[i].dtype, shape: shapes[i].clone(), at, bytes: bytes[i] });
         }
-        table.open(phases::cut(&works, threads));
+        table.open(phases::cut(&works, plan.advance as usize, threads));
         let (name, lines) = (entry.name.clone(), plan.lines.clone());
         Ok(Prepared {
             name,
@@ -221,6 +230,9 @@ impl Prepared {
             arena,
             given,
             threads: threads.max(1),
+            advance: plan.advance as usize,
+            advanced: None,
+            changes: entry.results.iter().any(|(sink, _)| matches!(sink, Sink::Tensor(_))),
             warm: 0,
             meter: None,
             flops,
@@ -288,7 +300,12 @@ impl Prepared {
         let began = self.observer.as_ref().map(|_| Instant::now());
         // SAFETY: the plan's buffers have the sizes of the kernels' parameters (made so by the compiler), all of them lie in memory that lives now;
         // `phases::cut` keeps apart what touches the same memory; the number of threads was looked at.
-        let ended = unsafe { self.table.run(kernels, pool, self.meter.as_ref()) };
+        let from = if self.advanced == Some(store.version()) { self.advance } else { 0 };
+        let ended = unsafe { self.table.run(from, kernels, pool, self.meter.as_ref()) };
+        self.advanced = None;
+        if self.changes {
+            store.touch();
+        }
         if let (Some(observer), Some(began)) = (&mut self.observer, began) {
             observer.runs += 1;
             observer.nanoseconds += began.elapsed().as_nanos() as f64;
@@ -296,6 +313,7 @@ impl Prepared {
         if let Err(line) = ended {
             return wrong!("{}", self.failure(line));
         }
+        self.advanced = Some(store.version());
         for &(result, tensor) in &self.stored {
             let Port { at, bytes, .. } = self.results[result];
             let from = match at {
@@ -328,7 +346,7 @@ impl Prepared {
         meter.clear();
         if self.warm == WARM {
             self.meter = self.meter.take().filter(|_| self.observer.is_some());
-            self.table.open(phases::cut(&self.works, self.threads));
+            self.table.open(phases::cut(&self.works, self.advance, self.threads));
         }
     }
 
@@ -372,7 +390,7 @@ impl Prepared {
     pub fn reschedule(&mut self, nanoseconds: &mut dyn FnMut() -> f64) {
         self.works.iter_mut().flatten().for_each(|work| work.nanoseconds = nanoseconds().max(1.0));
         (self.warm, self.meter) = (WARM, None);
-        self.table.open(phases::cut(&self.works, self.threads));
+        self.table.open(phases::cut(&self.works, self.advance, self.threads));
     }
 
     /// Why the run ended at this line of the table.

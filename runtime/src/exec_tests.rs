@@ -1,7 +1,7 @@
 //! Hand-written plans over kernels that are Rust closures.
 
 use super::*;
-use crate::manifest::{Buffer, BufferId, DimDecl, Kernel, Launch, Plan, Role, Step, TensorDecl};
+use crate::manifest::{Buffer, BufferId, DimDecl, Kernel, Launch, Part, Plan, Role, Step, TensorDecl};
 use std::cell::Cell;
 
 /// Counts this thread's allocations.
@@ -52,11 +52,20 @@ fn buffer(dtype: DType, shape: &[Size], storage: Storage) -> Buffer {
 }
 
 fn launch(kernel: u32, args: &[BufferId], sizes: &[Size], tasks: Size) -> Step {
-    Step::Launch(Launch { kernel, args: args.to_vec(), sizes: sizes.to_vec(), tasks, cost: 100_000.into(), flops: 0.into(), line: 0 })
+    Step::Launch(Launch {
+        kernel,
+        args: args.to_vec(),
+        sizes: sizes.to_vec(),
+        tasks,
+        whole: 1.into(),
+        cost: 100_000.into(),
+        flops: 0.into(),
+        line: 0,
+    })
 }
 
 fn program(inputs: Vec<(Source, BufferId)>, results: Vec<(Sink, BufferId)>, buffers: Vec<Buffer>, steps: Vec<Step>) -> Manifest {
-    let plan = Plan { buffers, steps, lines: vec!["model.nn:3".into()] };
+    let plan = Plan { buffers, steps, lines: vec!["model.nn:3".into()], advance: 0 };
     Manifest {
         dims: vec![DimDecl { name: "B".into(), min: 1, max: Some(64) }],
         tensors: vec![TensorDecl { path: "M.w".into(), dtype: DType::F32, shape: vec![], role: Role::Parameter }],
@@ -132,6 +141,39 @@ fn loops_copies_and_checks() {
     assert_eq!(condition(false).unwrap_err().message(), "must hold: model.nn:3");
 }
 
+/// A matrix of pairs transposed by loops whose steps are parts of it; parts that leave their buffer or their loops are refused.
+#[test]
+fn parts_advance_with_the_loops_around_them() {
+    let transposed = |start: i64, outside: bool| {
+        let part = |of: u32, start: i64, along: [i64; 2]| {
+            let along = [(1, Size::constant(along[0])), (2, Size::constant(along[1]))];
+            Storage::Part(Part { of, start: start.into(), along: along.into() })
+        };
+        let buffers = vec![
+            buffer(DType::I64, &[3.into(), 2.into(), 2.into()], Storage::Input),
+            buffer(DType::I64, &[], Storage::Arena),
+            buffer(DType::I64, &[], Storage::Arena),
+            buffer(DType::I64, &[2.into()], part(0, start, [4, 2])),
+            buffer(DType::I64, &[2.into(), 3.into(), 2.into()], Storage::Result),
+            buffer(DType::I64, &[2.into()], part(4, 0, [2, 6])),
+        ];
+        let round = |count: i64, body: u32, index: u32| Step::Loop { count: count.into(), body, index, reversed: index == 1 };
+        let inner = if outside { 0 } else { 1 };
+        let steps = vec![round(3, 1 + inner, 1), round(2, inner, 2), Step::Copy { from: 3, to: 5 }];
+        let manifest = program(vec![(Source::Data("x".into()), 0)], vec![(Sink::Result("y".into()), 4)], buffers, steps);
+        let (mut run, mut pool, mut store) = prepared(&manifest, 5, 1)?;
+        for (i, x) in run.input_mut(0).chunks_exact_mut(8).enumerate() {
+            x.copy_from_slice(&(i as i64).to_le_bytes());
+        }
+        run.run(&Fake, &mut pool, &mut store).map(|()| run.result(0, &store).to_vec())
+    };
+    let expected = [0i64, 1, 4, 5, 8, 9, 2, 3, 6, 7, 10, 11];
+    assert_eq!(transposed(0, false).unwrap(), expected.map(i64::to_le_bytes).concat());
+    for (start, outside) in [(1, false), (0, true)] {
+        assert!(transposed(start, outside).unwrap_err().message().contains("contradicts itself"));
+    }
+}
+
 /// A chain through the arena, cut at random places, on more threads than steps: the same numbers, and the first step that fails is the one that is named.
 #[test]
 fn schedules_change_nothing() {
@@ -196,4 +238,48 @@ fn errors_name_the_dim_or_the_line() {
     let mut broken = manifest.clone();
     broken.entries[0].plan.buffers[0].storage = Storage::Alias(0);
     assert!(prepared(&broken, 4, 1).err().unwrap().message().contains("damaged"));
+}
+
+#[test]
+fn what_depends_on_tensors_alone_runs_again_when_they_have_changed() {
+    let b = Size::dim("B");
+    let buffers = vec![
+        buffer(DType::F32, &[], Storage::Input),
+        buffer(DType::F32, std::slice::from_ref(&b), Storage::Input),
+        buffer(DType::F32, &[], Storage::Result),
+        buffer(DType::F32, std::slice::from_ref(&b), Storage::Result),
+    ];
+    // w + w in advance, then x + that.
+    let steps = vec![launch(0, &[0, 0, 2], &[], 1.into()), launch(0, &[1, 2, 3], &[], b)];
+    let inputs = vec![(Source::Tensor("M.w".into()), 0), (Source::Data("x".into()), 1)];
+    let mut manifest = program(inputs, vec![(Sink::Result("y".into()), 3)], buffers, steps);
+    manifest.entries[0].plan.advance = 1;
+    /// How often one task was run alone.
+    struct Counted(std::sync::atomic::AtomicUsize);
+    impl Kernels for Counted {
+        unsafe fn run(&self, kernel: u32, args: &[*mut u8], sizes: &[i64], lo: i64, hi: i64, scratch: *mut u8) -> i64 {
+            self.0.fetch_add((args[0] == args[1]) as usize, std::sync::atomic::Ordering::Relaxed);
+            // SAFETY: as the caller promises.
+            unsafe { Fake.run(kernel, args, sizes, lo, hi, scratch) }
+        }
+    }
+    for threads in [1, 2] {
+        let counted = Counted(0.into());
+        let (mut run, mut pool, mut store) = prepared(&manifest, 3, threads).unwrap();
+        let mut with = |w: Option<f32>| {
+            if let Some(w) = w {
+                store.bytes_mut(0).copy_from_slice(&w.to_le_bytes());
+            }
+            run.run(&counted, &mut pool, &mut store).unwrap();
+            (counted.0.load(std::sync::atomic::Ordering::Relaxed), run.result(0, &store)[..4].to_vec())
+        };
+        let at = |n, y: f32| (n, y.to_le_bytes().to_vec());
+        assert_eq!([with(Some(1.0)), with(None), with(Some(3.0)), with(None)], [at(1, 2.0), at(1, 2.0), at(2, 6.0), at(2, 6.0)]);
+        // Another store is another thing, whatever it holds.
+        let mut other = Tensors::new(&manifest.tensors).unwrap();
+        run.run(&counted, &mut pool, &mut other).unwrap();
+        assert_eq!(run.result(0, &other)[..4], 0f32.to_le_bytes());
+    }
+    manifest.entries[0].plan.advance = 3;
+    assert!(prepared(&manifest, 3, 1).is_err());
 }

@@ -128,13 +128,13 @@ impl Table {
         self.phases = phases;
     }
 
-    /// Runs all of it once; the line that failed is the first one, whatever ran beside it.
+    /// Runs it once from a line on, which no phase stretches over; the line that failed is the first one, whatever ran beside it.
     ///
     /// # Safety
     /// Every argument points at a buffer of the size that the kernels and copies assume; buffers of steps in one phase do not conflict; `pool` has at
     /// most as many threads as there is scratch for.
-    pub unsafe fn run(&self, kernels: &dyn Kernels, pool: &mut Pool, meter: Option<&Meter>) -> Result<(), usize> {
-        let walk = Walk { table: self, kernels, meter, cursor: UnsafeCell::new(Cursor { at: 0, phase: 0 }), failed: AtomicUsize::new(usize::MAX) };
+    pub unsafe fn run(&self, from: usize, kernels: &dyn Kernels, pool: &mut Pool, meter: Option<&Meter>) -> Result<(), usize> {
+        let walk = Walk { table: self, kernels, meter, cursor: UnsafeCell::new(Cursor { at: from, phase: 0 }), failed: AtomicUsize::new(usize::MAX) };
         if self.phases.is_empty() {
             walk.next(0);
         } else {

@@ -138,6 +138,9 @@ pub struct Plan {
     pub buffers: Vec<Buffer>,
     /// What is executed, in order.
     pub steps: Vec<Step>,
+    /// How many of the first steps depend on stored tensors alone: launches whose results stay from run to run, until a tensor changes.
+    #[serde(default)]
+    pub advance: u32,
     /// The source line of each distinct span, for profiles and reports.
     pub lines: Vec<String>,
 }
@@ -223,6 +226,8 @@ pub struct Launch {
     pub sizes: Vec<Size>,
     /// Independent tasks: the kernel is called with ranges that cover `0..tasks`.
     pub tasks: Size,
+    /// So many tasks, from a multiple of it on, share work: to cut between them costs something.
+    pub whole: Size,
     /// Rough cost of one task in nanoseconds at 1 FLOP each: tells serial from parallel.
     pub cost: Size,
     /// Floating-point operations of all tasks, for profiles.

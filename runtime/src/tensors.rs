@@ -5,6 +5,7 @@ use crate::manifest::{Role, TensorDecl};
 use crate::memory::Aligned;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Elements in a shape, or an error where they do not fit in memory.
 pub fn elements(shape: &[i64]) -> Result<usize> {
@@ -15,11 +16,17 @@ pub fn elements(shape: &[i64]) -> Result<usize> {
     }
 }
 
+fn next_version() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
 /// All tensors that a program stores, in the manifest's order.
 pub struct Tensors {
     decls: Vec<TensorDecl>,
     bytes: Vec<Aligned>,
     index: BTreeMap<Arc<str>, usize>,
+    version: u64,
 }
 
 impl Tensors {
@@ -28,7 +35,7 @@ impl Tensors {
     /// # Errors
     /// Out of memory, or a path that appears twice.
     pub fn new(decls: &[TensorDecl]) -> Result<Tensors> {
-        let mut store = Tensors { decls: decls.to_vec(), bytes: vec![], index: BTreeMap::new() };
+        let mut store = Tensors { decls: decls.to_vec(), bytes: vec![], index: BTreeMap::new(), version: next_version() };
         for (i, decl) in decls.iter().enumerate() {
             store.bytes.push(Aligned::zeroed(elements(&decl.shape)? * decl.dtype.bytes())?);
             if store.index.insert(decl.path.clone(), i).is_some() {
@@ -65,7 +72,18 @@ impl Tensors {
 
     /// The elements of number `i`, to change.
     pub fn bytes_mut(&mut self, i: usize) -> &mut [u8] {
+        self.touch();
         &mut self.bytes[i]
+    }
+
+    /// Another number than before whenever an element may have changed, and than any other store's.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// Elements change.
+    pub(crate) fn touch(&mut self) {
+        self.version = next_version();
     }
 
     /// Address of number `i`, for kernels.
@@ -93,6 +111,7 @@ impl Tensors {
 
     /// Back to a snapshot of this very store.
     pub fn restore(&mut self, snapshot: &[Aligned]) {
+        self.touch();
         self.bytes.iter_mut().zip(snapshot).for_each(|(to, from)| to.copy_from_slice(from));
     }
 }

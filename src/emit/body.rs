@@ -2,7 +2,7 @@
 
 use crate::emit::code::{Code, Elem, V, ok};
 use crate::emit::lanes::Lanes;
-use crate::emit::modes::{Access, loads, unit_step};
+use crate::emit::modes::{Access, along, loads};
 use crate::ir::{Affine, DType, Guard, IndexAtom, Relation, Scalar, ScalarOp, Size};
 use crate::kernel::{Index, Instr, Kernel};
 use crate::math;
@@ -348,8 +348,8 @@ impl<'c> Writer<'_, 'c> {
         code.builder.position_at_end(go_on);
     }
 
-    /// How an access lies along the lanes: the address of the first lane's element where they follow each other.
-    fn layout(&self, param: usize, index: &[Index], at: &[V<'c>], scope: &Scope<'c>) -> (Access, V<'c>) {
+    /// How an access lies along the lanes: the address of the first lane's element where they follow each other, at a few elements' distance if `shuffled`.
+    fn layout(&self, param: usize, index: &[Index], at: &[V<'c>], shuffled: bool, scope: &Scope<'c>) -> (Access, V<'c>) {
         if at.iter().all(|i| Code::lanes(*i) == 1) {
             return (Access::Same, self.offset(param, at));
         }
@@ -357,10 +357,11 @@ impl<'c> Writer<'_, 'c> {
         if let (Some(Index::Affine(a)), Some((lane, _))) = (index.last(), scope.lane)
             && before.iter().all(|i| Code::lanes(*i) == 1)
             && Code::lanes(*last) > 1
-            && unit_step(a, lane)
+            && let access @ (Access::Contiguous | Access::Strided(_)) = along(a, lane)
+            && (access == Access::Contiguous || shuffled)
         {
             let first: Vec<V<'c>> = before.iter().copied().chain([self.affine(a, scope, true)]).collect();
-            return (Access::Contiguous, self.offset(param, &first));
+            return (access, self.offset(param, &first));
         }
         (Access::Scattered, self.offset(param, at))
     }
@@ -410,7 +411,7 @@ impl<'c> Writer<'_, 'c> {
         let ty = code.ty(elem, lanes);
         let other = otherwise
             .map_or(ty.const_zero(), |s| if dtype == DType::Bool { self.storable(code.constant(s, lanes)) } else { code.constant(s, lanes) });
-        let v = match self.layout(param, index, &at, scope) {
+        let v = match self.layout(param, index, &at, lanes == 16, scope) {
             (Access::Contiguous, offset) => {
                 let address = self.address(param, offset);
                 match mask {
@@ -420,6 +421,7 @@ impl<'c> Writer<'_, 'c> {
                     }
                 }
             }
+            (Access::Strided(step), offset) => self.strided(param, elem, align, offset.into_int_value(), step, mask, other),
             (Access::Scattered | Access::Same, offset) => {
                 let addresses = self.addresses(param, offset);
                 let mask = mask.unwrap_or_else(|| code.constant(Scalar::bool(true), lanes));
@@ -451,7 +453,7 @@ impl<'c> Writer<'_, 'c> {
             self.check(inside, scope);
         }
         let value = code.splat(value, lanes);
-        let (access, offset) = self.layout(param, index, &at, scope);
+        let (access, offset) = self.layout(param, index, &at, false, scope);
         match access {
             Access::Same if lanes == 1 => {
                 let address = self.address(param, offset);
@@ -475,7 +477,7 @@ impl<'c> Writer<'_, 'c> {
                     }
                 }
             }
-            Access::Same | Access::Scattered => {
+            Access::Same | Access::Strided(_) | Access::Scattered => {
                 let (addresses, value) = (self.addresses(param, code.splat(offset, lanes)), self.storable(value));
                 let mask = scope.mask.unwrap_or_else(|| code.constant(Scalar::bool(true), lanes));
                 let overload = [value.get_type(), addresses.get_type()];

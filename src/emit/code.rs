@@ -3,6 +3,7 @@
 //! Nothing here fails on a well-typed kernel; a builder's refusal is a broken invariant and panics.
 
 use crate::ir::{DType, Scalar};
+use inkwell::attributes::AttributeLoc;
 use inkwell::basic_block::BasicBlock;
 use inkwell::builder::Builder;
 use inkwell::context::Context;
@@ -74,6 +75,12 @@ impl<'c> Code<'c> {
             Elem::I64 => c.i64_type().vec_type(lanes).into(),
             Elem::Bool => c.bool_type().vec_type(lanes).into(),
         }
+    }
+
+    /// Whether the function may use AVX-512.
+    pub fn avx512(&self) -> bool {
+        let cpu = self.function.get_string_attribute(AttributeLoc::Function, "target-cpu");
+        cpu.is_some_and(|cpu| cpu.get_string_value().to_bytes() == b"x86-64-v4")
     }
 
     /// An i64.

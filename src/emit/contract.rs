@@ -6,7 +6,7 @@
 //! for each (batch, up to 16 panels):
 //!   for each 40 of their tiles:
 //!     for each block of 512 k:
-//!       pack the panels of B: [k][128 bytes of columns]   (unless still there, or read in place)
+//!       pack the panels of B: [k][128 bytes of columns]   (unless still there, packed in advance, or read in place)
 //!       for each few tiles:                               (their block of A stays in the second cache)
 //!         pack A                                          (unless read in place)
 //!         for each panel, for each tile:
@@ -23,7 +23,7 @@ use crate::emit::code::{Elem, ok};
 use crate::emit::micro::{self, Field, PANEL};
 use crate::emit::modes::Mode;
 use crate::ir::{Scalar, Size};
-use crate::kernel::contract::{Contraction, ROWS, panel, recognise};
+use crate::kernel::contract::{Contraction, ROWS, packed, panel, recognise};
 use crate::kernel::linear::{Check, Linear, Run, address, linear, window};
 use crate::kernel::lower::product;
 use crate::kernel::{Index, Instr, Kernel, Stage, Store, Target};
@@ -321,6 +321,9 @@ impl<'c> Engine<'_, '_, 'c> {
                 let missing = self.is(IntPredicate::NE, code.get(i64t, packed).into_int_value(), block);
                 code.only_if(missing, || {
                     code.set(packed, block.into());
+                    if self.packed().is_some() {
+                        return Ok(());
+                    }
                     let in_place = code.select(few.into(), self.wholes(g).into(), self.int(0).into()).into_int_value();
                     let from = if self.b_in_place().is_some() { in_place } else { self.int(0) };
                     self.pack_b(g, from, [block, steps], level)
@@ -332,7 +335,10 @@ impl<'c> Engine<'_, '_, 'c> {
                     code.range(self.int(0), g.count, 1, |n| {
                         let panel = self.panel(g, n);
                         let (mut b, mut b_step) = (self.address(self.packed_panel(n)), self.int(PANEL));
-                        if let Some((direct, base, step)) = self.in_place(&panel, few) {
+                        if let Some(param) = self.packed() {
+                            let at = self.mul(self.mul(panel.first, g.k), self.int(self.elements()));
+                            b = self.add(self.add(self.address(self.w.params[param]), at), self.mul(block, self.int(PANEL)));
+                        } else if let Some((direct, base, step)) = self.in_place(&panel, few) {
                             let pick = |a: IntValue<'c>, b: IntValue<'c>| code.select(direct.into(), a.into(), b.into()).into_int_value();
                             (b, b_step) = (pick(self.add(base, self.mul(block, step)), b), pick(step, b_step));
                         }
@@ -483,6 +489,11 @@ impl<'c> Engine<'_, '_, 'c> {
         let (number, within) = self.divide(block, run);
         let start = self.add(self.mul(number, outer), self.mul(within, inner));
         Some([self.add(base, start), row, inner, self.sub(run, within), run, self.sub(outer, self.mul(run, inner))])
+    }
+
+    /// B where its panels were packed in advance.
+    fn packed(&self) -> Option<usize> {
+        packed(self.w.kernel, self.c)
     }
 
     /// B as a linear form, with what must hold for its loads not to be zero.

@@ -156,14 +156,22 @@ impl<'c> Writer<'_, 'c> {
     /// A fold of no more points than it has lanes. Lanes without a point hold what the fold starts from, and joining that changes nothing: no lane of a
     /// sum is -0, since each starts from +0.
     fn fold_few(&self, stage: &Stage, elem: DType, scope: &Scope<'c>) -> Result<V<'c>, String> {
-        let neutral = self.code.constant(stage.fold.neutral(elem), scope.lanes());
+        let code = &self.code;
+        let ty = code.ty(elem.into(), scope.lanes());
+        let neutral = self.neutral(stage, ty);
         let lanes = RefCell::new(vec![]);
-        self.reductions(stage, scope, &|scope, _, mask| {
-            let value = self.values(stage, scope)?[0];
-            lanes.borrow_mut().push(self.kept(mask, self.op(stage.fold.join(), &[neutral, value]), neutral));
-            Ok(())
+        self.positions(stage, Mode::Scalar, scope, &|scope, _| {
+            let lane = code.variable(ty);
+            code.set(lane, neutral);
+            lanes.borrow_mut().push(lane);
+            let guards = self.guards(&stage.guards, scope);
+            self.where_holds(guards, scope, |scope, mask| {
+                let value = self.values(stage, scope)?[0];
+                code.set(lane, self.kept(mask, self.op(stage.fold.join(), &[neutral, value]), neutral));
+                Ok(())
+            })
         })?;
-        let mut lanes = lanes.into_inner();
+        let mut lanes: Vec<V<'c>> = lanes.into_inner().into_iter().map(|lane| code.get(ty, lane)).collect();
         for half in [8, 4, 2, 1] {
             for l in half..lanes.len() {
                 lanes[l - half] = self.op(stage.fold.join(), &[lanes[l - half], lanes[l]]);

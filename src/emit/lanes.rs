@@ -2,7 +2,7 @@
 
 use crate::emit::code::{Code, Elem, V, ok};
 use crate::ir::Scalar;
-use crate::math::machine::Machine;
+use crate::math::machine::{Machine, scale};
 use inkwell::values::{BasicValueEnum, InstructionOpcode as Op};
 use inkwell::{FloatPredicate, IntPredicate};
 
@@ -81,6 +81,13 @@ impl<'a, 'c, const W: bool> Machine for Lanes<'a, 'c, W> {
     fn shl(&self, a: V<'c>, n: u32) -> V<'c> { self.code.binary(Op::Shl, a, self.int(n as i64)) }
     fn shr(&self, a: V<'c>, n: u32) -> V<'c> { self.code.binary(Op::LShr, a, self.int(n as i64)) }
     fn sar(&self, a: V<'c>, n: u32) -> V<'c> { self.code.binary(Op::AShr, a, self.int(n as i64)) }
+    fn scale(&self, a: V<'c>, n: V<'c>) -> V<'c> {
+        if W || self.lanes != 16 || !self.code.avx512() {
+            return scale(self, a, n);
+        }
+        let (all, rounding) = (self.code.context.i16_type().const_all_ones(), self.code.context.i32_type().const_int(4, false));
+        self.code.intrinsic("llvm.x86.avx512.mask.scalef.ps.512", &[], &[a, self.from_int(n), a, all.into(), rounding.into()]).expect("a value")
+    }
     fn ilt(&self, a: V<'c>, b: V<'c>) -> V<'c> { self.code.icmp(IntPredicate::SLT, a, b) }
     fn ieq(&self, a: V<'c>, b: V<'c>) -> V<'c> { self.code.icmp(IntPredicate::EQ, a, b) }
 }

@@ -23,7 +23,10 @@ mod merge;
 mod micro;
 mod modes;
 mod pack;
+#[cfg(test)]
+mod rows_tests;
 mod stage;
+mod strided;
 mod target;
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,6 @@
 //! Which variable the lanes run along: a decision from the kernel's structure alone, which changes no result.
 
+use crate::emit::strided::near;
 use crate::ir::{Affine, DType, Fold, ScalarOp, Size};
 use crate::kernel::{Index, Instr, Kernel, Stage, Target};
 
@@ -10,6 +11,8 @@ pub enum Access {
     Same,
     /// One after the other.
     Contiguous,
+    /// So many elements apart that whole vectors are read, and shuffled.
+    Strided(i64),
     /// Anywhere.
     Scattered,
 }
@@ -33,12 +36,16 @@ pub struct Modes {
     pub stages: Vec<Mode>,
 }
 
-/// Whether the expression is `var` plus what does not depend on it.
-pub fn unit_step(a: &Affine, var: usize) -> bool {
+/// How an index that is `var`, a few times, plus what does not depend on it lies along the lanes.
+pub fn along(a: &Affine, var: usize) -> Access {
     let mut seen = 0;
     a.visit_vars(&mut |v| seen += (v == var) as usize);
-    let direct = a.terms.iter().any(|(atom, c)| *atom == crate::ir::IndexAtom::Var(var) && c.as_const() == Some(1));
-    seen == 1 && direct
+    let step = a.terms.iter().find(|(atom, _)| *atom == crate::ir::IndexAtom::Var(var)).and_then(|(_, c)| c.as_const());
+    match step.filter(|_| seen == 1) {
+        Some(1) => Access::Contiguous,
+        Some(step) if near(step) => Access::Strided(step),
+        _ => Access::Scattered,
+    }
 }
 
 fn depends(a: &Affine, var: usize) -> bool {
@@ -78,7 +85,7 @@ fn access(index: &[Index], var: usize, varying: &[bool]) -> Access {
     let Some((last, before)) = index.split_last() else { return Access::Same };
     match (before.iter().any(changes), changes(last), last) {
         (false, false, _) => Access::Same,
-        (false, true, Index::Affine(a)) if unit_step(a, var) => Access::Contiguous,
+        (false, true, Index::Affine(a)) => along(a, var),
         _ => Access::Scattered,
     }
 }
@@ -93,6 +100,7 @@ fn walk(body: &[Instr], var: usize, outer: bool, varying: &mut Vec<bool>, survey
                 match access {
                     Access::Same => {}
                     Access::Contiguous => survey.contiguous += 1,
+                    Access::Strided(_) => {}
                     Access::Scattered => survey.scattered += 1,
                 }
                 access != Access::Same

@@ -37,6 +37,12 @@ pub fn panel(dtype: DType) -> i64 {
 
 /// The contraction that the kernel is, if it is one. Asked of kernels whose sizes are `n0`, `n1`, ... only, so that all who ask get one answer.
 pub fn recognise(kernel: &Kernel) -> Option<Contraction> {
+    // One row reuses nothing of B: worth it only where B must be turned anyhow, or is packed.
+    roles(kernel).filter(|c| !c.rows.is_empty() || turned(kernel, c) || packed(kernel, c).is_some())
+}
+
+/// The same, whether or not anything is reused.
+pub fn roles(kernel: &Kernel) -> Option<Contraction> {
     let mut dots = kernel.stages.iter().enumerate().filter(|(_, s)| s.fold == Fold::Dot);
     let ((number, stage), None) = (dots.next()?, dots.next()) else { return None };
     let outer = kernel.outer.len();
@@ -81,17 +87,31 @@ pub fn recognise(kernel: &Kernel) -> Option<Contraction> {
     }
     let batch = (0..outer).filter(|v| !rows.contains(v) && !columns.contains(v)).collect();
     let stores_in_lanes = kernel.stages.iter().all(|s| in_lanes(s, last));
-    // One row reuses nothing of B: worth it only where B must be turned anyhow.
-    let reused = !rows.is_empty() || turned(stage, factors[1], outer, last);
-    (dtype.is_float() && stores_in_lanes && reused).then_some(Contraction { stage: number, dtype, factors, batch, rows, columns })
+    (dtype.is_float() && stores_in_lanes).then_some(Contraction { stage: number, dtype, factors, batch, rows, columns })
 }
 
-/// Whether the factor is a load whose last axis follows the last reduction variable and knows nothing of `column`.
-fn turned(stage: &Stage, factor: usize, outer: usize, column: usize) -> bool {
-    let Instr::Load { index, .. } = &stage.body[factor] else { return false };
+/// Whether B is a load whose last axis follows the last reduction variable and knows nothing of the columns.
+fn turned(kernel: &Kernel, c: &Contraction) -> bool {
+    let (stage, outer) = (&kernel.stages[c.stage], kernel.outer.len());
+    let Instr::Load { index, .. } = &stage.body[c.factors[1]] else { return false };
     let Some(Index::Affine(last)) = index.last() else { return false };
     let mask = affine(last);
-    !stage.reds.is_empty() && mask >> (outer + stage.reds.len() - 1) & 1 == 1 && mask >> column & 1 == 0
+    !stage.reds.is_empty() && mask >> (outer + stage.reds.len() - 1) & 1 == 1 && c.columns.last().is_some_and(|v| mask >> v & 1 == 0)
+}
+
+/// The parameter that B is, where it lies in packed panels: `[panel, k, column within the panel]`, all steps of a panel one after the other.
+pub fn packed(kernel: &Kernel, c: &Contraction) -> Option<usize> {
+    let (stage, outer) = (&kernel.stages[c.stage], kernel.outer.len());
+    let Instr::Load { param, index, otherwise: None } = &stage.body[c.factors[1]] else { return None };
+    let [column] = c.columns[..] else { return None };
+    (*index == panels(column, outer..outer + stage.reds.len(), c.dtype)).then_some(*param)
+}
+
+/// The index of an element of packed panels.
+pub fn panels(column: usize, steps: std::ops::Range<usize>, dtype: DType) -> Vec<Index> {
+    let (column, width) = (Affine::var(column), Size::constant(panel(dtype)));
+    let steps = steps.map(Affine::var);
+    std::iter::once(column.div(&width)).chain(steps).chain([column.modulo(&width)]).map(Index::Affine).collect()
 }
 
 /// Whether every element that the stage stores belongs to one value of the variable, and is stored once.
@@ -168,6 +188,14 @@ fn block(body: &[Instr], known: &mut Vec<u64>) {
     }
 }
 
+/// How many pieces of at most this size.
+fn cut(n: Size, by: i64) -> Size {
+    match n.checked_add(&Size::constant(by - 1)) {
+        Some(n) => n.div(&Size::constant(by)).unwrap_or_else(|| unreachable!("{by} is not 0")),
+        None => Size::constant(i64::MAX),
+    }
+}
+
 impl Contraction {
     /// The product of some variables' sizes.
     pub fn extent(&self, vars: &[usize], outer: &[Size]) -> Size {
@@ -176,13 +204,13 @@ impl Contraction {
 
     /// How many tasks there are.
     pub fn tasks(&self, outer: &[Size]) -> Size {
-        let cut = |n: Size, by: i64| match n.checked_add(&Size::constant(by - 1)) {
-            Some(n) => n.div(&Size::constant(by)).unwrap_or_else(|| unreachable!("{by} is not 0")),
-            None => Size::constant(i64::MAX),
-        };
         let panels = cut(self.extent(&self.columns, outer), panel(self.dtype));
-        let tiles = cut(self.extent(&self.rows, outer), ROWS);
-        product(&[self.extent(&self.batch, outer), panels, tiles])
+        product(&[self.extent(&self.batch, outer), panels, self.tiles(outer)])
+    }
+
+    /// How many of them, one after the other, share a panel of B.
+    pub fn tiles(&self, outer: &[Size]) -> Size {
+        cut(self.extent(&self.rows, outer), ROWS)
     }
 
     /// Calls `see` with every outer point of a task until it gives nothing.

@@ -107,6 +107,8 @@ pub struct Launch {
     pub sizes: Vec<Size>,
     /// Independent tasks: outer points, or tiles of a contraction.
     pub tasks: Size,
+    /// Consecutive tasks that share work: the tiles of a panel.
+    pub whole: Size,
     /// Operations per task.
     pub cost: Size,
     /// Floating-point operations of all tasks.
@@ -278,11 +280,8 @@ impl State<'_> {
     /// Registers the kernel and makes its launch.
     pub fn launch(&mut self, kernel: &Kernel, args: Vec<usize>, span: Span) -> Launch {
         let (number, sizes) = self.registry.add(kernel);
-        let (tasks, cost) = match contract::recognise(self.registry.kernel(number)) {
-            None => (product(&kernel.outer), cost(kernel)),
-            Some(c) => (c.tasks(&kernel.outer), contract_cost(kernel, &c)),
-        };
-        Launch { kernel: number, args, sizes, tasks, cost, flops: flops(kernel), span }
+        let (tasks, whole, cost) = tasks(self.registry.kernel(number), kernel);
+        Launch { kernel: number, args, sizes, tasks, whole, cost, flops: flops(kernel), span }
     }
 
     fn node(&mut self, id: NodeId) {
@@ -434,6 +433,14 @@ impl State<'_> {
     fn move_axis(&mut self, from: usize, to: usize, a: usize, b: usize, span: Span) {
         let (kernel, args) = movement::move_axis(self, from, to, a, b);
         self.push(&kernel, args, span);
+    }
+}
+
+/// How many independent tasks a kernel has, how many of them share work, and what one costs; the kernel as it is shared, and in the program's sizes.
+pub fn tasks(shared: &Kernel, kernel: &Kernel) -> (Size, Size, Size) {
+    match contract::recognise(shared) {
+        None => (product(&kernel.outer), Size::constant(1), cost(kernel)),
+        Some(c) => (c.tasks(&kernel.outer), c.tiles(&kernel.outer), contract_cost(kernel, &c)),
     }
 }
 

@@ -3,7 +3,7 @@
 //! In: the graph after passes. Out: a set of distinct kernels and, per function, the launches that make it up.
 
 mod body;
-mod canonical;
+pub mod canonical;
 pub mod contract;
 mod flat;
 pub mod fuse;

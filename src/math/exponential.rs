@@ -20,11 +20,12 @@ fn expm1_small<M: Machine>(m: &M, r: M::F) -> M::F {
     m.fma(m.mul(r, r), q, r)
 }
 
-/// `e^x`.
+/// `e^x`. What rounds to zero is not computed: a product that underflows costs a hundred others.
 pub fn exp<M: Machine>(m: &M, x: M::F) -> M::F {
-    let x = if M::WIDE { at_least(m, at_most(m, x, 710.0), -746.0) } else { at_least(m, at_most(m, x, 89.0), -105.0) };
-    let (n, p) = reduced(m, x);
-    scale(m, m.add(m.float(1.0), p), n)
+    let (zero, most) = (m.float(0.0), if M::WIDE { 710.0 } else { 89.0 });
+    let vanishes = m.lt(x, by_width(m, -104.0, -746.0));
+    let (n, p) = reduced(m, at_most(m, m.pick(vanishes, zero, x), most));
+    m.pick(vanishes, zero, m.scale(m.add(m.float(1.0), p), n))
 }
 
 /// `e^(high + low)` where `low` is far below `high`; f64.
@@ -34,7 +35,7 @@ pub fn exp_pair<M: Machine>(m: &M, high: M::F, low: M::F) -> M::F {
     let (n, nf) = nearest(m, x, m.float(LOG2E));
     let r = m.fma(nf, m.float(-LN2_64_HIGH), x);
     let r = m.add(m.fma(nf, m.float(-LN2_64_LOW), r), low);
-    scale(m, m.add(m.float(1.0), expm1_small(m, r)), n)
+    m.scale(m.add(m.float(1.0), expm1_small(m, r)), n)
 }
 
 /// `e^x - 1`.

@@ -6,7 +6,7 @@
 
 /// Basic operations on values of one width; floats round to nearest even, integers wrap.
 #[expect(clippy::wrong_self_convention, reason = "operations are methods of the machine, not of the value")]
-pub trait Machine {
+pub trait Machine: Sized {
     /// A float.
     type F: Copy;
     /// An integer of the same width.
@@ -100,6 +100,11 @@ pub trait Machine {
     fn shr(&self, a: Self::I, n: u32) -> Self::I;
     /// Right by `n` bits, the sign coming in
     fn sar(&self, a: Self::I, n: u32) -> Self::I;
+    /// `a * 2^n` rounded once, for |n| below twice the largest exponent and a in [1/2, 4] or NaN.
+    fn scale(&self, a: Self::F, n: Self::I) -> Self::F {
+        scale(self, a, n)
+    }
+
     /// `a < b`
     fn ilt(&self, a: Self::I, b: Self::I) -> Self::B;
     /// `a == b`
@@ -194,7 +199,7 @@ pub fn power_of_two<M: Machine>(m: &M, n: M::I) -> M::F {
     m.from_bits(m.shl(m.iadd(n, m.int(bias::<M>())), fraction::<M>()))
 }
 
-/// `a * 2^n` rounded once, for |n| below twice the largest exponent and a in [1/2, 4].
+/// [`Machine::scale`] by two products, the first of which is exact.
 pub fn scale<M: Machine>(m: &M, a: M::F, n: M::I) -> M::F {
     let half = m.sar(n, 1);
     m.mul(m.mul(a, power_of_two(m, half)), power_of_two(m, m.isub(n, half)))

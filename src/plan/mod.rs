@@ -2,8 +2,9 @@
 //!
 //! In: a module and its lowered functions. Out: the distinct kernels that are launched, in order of first use, and the manifest's entries.
 //! Calls and scans are put in place: a callee's launches appear at every call, on that call's buffers, and share its kernels. Memory is used again in
-//! place where the kernels allow it.
+//! place where the kernels allow it. What depends on weights alone is computed in advance.
 
+mod advance;
 mod flatten;
 mod lifetime;
 pub mod print;
@@ -31,12 +32,27 @@ pub fn plan(module: &Module, lowered: &Lowered, sources: &Sources) -> (Vec<Kerne
                 });
             }
         }
+        advance::advance(&mut planned, &mut kernels);
         reuse::reuse(&mut planned, &kernels);
         lifetime::set(&mut planned);
         planned
     });
     let entries = entries.collect();
-    (kernels, entries)
+    launched(kernels, entries)
+}
+
+/// The kernels that are still launched, renumbered.
+fn launched(kernels: Vec<Kernel>, mut entries: Vec<Entry>) -> (Vec<Kernel>, Vec<Entry>) {
+    let mut used = vec![false; kernels.len()];
+    let launches = |step: &Step| if let Step::Launch(launch) = step { Some(launch.kernel as usize) } else { None };
+    entries.iter().flat_map(|e| &e.plan.steps).filter_map(launches).for_each(|k| used[k] = true);
+    let numbers: Vec<u32> = used.iter().scan(0, |next, used| Some(std::mem::replace(next, *next + *used as u32))).collect();
+    for step in entries.iter_mut().flat_map(|e| &mut e.plan.steps) {
+        if let Step::Launch(launch) = step {
+            launch.kernel = numbers[launch.kernel as usize];
+        }
+    }
+    (kernels.into_iter().zip(used).filter_map(|(kernel, used)| used.then_some(kernel)).collect(), entries)
 }
 
 #[cfg(test)]

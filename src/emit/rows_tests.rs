@@ -1,0 +1,75 @@
+//! The law of emission on what row kernels are made of: windows, stages that share a loop, sums of columns.
+
+use super::tests::{law, program};
+use crate::ir::*;
+use crate::span::Span;
+
+fn c(n: i64) -> Size {
+    Size::constant(n)
+}
+
+/// Windows of neighbours: lanes a few elements apart, padded or not, points left out by guards.
+fn windows(t: DType) -> Module {
+    let n = Size::dim("N");
+    let mut f = Function::new("windows");
+    let image = f.input("image", Type::new(t, [n.clone(), c(44), n.checked_mul(&c(4)).unwrap().checked_add(&c(2)).unwrap()]));
+    let mut results = vec![];
+    for fold in [Fold::Sum, Fold::Prod, Fold::Max, Fold::Min, Fold::ArgMax] {
+        for step in [2, 3, 4] {
+            let along = |v: usize, tap: usize| Affine::var(v).scale(&c(step)).add(&Affine::var(tap));
+            let inside = load(0, [Affine::var(0), along(1, 3), along(2, 4)]);
+            let outs = vec![n.clone(), c(10), n.clone()];
+            let plain = Nest::fold(outs.clone(), vec![c(2), c(2)], fold, inside.clone());
+            let ordered = Nest { guards: vec![Guard::le(&Affine::var(3), &Affine::var(1))], ..plain.clone() };
+            let masked = Nest { guards: vec![Guard::lt(&Affine::var(4), &Affine::var(2))], ..plain.clone() };
+            let before = |a: Affine| a.sub(&Affine::constant(1));
+            let index = [Affine::var(0), before(along(1, 3)), before(along(2, 4))].map(Index::Affine).to_vec();
+            let padded = Expr::Load { operand: 0, index, otherwise: Some(Scalar::float(t, -2.0)) };
+            let padded = Nest::fold(outs, vec![c(3), c(3)], fold, padded);
+            results.extend([plain, ordered, masked, padded].map(|nest| f.nest(nest, [image], Span::default())));
+        }
+    }
+    f.results = results.iter().map(|v| (None, *v)).collect();
+    program(f)
+}
+
+/// Rows: the largest, what is left of each element, its sum, its share; and sums down the columns of several at once.
+fn rows(t: DType) -> Module {
+    let n = Size::dim("N");
+    let mut f = Function::new("rows");
+    let shape = vec![c(3), n.clone(), n.clone()];
+    let x = f.input("x", Type::new(t, shape.clone()));
+    let s = Span::default();
+    let (row, all) = (vec![c(3), n.clone()], [0, 1, 2]);
+    let mut causal = Nest::fold(row.clone(), vec![n.clone()], Fold::Max, load_at(0, all));
+    causal.guards = vec![Guard::le(&Affine::var(2), &Affine::var(1))];
+    let largest = f.nest(causal, [x], s);
+    let less = Expr::op(ScalarOp::Sub, [load_at(0, all), load_at(1, [0, 1])]);
+    let powers = f.nest(Nest::map(shape.clone(), Expr::op(ScalarOp::Exp, [less])), [x, largest], s);
+    let total = f.nest(Nest::fold(row.clone(), vec![n.clone()], Fold::Sum, load_at(0, all)), [powers], s);
+    let turned = f.nest(Nest::fold(row, vec![n.clone()], Fold::Sum, load_at(0, [0, 2, 1])), [powers], s);
+    let share = f.nest(Nest::map(shape, Expr::op(ScalarOp::Div, [load_at(0, all), load_at(1, [0, 1])])), [powers, total], s);
+    let squares = Expr::op(ScalarOp::Mul, [load_at(0, [1, 2, 0]), load_at(1, [1, 2, 0])]);
+    let columns = f.nest(Nest::fold(vec![n.clone()], vec![c(3), n.clone()], Fold::Sum, squares), [share, x], s);
+    let mut halves = Nest::fold(vec![n.clone()], vec![c(3), n.clone()], Fold::Min, load_at(0, [1, 2, 0]));
+    halves.guards = vec![Guard::lt(&Affine::var(2), &Affine::var(0))];
+    let halves = f.nest(halves, [x], s);
+    let both = Expr::op(ScalarOp::Add, [load_at(0, [0]), load_at(1, [0])]);
+    let both = f.nest(Nest::map(vec![n], both), [columns, halves], s);
+    f.results = [powers, total, turned, share, columns, both].map(|v| (None, v)).to_vec();
+    program(f)
+}
+
+#[test]
+fn windows_are_what_they_mean() {
+    for t in [DType::F32, DType::F64] {
+        law(&windows(t), &[1, 7, 21].map(|n| [("N".into(), n)].into()), 5);
+    }
+}
+
+#[test]
+fn rows_and_columns_are_what_they_mean() {
+    for t in [DType::F32, DType::F64] {
+        law(&rows(t), &[0, 1, 16, 37, 150].map(|n| [("N".into(), n)].into()), 7);
+    }
+}
