@@ -440,7 +440,7 @@ impl State<'_> {
 pub fn tasks(shared: &Kernel, kernel: &Kernel) -> (Size, Size, Size) {
     match contract::recognise(shared) {
         None => (product(&kernel.outer), Size::constant(1), cost(kernel)),
-        Some(c) => (c.tasks(&kernel.outer), c.tiles(&kernel.outer), contract_cost(kernel, &c)),
+        Some(c) => (c.tasks(&kernel.outer), c.whole(&kernel.outer), contract_cost(kernel, &c)),
     }
 }
 
