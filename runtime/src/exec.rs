@@ -8,7 +8,7 @@ use crate::dtype::{DType, Scalar};
 use crate::error::{Result, RunError, wrong};
 use crate::launch::{Op, Table};
 use crate::manifest::{Entry, Manifest, Sink, Source, Step, Storage};
-use crate::memory::{ALIGN, Aligned};
+use crate::memory::{ALIGN, Aligned, Scratch};
 use crate::meter::Meter;
 use crate::phases::{self, Work};
 use crate::pool::Pool;
@@ -184,7 +184,7 @@ impl Prepared {
         }
         let scratch_each = scratch(manifest, entry);
         let Some(scratch_bytes) = scratch_each.checked_mul(threads.max(1)) else { return broken(entry) };
-        let mut table = Table { scratch: Aligned::zeroed(scratch_bytes)?, scratch_each, ..Table::default() };
+        let mut table = Table { scratch: Scratch::new(scratch_bytes)?, scratch_each, ..Table::default() };
         let mut resolve = Resolve {
             manifest,
             entry,
@@ -274,7 +274,7 @@ impl Prepared {
 
     /// Bytes that the threads' scratch takes beside the arena.
     pub fn scratch_bytes(&self) -> usize {
-        self.table.scratch.len()
+        self.table.scratch.bytes()
     }
 
     /// Bytes of the inputs that the caller fills.
