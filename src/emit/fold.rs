@@ -86,7 +86,7 @@ impl<'c> Writer<'_, 'c> {
         let i64t = code.ty(Elem::I64, 1);
         let position = code.variable(i64t);
         code.set(position, code.int(0).into());
-        self.reduce(stage, Mode::Scalar, 0, scope, &|scope: &Scope<'c>| {
+        self.reduce(stage, 0, scope, &|scope: &Scope<'c>| {
             let k = code.get(i64t, position);
             let within = code.binary(Op::And, k, code.int(LEAF - 1).into());
             let starts = code.icmp(IntPredicate::EQ, within, code.int(0).into()).into_int_value();
@@ -160,7 +160,7 @@ impl<'c> Writer<'_, 'c> {
         let ty = code.ty(elem.into(), scope.lanes());
         let neutral = self.neutral(stage, ty);
         let lanes = RefCell::new(vec![]);
-        self.positions(stage, Mode::Scalar, scope, &|scope, _| {
+        self.positions(stage, scope, &|scope, _| {
             let lane = code.variable(ty);
             code.set(lane, neutral);
             lanes.borrow_mut().push(lane);
@@ -184,7 +184,7 @@ impl<'c> Writer<'_, 'c> {
     /// The fold's 16 lanes as one vector along the last reduction variable.
     fn fold_along(&self, stage: &Stage, scope: &Scope<'c>) -> Result<V<'c>, String> {
         let bank = self.open_lanes(stage)?;
-        self.positions(stage, Mode::Reds, scope, &|scope, _| self.into_lanes(stage, bank, scope))?;
+        self.over(&stage.reds, true, scope, &mut |scope| self.into_lanes(stage, bank, scope))?;
         Ok(self.joined_lanes(stage, bank))
     }
 

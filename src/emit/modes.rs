@@ -255,11 +255,12 @@ fn each_load(body: &[Instr], see: &mut dyn FnMut(usize, &[Index])) {
 
 fn mode(kernel: &Kernel, depth: usize, stage: &Stage) -> Mode {
     let inner = stage.inner.last().filter(|s| s.as_const() != Some(1)).map(|size| (size, survey(stage, depth + stage.inner.len() - 1, false)));
-    let reds = stage.reds.last().filter(|size| {
-        // A window is narrower than lanes are.
-        in_lanes(stage.fold) && size.as_const().is_none_or(|n| n >= 8) && (stage.reds.len() == 1 || size.as_const().is_some_and(|n| n % 16 == 0))
-    });
-    let reds = reds.map(|_| survey(stage, depth + stage.inner.len() + stage.reds.len() - 1, false));
+    // A window is narrower than lanes are.
+    let reds = stage.reds.last().filter(|size| in_lanes(stage.fold) && size.as_const().is_none_or(|n| n >= 8));
+    let reds = reds.map(|size| (size, survey(stage, depth + stage.inner.len() + stage.reds.len() - 1, false)));
+    // Rows that begin at any lane cost more.
+    let aligned = |size: &Size| stage.reds.len() == 1 || size.as_const().is_some_and(|n| n % 16 == 0);
+    let reds = reds.filter(|(size, s)| aligned(size) || (s.scattered == 0 && s.contiguous > 0)).map(|(_, s)| s);
     match (inner, reds) {
         (Some((size, s)), _) if s.storable && s.in_order && s.scattered == 0 => Mode::Inner(width(kernel, &[stage], s.heavy, size)),
         (_, Some(s)) if s.scattered == 0 && s.contiguous > 0 => Mode::Reds,

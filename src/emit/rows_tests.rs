@@ -54,9 +54,14 @@ fn rows(t: DType) -> Module {
     let mut halves = Nest::fold(vec![n.clone()], vec![c(3), n.clone()], Fold::Min, load_at(0, [1, 2, 0]));
     halves.guards = vec![Guard::lt(&Affine::var(2), &Affine::var(0))];
     let halves = f.nest(halves, [x], s);
+    // Rows that begin at any of the fold's lanes, and leave some out.
+    let mut apart = Nest::fold(vec![n.clone()], vec![c(3), n.clone()], Fold::Sum, load_at(0, [1, 0, 2]));
+    let broken = f.nest(apart.clone(), [powers], s);
+    apart.guards = vec![Guard::le(&Affine::var(0), &Affine::var(2))];
+    let apart = f.nest(Nest { fold: Fold::Max, ..apart }, [powers], s);
     let both = Expr::op(ScalarOp::Add, [load_at(0, [0]), load_at(1, [0])]);
     let both = f.nest(Nest::map(vec![n], both), [columns, halves], s);
-    f.results = [powers, total, turned, share, columns, both].map(|v| (None, v)).to_vec();
+    f.results = [powers, total, turned, share, columns, both, broken, apart].map(|v| (None, v)).to_vec();
     program(f)
 }
 

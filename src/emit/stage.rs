@@ -117,7 +117,7 @@ impl<'c> Writer<'_, 'c> {
                     self.clear_bank(stage, *ty, bank(i));
                     Ok::<(), String>(())
                 })?;
-                self.positions(stage, Mode::Scalar, &start, &|scope, k| {
+                self.positions(stage, &start, &|scope, k| {
                     self.groups(first, end, 16, &mut |i, _, mask| {
                         let scope = within(scope, i, mask);
                         let guards = self.guards(&stage.guards, &scope);
@@ -227,7 +227,8 @@ impl<'c> Writer<'_, 'c> {
         });
         let banks = banks.collect::<Result<Vec<_>, String>>()?;
         let sizes = if stages[0].reds.is_empty() { &stages[0].inner } else { &stages[0].reds };
-        self.over(sizes, &scope, &mut |scope| {
+        let folds = stages.iter().any(|s| s.fold != Fold::None);
+        self.over(sizes, folds, &scope, &mut |scope| {
             stages.iter().zip(&banks).try_for_each(|(stage, bank)| match bank {
                 None => self.guarded_point(stage, Mode::Scalar, scope),
                 Some(bank) => self.into_lanes(stage, *bank, scope),
@@ -239,14 +240,56 @@ impl<'c> Writer<'_, 'c> {
         })
     }
 
-    /// The loops of a box, 16 lanes along the last one.
-    fn over(&self, sizes: &[Size], scope: &Scope<'c>, body: &mut dyn FnMut(&Scope<'c>) -> Result<(), String>) -> Result<(), String> {
-        let (first, rest) = sizes.split_first().expect("a box has variables");
-        let (zero, size) = (self.code.int(0), self.size(first));
-        if rest.is_empty() {
-            return self.lanes(zero, size, 16, scope, body);
+    /// The loops of a box, 16 lanes along the last one; where `folds`, every point in the lane that its position in the box gives it.
+    pub fn over(&self, sizes: &[Size], folds: bool, scope: &Scope<'c>, body: &mut dyn FnMut(&Scope<'c>) -> Result<(), String>) -> Result<(), String> {
+        let (last, before) = sizes.split_last().expect("a box has variables");
+        let row = if folds { self.rows(sizes) } else { None };
+        self.boxes(before, scope, &mut |scope| self.row(self.size(last), row, scope, body))
+    }
+
+    /// The loops of a box, point by point.
+    fn boxes(&self, sizes: &[Size], scope: &Scope<'c>, body: &mut dyn FnMut(&Scope<'c>) -> Result<(), String>) -> Result<(), String> {
+        let Some((first, rest)) = sizes.split_first() else { return body(scope) };
+        self.code.range(self.code.int(0), self.size(first), 1, |i| self.boxes(rest, &self.at(scope, i), body)).map(|_| ())
+    }
+
+    /// Where the rows of a box do not all begin at a lane 0: the lane that the next one begins at.
+    fn rows(&self, sizes: &[Size]) -> Option<PointerValue<'c>> {
+        let (last, before) = sizes.split_last()?;
+        if before.is_empty() || last.as_const().is_some_and(|n| n % 16 == 0) {
+            return None;
         }
-        self.code.range(zero, size, 1, |i| self.over(rest, &self.at(scope, i), body)).map(|_| ())
+        let lane = self.code.variable(self.code.ty(Elem::I64, 1));
+        self.code.set(lane, self.code.int(0).into());
+        Some(lane)
+    }
+
+    /// A row of a box from lane `begins` on.
+    fn row(
+        &self,
+        size: IntValue<'c>,
+        begins: Option<PointerValue<'c>>,
+        scope: &Scope<'c>,
+        body: &mut dyn FnMut(&Scope<'c>) -> Result<(), String>,
+    ) -> Result<(), String> {
+        let code = &self.code;
+        let Some(begins) = begins else { return self.lanes(code.int(0), size, 16, scope, body) };
+        let b = &code.builder;
+        let lane = code.get(code.ty(Elem::I64, 1), begins).into_int_value();
+        let later = ok(b.build_int_compare(IntPredicate::NE, lane, code.int(0), ""));
+        code.only_if(later, || {
+            let numbers = code.lane_numbers(16);
+            let end = ok(b.build_int_add(lane, size, ""));
+            let from = code.icmp(IntPredicate::SGE, numbers, code.splat(lane.into(), 16));
+            let to = code.icmp(IntPredicate::SLT, numbers, code.splat(end.into(), 16));
+            let mask = code.both(from, to);
+            let first = ok(b.build_int_neg(lane, ""));
+            body(&Scope { lane: Some((scope.point.len(), 16)), mask: Some(mask), ..self.at(scope, first) })
+        })?;
+        let used = ok(b.build_and(ok(b.build_int_neg(lane, "")), code.int(15), ""));
+        self.lanes(used, size, 16, scope, body)?;
+        code.set(begins, ok(b.build_and(ok(b.build_int_add(lane, size, "")), code.int(15), "")).into());
+        Ok(())
     }
 
     /// The ranges of a stage's variables.
@@ -358,18 +401,18 @@ impl<'c> Writer<'_, 'c> {
 
     /// Runs `body(scope, k)` for every point of the reduction box where the guards hold; the mask is that of lanes left out by guards.
     pub fn reductions(&self, stage: &Stage, scope: &Scope<'c>, body: PointBody<'_, 'c>) -> Result<(), String> {
-        self.positions(stage, Mode::Scalar, scope, &|scope, k| {
+        self.positions(stage, scope, &|scope, k| {
             let guards = if stage.skip { None } else { self.guards(&stage.guards, scope) };
             self.where_holds(guards, scope, |scope, mask| body(scope, k, mask))
         })
     }
 
-    /// Runs `body(scope, k)` for every point of the reduction box, or every 16 along its last variable.
-    pub fn positions(&self, stage: &Stage, mode: Mode, scope: &Scope<'c>, body: PositionBody<'_, 'c>) -> Result<(), String> {
+    /// Runs `body(scope, k)` for every point of the reduction box.
+    pub fn positions(&self, stage: &Stage, scope: &Scope<'c>, body: PositionBody<'_, 'c>) -> Result<(), String> {
         let i64t = self.code.ty(Elem::I64, 1);
         let k = self.code.variable(i64t);
         self.code.set(k, self.code.int(0).into());
-        self.reduce(stage, mode, 0, scope, &|scope: &Scope<'c>| {
+        self.reduce(stage, 0, scope, &|scope: &Scope<'c>| {
             let now = self.code.get(i64t, k).into_int_value();
             body(scope, now)?;
             self.code.set(k, ok(self.code.builder.build_int_add(now, self.code.int(1), "")).into());
@@ -378,24 +421,13 @@ impl<'c> Writer<'_, 'c> {
     }
 
     /// The loops of the reduction box from number `depth` on; a few points one after the other instead.
-    pub fn reduce(
-        &self,
-        stage: &Stage,
-        mode: Mode,
-        depth: usize,
-        scope: &Scope<'c>,
-        body: &dyn Fn(&Scope<'c>) -> Result<(), String>,
-    ) -> Result<(), String> {
+    pub fn reduce(&self, stage: &Stage, depth: usize, scope: &Scope<'c>, body: &dyn Fn(&Scope<'c>) -> Result<(), String>) -> Result<(), String> {
         let Some(size) = stage.reds.get(depth) else { return body(scope) };
-        let (zero, count) = (self.code.int(0), self.size(size));
-        if mode == Mode::Reds && depth + 1 == stage.reds.len() {
-            return self.lanes(zero, count, 16, scope, &mut |scope| body(scope));
-        }
         if few(stage)
             && let Some(n) = size.as_const()
         {
-            return (0..n).try_for_each(|i| self.reduce(stage, mode, depth + 1, &self.at(scope, self.code.int(i)), body));
+            return (0..n).try_for_each(|i| self.reduce(stage, depth + 1, &self.at(scope, self.code.int(i)), body));
         }
-        self.code.range(zero, count, 1, |i| self.reduce(stage, mode, depth + 1, &self.at(scope, i), body)).map(|_| ())
+        self.code.range(self.code.int(0), self.size(size), 1, |i| self.reduce(stage, depth + 1, &self.at(scope, i), body)).map(|_| ())
     }
 }
