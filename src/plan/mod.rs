@@ -2,9 +2,10 @@
 //!
 //! In: a module and its lowered functions. Out: the distinct kernels that are launched, in order of first use, and the manifest's entries.
 //! Calls and scans are put in place: a callee's launches appear at every call, on that call's buffers, and share its kernels. Memory is used again in
-//! place where the kernels allow it.
+//! place where the kernels allow it. Launches of one kernel that do not depend on each other become one.
 
 mod flatten;
+mod group;
 mod lifetime;
 pub mod print;
 mod reuse;
@@ -32,6 +33,7 @@ pub fn plan(module: &Module, lowered: &Lowered, sources: &Sources) -> (Vec<Kerne
             }
         }
         reuse::reuse(&mut planned, &kernels);
+        group::group(&mut planned, &kernels);
         lifetime::set(&mut planned);
         planned
     });
