@@ -61,6 +61,7 @@ fn launch(kernel: u32, args: &[BufferId], sizes: &[Size], tasks: Size) -> Step {
         cost: 100_000.into(),
         flops: 0.into(),
         line: 0,
+        beside: vec![],
     })
 }
 

@@ -16,27 +16,22 @@ use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering::Relaxed};
 /// Copies are cut at multiples of this many bytes.
 pub(crate) const BLOCK: usize = 64;
 
-/// A line of the table. Ranges index `args` and `sizes`.
+/// A kernel on buffers. Ranges index `args` and `sizes`.
+pub(crate) struct Call {
+    pub args: Range<usize>,
+    pub sizes: Range<usize>,
+    /// One past its last task, counted through all calls of the line.
+    pub end: i64,
+}
+
+/// A line of the table.
 pub(crate) enum Op {
-    Launch {
-        kernel: u32,
-        args: Range<usize>,
-        sizes: Range<usize>,
-        tasks: i64,
-        line: u32,
-    },
+    /// The range indexes `calls`.
+    Launch { kernel: u32, calls: Range<usize>, tasks: i64, line: u32 },
     /// Argument `at` to argument `at + 1`.
-    Copy {
-        at: usize,
-        bytes: usize,
-    },
+    Copy { at: usize, bytes: usize },
     /// Argument `at`.
-    Check {
-        at: usize,
-        count: usize,
-        message: Arc<str>,
-        line: u32,
-    },
+    Check { at: usize, count: usize, message: Arc<str>, line: u32 },
     /// The lines up to `end`, which is an [`Op::Again`], `count` times; rounds are counted in `rounds[round]`.
     Loop {
         count: i64,
@@ -48,9 +43,7 @@ pub(crate) enum Op {
         moves: Vec<Move>,
     },
     /// The end of the loop that begins at `start`.
-    Again {
-        start: usize,
-    },
+    Again { start: usize },
 }
 
 /// An argument that advances with loops.
@@ -105,6 +98,7 @@ impl Args {
 #[derive(Default)]
 pub(crate) struct Table {
     pub ops: Vec<Op>,
+    pub calls: Vec<Call>,
     pub args: Args,
     pub sizes: Vec<i64>,
     /// Touched by [`Region::next`] only.
@@ -174,11 +168,16 @@ impl Walk<'_> {
     fn tasks(&self, op: &Op, lo: i64, hi: i64, thread: usize) -> bool {
         let table = self.table;
         match op {
-            Op::Launch { kernel, args, sizes, .. } => {
-                let (args, sizes) = (&table.args.get()[args.clone()], &table.sizes[sizes.clone()]);
+            Op::Launch { kernel, calls, .. } => {
                 let scratch = table.scratch.as_ptr().wrapping_add(thread * table.scratch_each);
-                // SAFETY: promised by the caller of `Table::run`; the scratch is this thread's.
-                unsafe { self.kernels.run(*kernel, args, sizes, lo, hi, scratch) == 0 }
+                let mut first = 0;
+                table.calls[calls.clone()].iter().all(|Call { args, sizes, end }| {
+                    let (from, to) = (lo.max(first) - first, hi.min(*end) - first);
+                    first = *end;
+                    let (args, sizes) = (&table.args.get()[args.clone()], &table.sizes[sizes.clone()]);
+                    // SAFETY: promised by the caller of `Table::run`; the scratch is this thread's.
+                    from >= to || unsafe { self.kernels.run(*kernel, args, sizes, from, to, scratch) == 0 }
+                })
             }
             Op::Copy { at, bytes } => {
                 let (from, to) = (lo as usize * BLOCK, (*bytes).min(hi as usize * BLOCK));

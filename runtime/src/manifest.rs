@@ -234,4 +234,32 @@ pub struct Launch {
     pub flops: Size,
     /// Index into [`Plan::lines`].
     pub line: u32,
+    /// The same kernel on other buffers, at the same cost a task: nothing of one call depends on another. Their tasks follow this one's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub beside: Vec<Call>,
+}
+
+/// See [`Launch::beside`]; the fields are those of a launch.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Call {
+    /// Buffers.
+    pub args: Vec<BufferId>,
+    /// Size parameters.
+    pub sizes: Vec<Size>,
+    /// Tasks of this call.
+    pub tasks: Size,
+    /// Floating-point operations.
+    pub flops: Size,
+}
+
+impl Launch {
+    /// The arguments of all its calls.
+    pub fn buffers(&self) -> impl Iterator<Item = &BufferId> {
+        self.args.iter().chain(self.beside.iter().flat_map(|c| &c.args))
+    }
+
+    /// The same, to be changed.
+    pub fn buffers_mut(&mut self) -> impl Iterator<Item = &mut BufferId> {
+        self.args.iter_mut().chain(self.beside.iter_mut().flat_map(|c| &mut c.args))
+    }
 }

@@ -5,7 +5,7 @@
 use crate::dtype::DType;
 use crate::error::{Result, refuse};
 use crate::exec::{At, align, broken, eval, root};
-use crate::launch::{BLOCK, Move, Op, Table};
+use crate::launch::{BLOCK, Call, Move, Op, Table};
 use crate::manifest::{BufferId, Entry, Manifest, Part, Step, Storage};
 use crate::memory::Aligned;
 use crate::phases::{Touch, Work};
@@ -151,22 +151,28 @@ impl Resolve<'_> {
         match step {
             Step::Launch(launch) => {
                 let Some(kernel) = self.manifest.kernels.get(launch.kernel as usize) else { return broken(entry) };
-                let mut touches = vec![];
-                for (n, id) in launch.args.iter().enumerate() {
-                    touches.push(self.arg(*id, kernel.writes.contains(&(n as u32)))?);
+                let (mut touches, mut tasks, mut flops) = (vec![], 0i64, 0.0);
+                let first = self.table.calls.len();
+                let own = (&launch.args, &launch.sizes, &launch.tasks, &launch.flops);
+                for (args, sizes, count, work) in [own].into_iter().chain(launch.beside.iter().map(|c| (&c.args, &c.sizes, &c.tasks, &c.flops))) {
+                    let (at, from) = (self.table.args.len(), self.table.sizes.len());
+                    for (n, id) in args.iter().enumerate() {
+                        touches.push(self.arg(*id, kernel.writes.contains(&(n as u32)))?);
+                    }
+                    for size in sizes {
+                        let size = size.eval(dims).map_err(|e| refuse!("{}: {e}", what()))?;
+                        self.table.sizes.push(size);
+                    }
+                    let Some(end) = tasks.checked_add(eval(count, dims, &what)?) else { return broken(entry) };
+                    tasks = end;
+                    flops += work.eval(dims).unwrap_or(i64::MAX) as f64;
+                    self.table.calls.push(Call { args: at..self.table.args.len(), sizes: from..self.table.sizes.len(), end });
                 }
-                let first = self.table.sizes.len();
-                for size in &launch.sizes {
-                    let size = size.eval(dims).map_err(|e| refuse!("{}: {e}", what()))?;
-                    self.table.sizes.push(size);
-                }
-                let tasks = eval(&launch.tasks, dims, &what)?;
                 let cost = launch.cost.eval(dims).unwrap_or(i64::MAX).max(1) as f64 * tasks as f64;
-                let (args, sizes) = (at..self.table.args.len(), first..self.table.sizes.len());
                 let whole = eval(&launch.whole, dims, &what)?.max(1);
                 let work = Work { tasks, whole, nanoseconds: (cost / UNITS).max(1.0), touches };
-                self.push(Op::Launch { kernel: launch.kernel, args, sizes, tasks, line: launch.line }, Some(work));
-                *self.flops.last_mut().expect("just pushed") = launch.flops.eval(dims).unwrap_or(i64::MAX) as f64;
+                self.push(Op::Launch { kernel: launch.kernel, calls: first..self.table.calls.len(), tasks, line: launch.line }, Some(work));
+                *self.flops.last_mut().expect("just pushed") = flops;
             }
             Step::Loop { count, index: id, reversed, .. } => {
                 self.arg(*id, true)?;

@@ -74,6 +74,7 @@ fn prepack(
                     cost,
                     flops: Size::default(),
                     line: launch.line,
+                    beside: vec![],
                 }),
             )
         }

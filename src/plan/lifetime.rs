@@ -43,7 +43,7 @@ pub(super) fn set(entry: &mut Entry) {
 /// The buffers that a step touches.
 pub(super) fn buffers(step: &Step) -> Vec<BufferId> {
     match step {
-        Step::Launch(launch) => launch.args.clone(),
+        Step::Launch(launch) => launch.buffers().copied().collect(),
         Step::Loop { index, .. } => vec![*index],
         Step::Copy { from, to } => vec![*from, *to],
         Step::Check { condition, .. } => vec![*condition],
@@ -90,7 +90,7 @@ fn compact(entry: &mut Entry, keep: &[bool]) {
     }
     for step in &mut entry.plan.steps {
         match step {
-            Step::Launch(launch) => launch.args.iter_mut().for_each(to),
+            Step::Launch(launch) => launch.buffers_mut().for_each(to),
             Step::Loop { index, .. } => to(index),
             Step::Copy { from, to: target } => [from, target].into_iter().for_each(to),
             Step::Check { condition, .. } => to(condition),

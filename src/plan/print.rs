@@ -51,7 +51,11 @@ pub fn entry(entry: &Entry, kernels: &[Kernel]) -> String {
                 let name = kernels.get(l.kernel as usize).map_or("?", |k| &k.name);
                 let sizes = list(&l.sizes, size);
                 let whole = if l.whole.as_const() == Some(1) || l.whole == l.tasks { String::new() } else { format!(" by {}", l.whole) };
-                writeln!(text, "{indent}{n}: {name}({}) sizes [{sizes}] tasks {}{whole} cost {}", list(&l.args, buffer), l.tasks, l.cost)
+                let _ = writeln!(text, "{indent}{n}: {name}({}) sizes [{sizes}] tasks {}{whole} cost {}", list(&l.args, buffer), l.tasks, l.cost);
+                l.beside.iter().try_for_each(|c| {
+                    let (args, sizes) = (list(&c.args, buffer), list(&c.sizes, size));
+                    writeln!(text, "{indent}{n}  and ({args}) sizes [{sizes}] tasks {}", c.tasks)
+                })
             }
             Step::Loop { count, body, index, reversed } => {
                 ends.push(n + *body as usize);

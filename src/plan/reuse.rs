@@ -43,13 +43,7 @@ struct Pass<'a> {
 impl<'a> Pass<'a> {
     fn new(entry: &'a mut Entry) -> Pass<'a> {
         let steps = &entry.plan.steps;
-        let mut loops = vec![(0, usize::MAX); steps.len()];
-        for (start, step) in steps.iter().enumerate() {
-            if let Step::Loop { body, .. } = step {
-                let end = start + *body as usize;
-                loops[start + 1..=end].fill((start, end));
-            }
-        }
+        let loops = loops(steps);
         let mut spans: Vec<Span> = vec![None; entry.plan.buffers.len()];
         let mut touch = |id: BufferId, at: usize| {
             let span = &mut spans[root(&entry.plan, id) as usize];
@@ -182,6 +176,18 @@ impl<'a> Pass<'a> {
     }
 }
 
+/// For every step, the innermost loop that it is in: its first and last step.
+pub(super) fn loops(steps: &[Step]) -> Vec<(usize, usize)> {
+    let mut loops = vec![(0, usize::MAX); steps.len()];
+    for (start, step) in steps.iter().enumerate() {
+        if let Step::Loop { body, .. } = step {
+            let end = start + *body as usize;
+            loops[start + 1..=end].fill((start, end));
+        }
+    }
+    loops
+}
+
 /// Whether argument `n` is the launch's only one in its memory.
 fn alone(pass: &Pass, launch: &Launch, n: usize, of: BufferId) -> bool {
     launch.args.iter().enumerate().all(|(i, b)| i == n || pass.root(*b) != of)
@@ -243,7 +249,7 @@ fn every_load(body: &[Instr], holds: &mut dyn FnMut(usize, &[Index]) -> bool) ->
 }
 
 /// Removes the marked steps; loops shrink with their bodies.
-fn remove(steps: &mut Vec<Step>, dead: &[bool]) {
+pub(super) fn remove(steps: &mut Vec<Step>, dead: &[bool]) {
     for (start, step) in steps.iter_mut().enumerate() {
         if let Step::Loop { body, .. } = step {
             let inside = &dead[start + 1..=start + *body as usize];

@@ -5,7 +5,7 @@ use crate::ir::{self, *};
 use crate::kernel::{Kernel, interpret::Interpreter, lower};
 use crate::span::{Sources, Span};
 use nnc_runtime::exec::Kernels;
-use nnc_runtime::manifest::{Buffer, Entry as Planned, Part, Sink, Source, Step, Storage};
+use nnc_runtime::manifest::{Buffer, Call, Entry as Planned, Part, Sink, Source, Step, Storage};
 use nnc_runtime::place;
 use nnc_runtime::tensor::Tensor;
 
@@ -57,14 +57,17 @@ fn steps(list: &[Step], machine: &Interpreter, at: &dyn Fn(u32) -> *mut u8, byte
     while n < list.len() {
         match &list[n] {
             Step::Launch(l) => {
-                let args: Vec<*mut u8> = l.args.iter().map(|b| at(*b)).collect();
-                let sizes: Vec<i64> = l.sizes.iter().map(|s| s.eval(dims).unwrap()).collect();
-                let tasks = l.tasks.eval(dims).unwrap();
-                // Two ranges, the later one first: tasks may run in any order.
-                let middle = tasks / 2;
-                for (lo, hi) in [(middle, tasks), (0, middle)] {
-                    if unsafe { machine.run(l.kernel, &args, &sizes, lo, hi, std::ptr::null_mut()) } != 0 {
-                        return Err("out of bounds".into());
+                let own = Call { args: l.args.clone(), sizes: l.sizes.clone(), tasks: l.tasks.clone(), flops: l.flops.clone() };
+                // Calls and ranges, the later ones first: they may run in any order.
+                for call in l.beside.iter().rev().chain([&own]) {
+                    let args: Vec<*mut u8> = call.args.iter().map(|b| at(*b)).collect();
+                    let sizes: Vec<i64> = call.sizes.iter().map(|s| s.eval(dims).unwrap()).collect();
+                    let tasks = call.tasks.eval(dims).unwrap();
+                    let middle = tasks / 2;
+                    for (lo, hi) in [(middle, tasks), (0, middle)] {
+                        if unsafe { machine.run(l.kernel, &args, &sizes, lo, hi, std::ptr::null_mut()) } != 0 {
+                            return Err("out of bounds".into());
+                        }
                     }
                 }
             }

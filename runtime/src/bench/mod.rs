@@ -209,7 +209,7 @@ impl<'a> Bench<'a> {
             let times: u64 = loops.iter().map(|(_, n)| n).product();
             match step {
                 Step::Launch(launch) => {
-                    let mut args = launch.args.clone();
+                    let mut args: Vec<u32> = launch.buffers().copied().collect();
                     args.sort_unstable();
                     args.dedup();
                     launches += times;

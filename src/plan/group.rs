@@ -1,0 +1,74 @@
+//! Launches of one kernel on different buffers as one: the updates of many small parameters are one line of the table, and share one cost.
+//!
+//! In: an entry's steps before lifetimes are set. Out: the same meaning with fewer launches. Only steps that do not depend on each other, nor on
+//! anything between them, come together, so that it does not matter in which order they run.
+
+use super::lifetime::{buffers, root};
+use super::reuse::{loops, remove};
+use crate::kernel::Kernel;
+use nnc_runtime::manifest::{BufferId, Call, Entry, Launch, Plan, Step};
+use std::collections::BTreeSet;
+
+/// Rewrites the entry; launches count into `kernels`.
+pub(super) fn group(entry: &mut Entry, kernels: &[Kernel]) {
+    let plan = &mut entry.plan;
+    let mut dead = vec![false; plan.steps.len()];
+    let around = loops(&plan.steps);
+    let mut first = 0;
+    while first < plan.steps.len() {
+        let mut run = Run::default();
+        let mut end = first;
+        let advances = |step: usize| step < plan.advance as usize;
+        while end < plan.steps.len() && around[end] == around[first] && advances(end) == advances(first) && run.takes(plan, end, kernels) {
+            end += 1;
+        }
+        for at in first..end {
+            let Step::Launch(mut launch) = plan.steps[at].clone() else { continue };
+            if dead[at] {
+                continue;
+            }
+            for other in at + 1..end {
+                if let Step::Launch(next) = &plan.steps[other]
+                    && !dead[other]
+                    && alike(&launch, next)
+                {
+                    let Launch { args, sizes, tasks, flops, .. } = next.clone();
+                    launch.beside.push(Call { args, sizes, tasks, flops });
+                    dead[other] = true;
+                }
+            }
+            plan.steps[at] = Step::Launch(launch);
+        }
+        first = end.max(first + 1);
+    }
+    plan.advance -= dead[..plan.advance as usize].iter().filter(|dead| **dead).count() as u32;
+    remove(&mut plan.steps, &dead);
+}
+
+/// The same work a task, and the same line of the source to blame.
+fn alike(a: &Launch, b: &Launch) -> bool {
+    (a.kernel, a.line) == (b.kernel, b.line) && (&a.cost, &a.whole) == (&b.cost, &b.whole)
+}
+
+/// Launches that do not depend on each other: the memory that they touch, and what of it they write.
+#[derive(Default)]
+struct Run {
+    touched: BTreeSet<BufferId>,
+    written: BTreeSet<BufferId>,
+}
+
+impl Run {
+    /// Adds a step, if it is a launch that depends on none of the others.
+    fn takes(&mut self, plan: &Plan, step: usize, kernels: &[Kernel]) -> bool {
+        let Step::Launch(launch) = &plan.steps[step] else { return false };
+        let params = &kernels[launch.kernel as usize].params;
+        let writes: BTreeSet<BufferId> = launch.args.iter().zip(params).filter(|(_, p)| p.written).map(|(b, _)| root(plan, *b)).collect();
+        let touches: BTreeSet<BufferId> = buffers(&plan.steps[step]).into_iter().map(|b| root(plan, b)).collect();
+        if !writes.is_disjoint(&self.touched) || !touches.is_disjoint(&self.written) {
+            return false;
+        }
+        self.touched.extend(touches);
+        self.written.extend(writes);
+        true
+    }
+}
