@@ -118,7 +118,7 @@ fn phase(table: &[Option<Work>], steps: std::ops::Range<usize>, threads: usize) 
                 let exact = (total * p as f64 / pieces as f64 - start) / work.nanoseconds * work.tasks as f64;
                 let even = ((exact / whole as f64).round() as i64).saturating_mul(whole).clamp(0, work.tasks);
                 // Pieces of one thread may be of any size, what different threads get may not.
-                let between = pieces <= threads || p * threads % pieces == 0;
+                let between = pieces <= threads || (p * threads).is_multiple_of(pieces);
                 let moved = (even as f64 - exact.clamp(0.0, work.tasks as f64)).abs() / work.tasks as f64 * work.nanoseconds;
                 if between && moved > total / threads as f64 * UNEVEN { (exact.round() as i64).clamp(0, work.tasks) } else { even }
             }
