@@ -50,10 +50,16 @@ impl Checked {
 
 /// Text to typed program.
 pub fn check(input: &Input) -> Checked {
+    check_marked(input, &|_| {})
+}
+
+/// [`check`], with the end of its stages marked.
+pub fn check_marked(input: &Input, mark: Mark) -> Checked {
     let mut sources = Sources::default();
     let root = sources.add(input.name, input.text);
     let options = check::Options { real: input.real, set: input.set.clone() };
-    let (program, diagnostics) = check::check(&mut sources, root, input.load, &options);
+    let (program, diagnostics) = check::check_marked(&mut sources, root, input.load, &options, &|| mark("parse"));
+    mark("check");
     Checked { sources, program, diagnostics }
 }
 
@@ -83,8 +89,10 @@ pub fn lower(module: Module, sources: &Sources) -> Lowered {
 fn lower_marked(module: Module, sources: &Sources, mark: Mark) -> Lowered {
     let module = passes::optimise(passes::define(module));
     mark("passes");
-    let lowered = kernel::lower(&module);
-    mark("fuse and lower");
+    let units = kernel::units(&module);
+    mark("fuse");
+    let lowered = kernel::lower_units(&module, units);
+    mark("lower");
     let (kernels, entries) = plan::plan(&module, &lowered, sources);
     mark("plan");
     Lowered { module, kernels, entries }

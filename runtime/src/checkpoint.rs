@@ -2,6 +2,9 @@
 //!
 //! Every file but the log is written aside and renamed. The log is only appended to; a checkpoint knows its length, so that resuming cuts off
 //! lines written after it.
+//!
+//! Replacing a file makes the system write to the disk, which takes longer than an epoch of a small model: where epochs are short, files are written once
+//! in [`PAUSE`], and when the run ends or is stopped. A run that fails or is killed loses no more work than that.
 
 use crate::error::{Result, RunError, refuse, wrong};
 use crate::files;
@@ -13,6 +16,10 @@ use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// From one checkpoint to the next, at least.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// How far a run is: everything that the next step depends on but the tensors. Floats are kept as bits, so that resuming is exact.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -72,6 +79,10 @@ pub struct Folder {
     pub path: PathBuf,
     log: File,
     length: u64,
+    /// When `last` was written by this process.
+    saved: Option<Instant>,
+    /// What `best` is to hold, while it does not.
+    best: Option<Vec<u8>>,
 }
 
 impl Folder {
@@ -96,7 +107,7 @@ impl Folder {
         };
         let log_path = path.join("log.jsonl");
         let log = File::create(&log_path).map_err(|e| RunError::file("write", &log_path, &e))?;
-        Ok(Folder { path, log, length: 0 })
+        Ok(Folder { path, log, length: 0, saved: None, best: None })
     }
 
     /// An existing folder, its tensors and its position; the log is cut to where the checkpoint was made.
@@ -113,7 +124,7 @@ impl Folder {
         let log = OpenOptions::new().append(true).create(true).open(&log_path).map_err(failed)?;
         let length = position.log.min(log.metadata().map_err(failed)?.len());
         log.set_len(length).map_err(failed)?;
-        Ok((Folder { path: path.to_path_buf(), log, length }, position))
+        Ok((Folder { path: path.to_path_buf(), log, length, saved: None, best: None }, position))
     }
 
     /// Appends a line to the log.
@@ -127,22 +138,42 @@ impl Folder {
         Ok(())
     }
 
-    /// Writes `last`.
+    /// Whether it is time for a checkpoint.
+    pub fn due(&self) -> bool {
+        self.saved.is_none_or(|at| at.elapsed() >= PAUSE)
+    }
+
+    /// Writes `last`, and `best` where it has changed.
     ///
     /// # Errors
     /// Not writable; the former checkpoint is then still there.
-    pub fn save_last(&mut self, store: &Tensors, position: &mut Position) -> Result<()> {
+    pub fn save(&mut self, store: &Tensors, position: &mut Position) -> Result<()> {
+        self.write_best()?;
         position.log = self.length;
         let note = serde_json::to_string(position).map_err(|e| refuse!("the position cannot be written: {e}"))?;
-        files::write(&self.path.join("last.safetensors"), &weights::to_bytes(store, ALL, Some(&note))?)
+        files::write(&self.path.join("last.safetensors"), &weights::to_bytes(store, ALL, Some(&note))?)?;
+        self.saved = Some(Instant::now());
+        Ok(())
     }
 
-    /// Writes `best`.
+    /// The present weights are the best: [`Folder::save`] or [`Folder::write_best`] will write them.
+    ///
+    /// # Errors
+    /// They cannot be a file.
+    pub fn keep_best(&mut self, store: &Tensors) -> Result<()> {
+        self.best = Some(weights::to_bytes(store, MODEL, None)?);
+        Ok(())
+    }
+
+    /// Writes `best` where it has changed.
     ///
     /// # Errors
     /// Not writable; the former one is then still there.
-    pub fn save_best(&self, store: &Tensors) -> Result<()> {
-        files::write(&self.best(), &weights::to_bytes(store, MODEL, None)?)
+    pub fn write_best(&mut self) -> Result<()> {
+        match self.best.take() {
+            Some(bytes) => files::write(&self.best(), &bytes),
+            None => Ok(()),
+        }
     }
 
     /// The path of `best`.

@@ -8,7 +8,7 @@ use crate::dtype::{DType, Scalar};
 use crate::error::{Result, RunError, wrong};
 use crate::launch::{Op, Table};
 use crate::manifest::{Entry, Manifest, Sink, Source, Step, Storage};
-use crate::memory::{ALIGN, Aligned};
+use crate::memory::{ALIGN, Aligned, Scratch};
 use crate::meter::Meter;
 use crate::phases::{self, Work};
 use crate::pool::Pool;
@@ -184,7 +184,7 @@ impl Prepared {
         }
         let scratch_each = scratch(manifest, entry);
         let Some(scratch_bytes) = scratch_each.checked_mul(threads.max(1)) else { return broken(entry) };
-        let mut table = Table { scratch: Aligned::zeroed(scratch_bytes)?, scratch_each, ..Table::default() };
+        let mut table = Table { scratch: Scratch::new(scratch_bytes)?, scratch_each, ..Table::default() };
         let mut resolve = Resolve {
             manifest,
             entry,
@@ -274,7 +274,7 @@ impl Prepared {
 
     /// Bytes that the threads' scratch takes beside the arena.
     pub fn scratch_bytes(&self) -> usize {
-        self.table.scratch.len()
+        self.table.scratch.bytes()
     }
 
     /// Bytes of the inputs that the caller fills.
@@ -361,7 +361,7 @@ impl Prepared {
 
     /// What one run does.
     pub fn figures(&self) -> Figures {
-        let mut figures = Figures { launches: 0.0, flops: 0.0, bytes: 0.0, phases: 0.0 };
+        let mut figures = Figures { launches: 0.0, flops: 0.0, bytes: 0.0, phases: 0.0, wakes: !self.table.phases.is_empty() as u64 };
         // Rounds of the loops around the line.
         let (mut times, mut around) = (1.0, vec![]);
         for (at, op) in self.table.ops.iter().enumerate() {
@@ -418,6 +418,8 @@ pub struct Figures {
     pub bytes: f64,
     /// Phases that are opened to other threads.
     pub phases: f64,
+    /// How often the pool's threads are called: once for all phases, if there are any.
+    pub wakes: u64,
 }
 
 fn add(to: &mut [(f64, u64)], lines: &[(f64, u64)]) {
@@ -442,7 +444,9 @@ impl Drop for Prepared {
         let rows = observer.lines.iter().enumerate().map(row).collect();
         let events =
             meter.events(profile.start).into_iter().map(|(thread, op, begin, length)| (what(&self.table.ops[op as usize]).0, thread, begin, length));
-        let account = Account { entry: self.name.clone(), runs: observer.runs, nanoseconds: observer.nanoseconds, rows };
+        let (Figures { phases, wakes, .. }, runs) = (self.figures(), observer.runs);
+        let (phases, wakes) = (phases * runs as f64, wakes * runs);
+        let account = Account { entry: self.name.clone(), runs, nanoseconds: observer.nanoseconds, phases, wakes, rows };
         profile.add(account, events.collect());
     }
 }

@@ -1,7 +1,7 @@
 //! Hand-written plans over kernels that are Rust closures.
 
 use super::*;
-use crate::manifest::{Buffer, BufferId, DimDecl, Kernel, Launch, Plan, Role, Step, TensorDecl};
+use crate::manifest::{Buffer, BufferId, DimDecl, Kernel, Launch, Part, Plan, Role, Step, TensorDecl};
 use std::cell::Cell;
 
 /// Counts this thread's allocations.
@@ -52,7 +52,16 @@ fn buffer(dtype: DType, shape: &[Size], storage: Storage) -> Buffer {
 }
 
 fn launch(kernel: u32, args: &[BufferId], sizes: &[Size], tasks: Size) -> Step {
-    Step::Launch(Launch { kernel, args: args.to_vec(), sizes: sizes.to_vec(), tasks, cost: 100_000.into(), flops: 0.into(), line: 0 })
+    Step::Launch(Launch {
+        kernel,
+        args: args.to_vec(),
+        sizes: sizes.to_vec(),
+        tasks,
+        whole: 1.into(),
+        cost: 100_000.into(),
+        flops: 0.into(),
+        line: 0,
+    })
 }
 
 fn program(inputs: Vec<(Source, BufferId)>, results: Vec<(Sink, BufferId)>, buffers: Vec<Buffer>, steps: Vec<Step>) -> Manifest {
@@ -130,6 +139,39 @@ fn loops_copies_and_checks() {
     };
     assert_eq!(condition(true).unwrap(), [0i64, 1, 2].map(i64::to_le_bytes).concat());
     assert_eq!(condition(false).unwrap_err().message(), "must hold: model.nn:3");
+}
+
+/// A matrix of pairs transposed by loops whose steps are parts of it; parts that leave their buffer or their loops are refused.
+#[test]
+fn parts_advance_with_the_loops_around_them() {
+    let transposed = |start: i64, outside: bool| {
+        let part = |of: u32, start: i64, along: [i64; 2]| {
+            let along = [(1, Size::constant(along[0])), (2, Size::constant(along[1]))];
+            Storage::Part(Part { of, start: start.into(), along: along.into() })
+        };
+        let buffers = vec![
+            buffer(DType::I64, &[3.into(), 2.into(), 2.into()], Storage::Input),
+            buffer(DType::I64, &[], Storage::Arena),
+            buffer(DType::I64, &[], Storage::Arena),
+            buffer(DType::I64, &[2.into()], part(0, start, [4, 2])),
+            buffer(DType::I64, &[2.into(), 3.into(), 2.into()], Storage::Result),
+            buffer(DType::I64, &[2.into()], part(4, 0, [2, 6])),
+        ];
+        let round = |count: i64, body: u32, index: u32| Step::Loop { count: count.into(), body, index, reversed: index == 1 };
+        let inner = if outside { 0 } else { 1 };
+        let steps = vec![round(3, 1 + inner, 1), round(2, inner, 2), Step::Copy { from: 3, to: 5 }];
+        let manifest = program(vec![(Source::Data("x".into()), 0)], vec![(Sink::Result("y".into()), 4)], buffers, steps);
+        let (mut run, mut pool, mut store) = prepared(&manifest, 5, 1)?;
+        for (i, x) in run.input_mut(0).chunks_exact_mut(8).enumerate() {
+            x.copy_from_slice(&(i as i64).to_le_bytes());
+        }
+        run.run(&Fake, &mut pool, &mut store).map(|()| run.result(0, &store).to_vec())
+    };
+    let expected = [0i64, 1, 4, 5, 8, 9, 2, 3, 6, 7, 10, 11];
+    assert_eq!(transposed(0, false).unwrap(), expected.map(i64::to_le_bytes).concat());
+    for (start, outside) in [(1, false), (0, true)] {
+        assert!(transposed(start, outside).unwrap_err().message().contains("contradicts itself"));
+    }
 }
 
 /// A chain through the arena, cut at random places, on more threads than steps: the same numbers, and the first step that fails is the one that is named.

@@ -4,7 +4,7 @@
 //! a time; phases ([`crate::phases`]) are opened to the pool. Nothing is allocated.
 
 use crate::exec::Kernels;
-use crate::memory::Aligned;
+use crate::memory::Scratch;
 use crate::meter::{Meter, ticks};
 use crate::phases::{Phase, Segment};
 use crate::pool::{Pool, Region};
@@ -113,7 +113,7 @@ pub(crate) struct Table {
     /// For every line the phase that begins there; [`NONE`] where it is serial.
     pub opens: Vec<u32>,
     /// As many bytes a thread as the hungriest kernel asks for.
-    pub scratch: Aligned,
+    pub scratch: Scratch,
     pub scratch_each: usize,
 }
 

@@ -226,6 +226,8 @@ pub struct Launch {
     pub sizes: Vec<Size>,
     /// Independent tasks: the kernel is called with ranges that cover `0..tasks`.
     pub tasks: Size,
+    /// So many tasks, from a multiple of it on, share work: to cut between them costs something.
+    pub whole: Size,
     /// Rough cost of one task in nanoseconds at 1 FLOP each: tells serial from parallel.
     pub cost: Size,
     /// Floating-point operations of all tasks, for profiles.

@@ -1,7 +1,7 @@
 //! Memory for tensors: aligned to a cache line, zeroed, refused with an error instead of an abort when there is none.
 
 use crate::error::{Result, RunError};
-use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::alloc::{Layout, alloc, alloc_zeroed, dealloc};
 
 /// Alignment of every tensor's first byte.
 pub const ALIGN: usize = 64;
@@ -23,13 +23,22 @@ impl Aligned {
     /// # Errors
     /// The system has no such memory.
     pub fn zeroed(len: usize) -> Result<Aligned> {
+        // SAFETY: `alloc_zeroed` fills what it gives.
+        unsafe { Aligned::with(len, alloc_zeroed) }
+    }
+
+    /// `len` bytes from an allocator.
+    ///
+    /// # Safety
+    /// All bytes are initialised before anyone looks at them as a slice.
+    unsafe fn with(len: usize, allocator: unsafe fn(Layout) -> *mut u8) -> Result<Aligned> {
         if len == 0 {
             return Ok(Aligned::default());
         }
         let none = || RunError::World(format!("cannot allocate {len} bytes of memory"));
         let layout = Layout::from_size_align(len, ALIGN).map_err(|_| none())?;
         // SAFETY: the layout's size is not 0.
-        let start = unsafe { alloc_zeroed(layout) };
+        let start = unsafe { allocator(layout) };
         if start.is_null() { Err(none()) } else { Ok(Aligned { start, len }) }
     }
 
@@ -46,6 +55,31 @@ impl Aligned {
     /// The address of the first byte, for kernels.
     pub fn as_ptr(&self) -> *mut u8 {
         self.start
+    }
+}
+
+/// Memory that kernels write before they read it: nothing is filled in, so that what no kernel touches is never resident.
+#[derive(Default)]
+pub struct Scratch(Aligned);
+
+impl Scratch {
+    /// `len` bytes.
+    ///
+    /// # Errors
+    /// The system has no such memory.
+    pub fn new(len: usize) -> Result<Scratch> {
+        // SAFETY: a scratch shows its address and its length only.
+        unsafe { Aligned::with(len, alloc) }.map(Scratch)
+    }
+
+    /// The address of the first byte, for kernels.
+    pub fn as_ptr(&self) -> *mut u8 {
+        self.0.start
+    }
+
+    /// Bytes.
+    pub fn bytes(&self) -> usize {
+        self.0.len
     }
 }
 

@@ -14,8 +14,13 @@ const GRAIN: f64 = 4_000.0;
 const LONG: f64 = 100_000.0;
 /// Chunks for each thread then.
 const FINE: usize = 4;
+/// So many times the tasks that share work ([`Work::whole`]) share more, where one call runs them all: the other factor of a product is packed once for
+/// so many panels. Cutting finer costs more than a late helper gains.
+const PANELS: i64 = 16;
 /// A step with many tasks is cut at multiples of this many, so that no two threads write to one cache line and vectors stay whole.
 const WHOLE: i64 = 64;
+/// A thread may get more than its share by this part, where that keeps together what shares work.
+const UNEVEN: f64 = 1.0 / 16.0;
 
 /// Bytes `start..end` of one of the places where buffers lie.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -37,6 +42,8 @@ pub struct Touch {
 pub struct Work {
     /// Independent tasks; a step with loops, checks or other marks of the control flow has none.
     pub tasks: i64,
+    /// So many of them (at least 1) share work, from a multiple of it on.
+    pub whole: i64,
     /// What all of them take on one thread, in nanoseconds.
     pub nanoseconds: f64,
     /// All memory it touches.
@@ -95,18 +102,25 @@ fn phase(table: &[Option<Work>], steps: std::ops::Range<usize>, threads: usize) 
     if threads < 2 || total < BREAK_EVEN {
         return None;
     }
-    let most = if total > LONG * threads as f64 { FINE * threads } else { threads };
+    let longest = works.iter().map(|(_, w)| w).max_by(|a, b| a.nanoseconds.total_cmp(&b.nanoseconds))?;
+    let groups = (longest.tasks / longest.whole / PANELS) as usize;
+    let fine = if longest.whole > 1 { (groups / threads).clamp(1, FINE) } else { FINE };
+    let most = if total > LONG * threads as f64 { fine * threads } else { threads };
     let pieces = ((total / GRAIN) as usize).clamp(1, most.min(CHUNKS));
     let mut chunks = vec![vec![]; pieces];
     let mut start = 0.0;
     for (step, work) in works {
-        let whole = if work.tasks >= WHOLE * 16 { WHOLE } else { 1 };
+        let whole = if work.whole == 1 && work.tasks >= WHOLE * 16 { WHOLE } else { work.whole };
         let cut = |piece: usize| match piece {
             0 => 0,
             p if p == pieces => work.tasks,
             p => {
-                let share = (total * p as f64 / pieces as f64 - start) / work.nanoseconds;
-                ((share * work.tasks as f64 / whole as f64).round() as i64).saturating_mul(whole).clamp(0, work.tasks)
+                let exact = (total * p as f64 / pieces as f64 - start) / work.nanoseconds * work.tasks as f64;
+                let even = ((exact / whole as f64).round() as i64).saturating_mul(whole).clamp(0, work.tasks);
+                // Pieces of one thread may be of any size, what different threads get may not.
+                let between = pieces <= threads || p * threads % pieces == 0;
+                let moved = (even as f64 - exact.clamp(0.0, work.tasks as f64)).abs() / work.tasks as f64 * work.nanoseconds;
+                if between && moved > total / threads as f64 * UNEVEN { (exact.round() as i64).clamp(0, work.tasks) } else { even }
             }
         };
         for (piece, chunk) in chunks.iter_mut().enumerate() {
@@ -127,7 +141,7 @@ mod tests {
 
     fn work(tasks: i64, nanoseconds: f64, reads: &[usize], writes: &[usize]) -> Option<Work> {
         let touch = |written| move |&n: &usize| Touch { place: 0, start: n * 64, end: n * 64 + 64, bytes: 64, written };
-        Some(Work { tasks, nanoseconds, touches: reads.iter().map(touch(false)).chain(writes.iter().map(touch(true))).collect() })
+        Some(Work { tasks, whole: 1, nanoseconds, touches: reads.iter().map(touch(false)).chain(writes.iter().map(touch(true))).collect() })
     }
 
     #[test]
@@ -158,6 +172,20 @@ mod tests {
         }
         // 51 microseconds for two: the second step is cut at a multiple of 64 near task 550.
         assert_eq!(phases[0].chunks[0], [Segment { step: 0, lo: 0, hi: 100 }, Segment { step: 1, lo: 0, hi: 576 }]);
+    }
+
+    #[test]
+    fn what_shares_work_stays_together_where_threads_get_their_shares() {
+        let starts = |panels: i64| {
+            let table = [work(panels * 11, 1e6, &[0], &[1]).map(|w| Work { whole: 11, ..w })];
+            let phases = cut(&table, 0, 2);
+            phases[0].chunks.iter().map(|c| c[0].lo).collect::<Vec<_>>()
+        };
+        assert_eq!(starts(17), [0, 9 * 11]);
+        // Half of three panels is one and a half.
+        assert_eq!(starts(3), [0, 17]);
+        // Fine cuts only where there is enough for them.
+        assert_eq!(starts(70), [0, 18 * 11, 35 * 11, 53 * 11]);
     }
 
     #[test]

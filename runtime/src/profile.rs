@@ -38,8 +38,21 @@ pub struct Account {
     pub runs: u64,
     /// From begin to end.
     pub nanoseconds: f64,
+    /// Phases that were opened to other threads, as the work is cut in the end.
+    pub phases: f64,
+    /// How often the pool's threads were called.
+    pub wakes: u64,
     /// What it did.
     pub rows: Vec<Row>,
+}
+
+impl Account {
+    /// Launches of kernels, floating-point operations and bytes moved, of all runs.
+    fn work(&self) -> [f64; 3] {
+        let kernels = self.rows.iter().filter(|r| !matches!(r.what.as_str(), "copy" | "check" | "loop"));
+        let sum = |of: &dyn Fn(&Row) -> f64| self.rows.iter().map(of).sum::<f64>();
+        [kernels.map(|r| r.launches as f64).sum(), sum(&|r| r.flops), sum(&|r| r.bytes)]
+    }
 }
 
 /// What a command has run.
@@ -65,6 +78,7 @@ impl Profile {
         self.events.extend(events);
         let Some(known) = self.accounts.iter_mut().find(|a| a.entry == account.entry) else { return self.accounts.push(account) };
         (known.runs, known.nanoseconds) = (known.runs + account.runs, known.nanoseconds + account.nanoseconds);
+        (known.phases, known.wakes) = (known.phases + account.phases, known.wakes + account.wakes);
         known.rows.extend(account.rows);
     }
 
@@ -100,6 +114,13 @@ impl Profile {
             let total: f64 = account.rows.iter().map(|r| r.nanoseconds).sum();
             let s = if account.runs == 1 { "" } else { "s" };
             let _ = writeln!(text, "\n{}: {} run{s}, {} each", account.entry, account.runs, time(account.nanoseconds / runs));
+            let [launches, flops, bytes] = account.work().map(|n| n / runs);
+            let (phases, wakes) = (account.phases / runs, account.wakes as f64 / runs);
+            let _ = writeln!(
+                text,
+                "a run: {launches:.0} launches, {flops:.0} FLOPs, {bytes:.0} bytes moved, {phases:.0} shared phases in {wakes:.0} pool wake-ups, \
+                 0 allocations"
+            );
             text += "  share    time/run  launches/run  GFLOP/s     GB/s   roof  kernel, line\n";
             for row in account.rows.iter().filter(|r| r.nanoseconds > 0.0) {
                 let roof = peak.nanoseconds(row.flops, row.bytes) / row.nanoseconds;
@@ -125,7 +146,11 @@ impl Profile {
         let row = |r: &Row| json!({ "kernel": r.what, "line": r.line, "launches": r.launches, "nanoseconds": r.nanoseconds, "bytes": r.bytes, "flops": r.flops });
         let account = |a: &Account| {
             let rows: Vec<Value> = a.rows.iter().map(row).collect();
-            json!({ "entry": a.entry, "runs": a.runs, "nanoseconds": a.nanoseconds, "kernels": rows })
+            let [launches, flops, bytes] = a.work();
+            json!({
+                "entry": a.entry, "runs": a.runs, "nanoseconds": a.nanoseconds, "launches": launches, "flops": flops, "bytes_moved": bytes,
+                "phases": a.phases, "pool_wakeups": a.wakes, "allocations": 0, "kernels": rows
+            })
         };
         let accounts: Vec<Value> = self.accounts().iter().map(account).collect();
         json!({ "profile": accounts, "peak": { "gflops": peak.gflops, "gigabytes": peak.gigabytes } })
@@ -153,7 +178,7 @@ mod tests {
     #[test]
     fn equal_kernels_at_equal_lines_are_one_row_of_the_table() {
         let row = |what: &str, nanoseconds| Row { what: what.into(), line: "m.nn:3".into(), launches: 2, nanoseconds, bytes: 1e3, flops: 4e3 };
-        let account = |rows| Account { entry: "train:fit".into(), runs: 2, nanoseconds: 8e3, rows };
+        let account = |rows| Account { entry: "train:fit".into(), runs: 2, nanoseconds: 8e3, phases: 6.0, wakes: 2, rows };
         let mut profile = Profile::new(None);
         profile.add(account(vec![row("a", 100.0), row("b", 500.0), row("a", 300.0)]), vec![("a".into(), 1, 1500.0, 250.0)]);
         profile.add(account(vec![row("a", 200.0)]), vec![]);
@@ -163,6 +188,7 @@ mod tests {
         let text = profile.text(&Peak { gflops: 100.0, gigabytes: 10.0 });
         // 12,000 operations at 100 a nanosecond take 120, 3,000 bytes at 10 take 300: half of what was measured.
         assert!(text.contains(" 54.5 %      150 ns           1.5     20.0      5.0   50 %  a  m.nn:3\n"), "{text}");
+        assert!(text.contains("\na run: 2 launches, 4000 FLOPs, 1000 bytes moved, 3 shared phases in 1 pool wake-ups, 0 allocations\n"), "{text}");
         assert_eq!(profile.chrome()["traceEvents"][0]["dur"], json!(0.25));
     }
 }

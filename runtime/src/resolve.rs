@@ -163,7 +163,8 @@ impl Resolve<'_> {
                 let tasks = eval(&launch.tasks, dims, &what)?;
                 let cost = launch.cost.eval(dims).unwrap_or(i64::MAX).max(1) as f64 * tasks as f64;
                 let (args, sizes) = (at..self.table.args.len(), first..self.table.sizes.len());
-                let work = Work { tasks, nanoseconds: (cost / UNITS).max(1.0), touches };
+                let whole = eval(&launch.whole, dims, &what)?.max(1);
+                let work = Work { tasks, whole, nanoseconds: (cost / UNITS).max(1.0), touches };
                 self.push(Op::Launch { kernel: launch.kernel, args, sizes, tasks, line: launch.line }, Some(work));
                 *self.flops.last_mut().expect("just pushed") = launch.flops.eval(dims).unwrap_or(i64::MAX) as f64;
             }
@@ -187,7 +188,7 @@ impl Resolve<'_> {
                 // Between buffers that overlap it is never cut.
                 let overlap = touches[0].place == touches[1].place && touches[0].start < touches[1].end && touches[1].start < touches[0].end;
                 let tasks = bytes.div_ceil(BLOCK) as i64;
-                let work = (!overlap).then_some(Work { tasks, nanoseconds: (bytes as f64 / 8.0).max(1.0), touches });
+                let work = (!overlap).then_some(Work { tasks, whole: 1, nanoseconds: (bytes as f64 / 8.0).max(1.0), touches });
                 self.push(Op::Copy { at, bytes }, work);
             }
             Step::Check { condition, message, line } => {

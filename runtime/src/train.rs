@@ -241,9 +241,19 @@ impl Run<'_> {
         let mut sums: Vec<f64> = self.position.sums.iter().map(|&b| f64::from_bits(b)).collect();
         sums.resize(self.setting.sums.len(), 0.0);
         while self.position.step < self.length.steps && !self.position.stopped {
-            let ended = self.epoch(&mut sums, log_steps, machine, stop)?;
+            let ended = match self.epoch(&mut sums, log_steps, machine, stop) {
+                Ok(ended) => ended,
+                Err(e) => {
+                    // What was good before is kept; that it cannot be written as well is not what the user must hear.
+                    let _ = self.folder.write_best();
+                    return Err(e);
+                }
+            };
             self.position.sums = sums.iter().map(|s| s.to_bits()).collect();
-            self.folder.save_last(&machine.store, &mut self.position)?;
+            let over = self.position.step >= self.length.steps || self.position.stopped;
+            if !ended || over || self.folder.due() {
+                self.folder.save(&machine.store, &mut self.position)?;
+            }
             if !ended {
                 self.report.end();
                 let (step, path) = (self.position.step, self.folder.path.display());
@@ -327,7 +337,7 @@ impl Run<'_> {
         }
         let better = self.judge(&parts);
         if better {
-            self.folder.save_best(&machine.store)?;
+            self.folder.keep_best(&machine.store)?;
             self.position.best_epoch = self.position.epoch;
         }
         let seconds = (began.elapsed().as_secs_f64() * 1e3).round() / 1e3;

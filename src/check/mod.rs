@@ -87,6 +87,17 @@ pub fn check(
     loader: &dyn Fn(&str) -> Result<String, String>,
     options: &Options,
 ) -> (Option<Program>, Vec<Diagnostic>) {
+    check_marked(sources, root, loader, options, &|| {})
+}
+
+/// [`check`], which calls `parsed` when all texts are trees.
+pub fn check_marked(
+    sources: &mut Sources,
+    root: FileId,
+    loader: &dyn Fn(&str) -> Result<String, String>,
+    options: &Options,
+    parsed: &dyn Fn(),
+) -> (Option<Program>, Vec<Diagnostic>) {
     let mut c = Checker {
         sources,
         options,
@@ -101,6 +112,7 @@ pub fn check(
         program: Program::default(),
     };
     c.load(root, loader);
+    parsed();
     c.apply_overrides();
     c.check_dims();
     c.check_models();

@@ -33,8 +33,7 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: Args) -> Result<(), Failure> {
     let clock = Clock::start();
-    let checked = input::check(&args.source, DType::F32)?;
-    clock.mark("parse and check");
+    let checked = input::check_marked(&args.source, DType::F32, &|stage| clock.mark(stage))?;
     let mut artifact = artifact(&checked, &clock)?;
     if let Some(path) = &args.weights {
         let mut store = Tensors::new(&artifact.manifest.tensors)?;

@@ -22,7 +22,7 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: Args) -> Result<(), Failure> {
-    let checked = input::check_quietly(&args.source, DType::F32)?;
+    let checked = input::check_quietly(&args.source, DType::F32, &|_| {})?;
     let (errors, warnings) = checked.counts();
     if args.json {
         for diagnostic in &checked.diagnostics {

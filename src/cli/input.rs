@@ -1,7 +1,7 @@
 //! Reading programs from disk, and refusing them with their diagnostics.
 
 use super::{Failure, colour};
-use crate::driver::{self, Checked};
+use crate::driver::{self, Checked, Mark};
 use crate::ir::DType;
 use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};
@@ -37,7 +37,15 @@ pub fn read(path: &Path) -> Result<String, Failure> {
 /// # Errors
 /// The file cannot be read, `--set` is malformed, the program is wrong (its diagnostics are printed).
 pub fn check(source: &Source, real: DType) -> Result<Checked, Failure> {
-    let checked = check_quietly(source, real)?;
+    check_marked(source, real, &|_| {})
+}
+
+/// [`check`], with the end of its stages marked.
+///
+/// # Errors
+/// As [`check`].
+pub fn check_marked(source: &Source, real: DType, mark: Mark) -> Result<Checked, Failure> {
+    let checked = check_quietly(source, real, mark)?;
     eprint!("{}", checked.rendered(colour()));
     match checked.counts() {
         (0, _) => Ok(checked),
@@ -50,7 +58,7 @@ pub fn check(source: &Source, real: DType) -> Result<Checked, Failure> {
 ///
 /// # Errors
 /// The file cannot be read, `--set` is malformed.
-pub fn check_quietly(source: &Source, real: DType) -> Result<Checked, Failure> {
+pub fn check_quietly(source: &Source, real: DType, mark: Mark) -> Result<Checked, Failure> {
     let text = read(&source.file)?;
     let folder = source.file.parent().map(Path::to_path_buf).unwrap_or_default();
     let load = |path: &str| load(&folder, path);
@@ -59,7 +67,7 @@ pub fn check_quietly(source: &Source, real: DType) -> Result<Checked, Failure> {
         let (path, value) = pair.split_once('=').ok_or_else(|| Failure::usage(format!("--set takes PATH=VALUE, not `{pair}`")))?;
         set.push((path.trim().to_string(), value.trim().to_string()));
     }
-    Ok(driver::check(&driver::Input { name: &source.file.to_string_lossy(), text: &text, load: &load, real, set }))
+    Ok(driver::check_marked(&driver::Input { name: &source.file.to_string_lossy(), text: &text, load: &load, real, set }, mark))
 }
 
 /// An imported file's text; imports stay inside the root's folder, symbolic links included.

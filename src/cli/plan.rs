@@ -86,6 +86,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
                 "flops": figures.flops,
                 "bytes_moved": figures.bytes,
                 "phases": figures.phases,
+                "pool_wakeups": figures.wakes,
                 "allocations": 0,
                 "arena_bytes": prepared.arena_bytes(),
                 "input_bytes": prepared.input_bytes(),
@@ -104,10 +105,11 @@ pub fn run(args: Args) -> Result<(), Failure> {
         text += &format!("{:width$}  {bytes:>12} bytes  {}[{}]\n", decl.path, decl.dtype, shape.join(", "));
     }
     text += &format!("\nparameters {} bytes, states {} bytes, optimizer {} bytes\n\n", of(Role::Parameter), of(Role::State), of(Role::Optimizer));
-    for (entry, prepared, Figures { launches, flops, bytes, phases }, peak) in &entries {
+    for (entry, prepared, Figures { launches, flops, bytes, phases, wakes }, peak) in &entries {
         let (name, arena, inputs, scratch) = (&entry.name, prepared.arena_bytes(), prepared.input_bytes(), prepared.scratch_bytes());
         text += &format!("{name:width$}  {arena:>12} bytes of arena, {inputs} of inputs, {scratch} of scratch\n");
-        text += &format!("{:width$}  a run: {launches} launches, {flops} FLOPs, {bytes} bytes moved, {phases} shared phases, 0 allocations\n", "");
+        let shared = format!("{phases} shared phases in {wakes} pool wake-ups");
+        text += &format!("{:width$}  a run: {launches} launches, {flops} FLOPs, {bytes} bytes moved, {shared}, 0 allocations\n", "");
         for (line, bytes) in peak.iter().take(PEAK) {
             text += &format!("{:width$}  {bytes:>12} bytes at the peak  {line}\n", "");
         }

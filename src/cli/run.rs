@@ -44,8 +44,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
         all.append(&mut command.options.set);
         let set = all.iter().map(|(path, value)| format!("{path}={value}")).collect();
         let source = Source { file: args.file.clone(), set };
-        let checked = input::check(&source, DType::F32)?;
-        clock.mark("parse and check");
+        let checked = input::check_marked(&source, DType::F32, &|stage| clock.mark(stage))?;
         let artifact = build::artifact(&checked, &clock)?;
         command.options.compiled = all;
         (artifact, args.file.parent().unwrap_or(Path::new("")).to_path_buf())

@@ -3,8 +3,8 @@
 //! What a task is, and which factor is A, says [`crate::kernel::contract`]. Consecutive tasks are taken together:
 //!
 //! ```text
-//! for each (batch, up to 16 panels):
-//!   for each 40 of their tiles:
+//! for each (batch, tiles, up to 16 panels):
+//!   for each 40 of the tiles:
 //!     for each block of 512 k:
 //!       pack the panels of B: [k][128 bytes of columns]   (unless still there, packed in advance, or read in place)
 //!       for each few tiles:                               (their block of A stays in the second cache)
@@ -252,7 +252,7 @@ impl<'c> Engine<'_, '_, 'c> {
         ok(self.w.code.builder.build_ptr_to_int(p, self.w.code.context.i64_type(), ""))
     }
 
-    /// Groups of tasks that share panels of B: parts of one panel, or several whole ones.
+    /// Groups of tasks that share panels of B or rows of A: parts of one panel or tile, or several whole ones.
     fn tasks(&self, level: Level, lo: IntValue<'c>, hi: IntValue<'c>) -> Result<(), String> {
         let code = &self.w.code;
         let i64t = code.ty(Elem::I64, 1);
@@ -263,6 +263,10 @@ impl<'c> Engine<'_, '_, 'c> {
         let some = |n: IntValue<'c>| self.w.greater(n, one);
         let (tiles, panels) = (some(up(rows, ROWS)), some(up(columns, self.width)));
         let (each, extra) = self.divide(rows, tiles);
+        // What counts fastest, and what comes in several wholes of it.
+        let tall = self.is(IntPredicate::SGT, rows, columns);
+        let pick = |a: IntValue<'c>, b: IntValue<'c>| code.select(tall.into(), a.into(), b.into()).into_int_value();
+        let (inner, outer) = (pick(panels, tiles), pick(tiles, panels));
         let next = code.variable(i64t);
         code.set(next, lo.into());
         let (head, inside, end) = (code.block(), code.block(), code.block());
@@ -270,20 +274,26 @@ impl<'c> Engine<'_, '_, 'c> {
         let task = code.get(i64t, next).into_int_value();
         code.branch(self.is(IntPredicate::SLT, task, hi), inside, end);
         code.builder.position_at_end(inside);
-        let (group, from) = self.divide(task, tiles);
+        let (number, from) = self.divide(task, inner);
         let left = self.sub(hi, task);
-        let to = self.w.lesser(tiles, self.add(from, left));
-        let (batch, panel) = self.divide(group, panels);
-        let most = self.w.lesser(self.int(PANELS), self.sub(panels, panel));
-        let several = some(self.w.lesser(most, self.divide(left, tiles).0));
-        let whole = self.is(IntPredicate::EQ, from, self.int(0));
-        let count = code.select(whole.into(), several.into(), one.into()).into_int_value();
+        let to = self.w.lesser(inner, self.add(from, left));
+        let (batch, number) = self.divide(number, outer);
+        let most = self.sub(outer, number);
+        let most = pick(most, self.w.lesser(self.int(PANELS), most));
+        let several = some(self.w.lesser(most, self.divide(left, inner).0));
+        let begins = self.is(IntPredicate::EQ, from, self.int(0));
+        let count = code.select(begins.into(), several.into(), one.into()).into_int_value();
         code.set(next, self.add(task, self.mul(count, self.sub(to, from))).into());
         let mut point = vec![self.int(0); self.w.kernel.outer.len()];
         self.set(&self.c.batch, batch, &mut point);
         let k = self.w.size(&product(&self.stage.reds));
-        let group = Group { point, panel, count, from, to, each, extra, columns, k };
-        self.group(&group, level)?;
+        let ends = self.add(number, count);
+        let [first_tile, end_tile] = [pick(number, from), pick(ends, to)];
+        let [first_panel, end_panel] = [pick(from, number), pick(to, ends)];
+        code.range(first_panel, end_panel, PANELS, |panel| {
+            let count = self.w.lesser(self.int(PANELS), self.sub(end_panel, panel));
+            self.group(&Group { point: point.clone(), panel, count, from: first_tile, to: end_tile, each, extra, columns, k }, level)
+        })?;
         code.jump(head);
         code.builder.position_at_end(end);
         Ok(())

@@ -32,9 +32,9 @@ mod target;
 mod tests;
 mod walk;
 
-use crate::ir::DType;
-use crate::kernel::Kernel;
+use crate::ir::{DType, ScalarOp};
 use crate::kernel::contract::recognise;
+use crate::kernel::{Instr, Kernel};
 use body::Writer;
 use code::{Code, Elem, ok};
 use inkwell::AddressSpace;
@@ -45,6 +45,7 @@ use inkwell::targets::{FileType, TargetTriple};
 use nnc_runtime::manifest::Kernel as Declaration;
 use rayon::prelude::*;
 use std::cell::{Cell, RefCell};
+use std::ops::Range;
 
 /// What a CPU must have: see the x86-64 psABI.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -77,8 +78,8 @@ pub enum What {
     Assembly,
 }
 
-/// Kernels a module: small enough to share the work out, the same whatever the number of threads.
-const PER_MODULE: usize = 4;
+/// Kernels share a module up to this weight ([`weight`]): small enough to share the work out, the same whatever the number of threads.
+const PER_MODULE: usize = 400;
 /// What runs before code generation; vectors are made here, not found there.
 const PASSES: &str = "function(mem2reg,simplifycfg,early-cse,instcombine<no-verify-fixpoint>,loop-mssa(licm),simplifycfg)";
 
@@ -97,24 +98,73 @@ pub fn compile(kernels: &[Kernel], names: &[Declaration], levels: &[Level]) -> R
     if kernels.len() != names.len() {
         return Err(format!("{} kernels have {} names", kernels.len(), names.len()));
     }
-    let parts: Vec<(&[Kernel], &[Declaration])> = kernels.chunks(PER_MODULE).zip(names.chunks(PER_MODULE)).collect();
-    let objects = parts.par_iter().map(|(kernels, names)| {
-        let context = Context::create();
-        let mut module = module(&context)?;
-        for (kernel, name) in kernels.iter().zip(*names) {
-            for level in levels {
-                module = function(&context, module, kernel, &name.symbol, *level)?;
+    let jobs = jobs(kernels, levels);
+    // Whoever has nothing to do takes the next job, the heaviest first, so that all end at about the same time; objects come in the order of jobs.
+    let mut objects = jobs
+        .into_iter()
+        .enumerate()
+        .par_bridge()
+        .map(|(n, (_, job))| {
+            let context = Context::create();
+            let mut module = module(&context)?;
+            match job {
+                Job::Multiply(dtype, level) => module = micro::define(&context, module, dtype, level),
+                Job::Kernels(range) => {
+                    for (kernel, name) in kernels[range.clone()].iter().zip(&names[range]) {
+                        for level in levels {
+                            module = function(&context, module, kernel, &name.symbol, *level)?;
+                        }
+                    }
+                }
             }
+            Ok((n, object(&module)?))
+        })
+        .collect::<Result<Vec<(usize, Vec<u8>)>, String>>()?;
+    objects.sort();
+    Ok(objects.into_iter().map(|(_, object)| object).collect())
+}
+
+/// What becomes one object.
+enum Job {
+    /// These kernels, at every level.
+    Kernels(Range<usize>),
+    /// The functions that multiply, for one type at one level.
+    Multiply(DType, Level),
+}
+
+/// What there is to compile, the heaviest first: a decision from the kernels alone.
+fn jobs(kernels: &[Kernel], levels: &[Level]) -> Vec<(usize, Job)> {
+    let used = [DType::F32, DType::F64].into_iter().filter(|t| kernels.iter().any(|k| recognise(k).is_some_and(|c| c.dtype == *t)));
+    let multiply = used.flat_map(|t| levels.iter().map(move |level| (MULTIPLY, Job::Multiply(t, *level))));
+    let mut jobs: Vec<(usize, Job)> = multiply.collect();
+    let (mut first, mut sum) = (0, 0);
+    for (n, kernel) in kernels.iter().enumerate() {
+        sum += weight(kernel);
+        if sum >= PER_MODULE || n + 1 == kernels.len() {
+            jobs.push((sum, Job::Kernels(first..n + 1)));
+            (first, sum) = (n + 1, 0);
         }
-        object(&module)
-    });
-    let shared = [DType::F32, DType::F64].into_par_iter().filter(|t| kernels.iter().any(|k| recognise(k).is_some_and(|c| c.dtype == *t)));
-    let shared = shared.map(|t| {
-        let context = Context::create();
-        let empty = module(&context)?;
-        object(&levels.iter().fold(empty, |module, level| micro::define(&context, module, t, *level)))
-    });
-    objects.chain(shared).collect()
+    }
+    jobs.sort_by_key(|(weight, _)| std::cmp::Reverse(*weight));
+    jobs
+}
+
+/// The weight of the functions that multiply.
+const MULTIPLY: usize = 450;
+
+/// How long the kernel takes to compile, in units of its instructions: what is packed and multiplied needs many more than it says.
+fn weight(kernel: &Kernel) -> usize {
+    fn block(body: &[Instr]) -> usize {
+        use ScalarOp::*;
+        let nested = |i: &Instr| match i {
+            Instr::Select { then, otherwise, .. } => block(&then.0) + block(&otherwise.0),
+            Instr::Op(Exp | Expm1 | Log | Log1p | Sin | Cos | Atan | Tanh | Sigmoid | Erf | Pow | Mod | FoldKey | Uniform, _) => 20,
+            _ => 1,
+        };
+        body.iter().map(nested).sum()
+    }
+    let stages: usize = kernel.stages.iter().map(|s| 20 + block(&s.body)).sum();
+    stages + if recognise(kernel).is_some() { 150 } else { 0 }
 }
 
 fn object(module: &Module) -> Result<Vec<u8>, String> {

@@ -2,8 +2,9 @@
 //!
 //! A contraction multiplies a factor A, which does not know the *columns* of the result, with a factor B, which does not know its *rows*, and sums
 //! over `k`. Columns are cut into panels as wide as two vector registers of 512 bits, rows into tiles of nearly equal height, at most [`ROWS`].
-//! A task is one tile of one panel of one batch; tiles count fastest, so that consecutive tasks share a panel of B. Machine code and interpreter
-//! both count tasks this way. Nothing here is about order: every cut gives the same bits.
+//! A task is one tile of one panel of one batch. Tiles count fastest, so that consecutive tasks share a panel of B; but panels do where there are more
+//! rows than columns, so that threads share out the larger factor and each reads the smaller one. Machine code and interpreter both count tasks this
+//! way. Nothing here is about order: every cut gives the same bits.
 
 use crate::ir::{Affine, DType, Fold, Guard, Size};
 use crate::kernel::linear::window;
@@ -188,6 +189,14 @@ fn block(body: &[Instr], known: &mut Vec<u64>) {
     }
 }
 
+/// How many pieces of at most this size.
+fn cut(n: Size, by: i64) -> Size {
+    match n.checked_add(&Size::constant(by - 1)) {
+        Some(n) => n.div(&Size::constant(by)).unwrap_or_else(|| unreachable!("{by} is not 0")),
+        None => Size::constant(i64::MAX),
+    }
+}
+
 impl Contraction {
     /// The product of some variables' sizes.
     pub fn extent(&self, vars: &[usize], outer: &[Size]) -> Size {
@@ -196,13 +205,21 @@ impl Contraction {
 
     /// How many tasks there are.
     pub fn tasks(&self, outer: &[Size]) -> Size {
-        let cut = |n: Size, by: i64| match n.checked_add(&Size::constant(by - 1)) {
-            Some(n) => n.div(&Size::constant(by)).unwrap_or_else(|| unreachable!("{by} is not 0")),
-            None => Size::constant(i64::MAX),
-        };
         let panels = cut(self.extent(&self.columns, outer), panel(self.dtype));
         let tiles = cut(self.extent(&self.rows, outer), ROWS);
         product(&[self.extent(&self.batch, outer), panels, tiles])
+    }
+
+    /// How many of them, one after the other, share a panel of B, or where there are more rows than columns, rows of A.
+    pub fn whole(&self, outer: &[Size]) -> Size {
+        let (rows, columns) = (self.extent(&self.rows, outer), self.extent(&self.columns, outer));
+        let (tiles, panels) = (cut(rows.clone(), ROWS), cut(columns.clone(), panel(self.dtype)));
+        // 1 div (rows div (columns + 1) + 1) is 0 where there are more rows, else 1.
+        let one = Size::constant(1);
+        let over = |a: &Size, b: &Size| a.div(&b.checked_add(&one)?);
+        let wide = over(&rows, &columns).and_then(|q| over(&one, &q));
+        let mixed = wide.and_then(|wide| panels.checked_add(&wide.checked_mul(&tiles.checked_add(&panels.neg())?)?));
+        mixed.unwrap_or(one)
     }
 
     /// Calls `see` with every outer point of a task until it gives nothing.
@@ -211,8 +228,8 @@ impl Contraction {
         let (rows, columns) = (extent(&self.rows), extent(&self.columns));
         let (tiles, width) = ((rows + ROWS - 1) / ROWS, panel(self.dtype));
         let panels = (columns + width - 1) / width;
-        let (group, tile) = (task / tiles, task % tiles);
-        let (batch, first) = (group / panels, group % panels * width);
+        let (batch, within) = (task / (tiles * panels), task % (tiles * panels));
+        let (first, tile) = if rows > columns { (within % panels * width, within / panels) } else { (within / tiles * width, within % tiles) };
         let start = |tile: i64| tile * (rows / tiles) + tile.min(rows % tiles);
         let mut point = vec![0; outer.len()];
         let set = |vars: &[usize], mut n: i64, point: &mut [i64]| {

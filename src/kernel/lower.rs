@@ -107,6 +107,8 @@ pub struct Launch {
     pub sizes: Vec<Size>,
     /// Independent tasks: outer points, or tiles of a contraction.
     pub tasks: Size,
+    /// Consecutive tasks that share work: the tiles of a panel.
+    pub whole: Size,
     /// Operations per task.
     pub cost: Size,
     /// Floating-point operations of all tasks.
@@ -117,9 +119,18 @@ pub struct Launch {
 
 /// Lowers the module.
 pub fn lower(module: &Module) -> Lowered {
-    let reached = reached(module);
+    lower_units(module, units(module))
+}
+
+/// What is one kernel, in every function that an entry reaches.
+pub fn units(module: &Module) -> Vec<Option<Vec<Unit>>> {
+    module.functions.iter().zip(reached(module)).map(|(f, reached)| reached.then(|| fuse(f).units)).collect()
+}
+
+/// Lowers the module's functions, fused as `units` says.
+pub fn lower_units(module: &Module, units: Vec<Option<Vec<Unit>>>) -> Lowered {
     let mut registry = Registry::default();
-    let functions = module.functions.iter().zip(reached).map(|(f, reached)| reached.then(|| function(module, f, &mut registry))).collect();
+    let functions = module.functions.iter().zip(units).map(|(f, units)| Some(function(module, f, units?, &mut registry))).collect();
     let kernels = registry.finish();
     if cfg!(debug_assertions) {
         kernels.iter().for_each(verify::check);
@@ -165,11 +176,11 @@ pub(super) struct State<'a> {
     placed: BTreeSet<Value>,
 }
 
-fn function(module: &Module, f: &Function, registry: &mut Registry) -> Lower {
+fn function(module: &Module, f: &Function, units: Vec<Unit>, registry: &mut Registry) -> Lower {
     let uses = uses(f);
     let spots = spots(f, &uses);
     let mut state = State { module, f, out: Lower::default(), registry, values: BTreeMap::new(), uses, spots, placed: BTreeSet::new() };
-    for unit in fuse(f).units {
+    for unit in units {
         match unit {
             Unit::Group(g) => {
                 let launch = group::kernel(&mut state, &g);
@@ -269,8 +280,8 @@ impl State<'_> {
     /// Registers the kernel and makes its launch.
     pub fn launch(&mut self, kernel: &Kernel, args: Vec<usize>, span: Span) -> Launch {
         let (number, sizes) = self.registry.add(kernel);
-        let (tasks, cost) = tasks(self.registry.kernel(number), kernel);
-        Launch { kernel: number, args, sizes, tasks, cost, flops: flops(kernel), span }
+        let (tasks, whole, cost) = tasks(self.registry.kernel(number), kernel);
+        Launch { kernel: number, args, sizes, tasks, whole, cost, flops: flops(kernel), span }
     }
 
     fn node(&mut self, id: NodeId) {
@@ -425,11 +436,11 @@ impl State<'_> {
     }
 }
 
-/// How many independent tasks a kernel has, and what one costs; the kernel as it is shared, and in the program's sizes.
-pub fn tasks(shared: &Kernel, kernel: &Kernel) -> (Size, Size) {
+/// How many independent tasks a kernel has, how many of them share work, and what one costs; the kernel as it is shared, and in the program's sizes.
+pub fn tasks(shared: &Kernel, kernel: &Kernel) -> (Size, Size, Size) {
     match contract::recognise(shared) {
-        None => (product(&kernel.outer), cost(kernel)),
-        Some(c) => (c.tasks(&kernel.outer), contract_cost(kernel, &c)),
+        None => (product(&kernel.outer), Size::constant(1), cost(kernel)),
+        Some(c) => (c.tasks(&kernel.outer), c.whole(&kernel.outer), contract_cost(kernel, &c)),
     }
 }
 

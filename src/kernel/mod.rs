@@ -18,5 +18,5 @@ pub mod print;
 pub mod program;
 pub mod verify;
 
-pub use lower::{Lowered, lower};
+pub use lower::{Lowered, lower, lower_units, units};
 pub use program::*;

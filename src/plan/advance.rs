@@ -63,12 +63,24 @@ fn prepack(
             entry.plan.buffers.push(Buffer { dtype: c.dtype, shape, storage: Storage::Arena, first: 0, last: 0, name });
             let to = entry.plan.buffers.len() as BufferId - 1;
             let (tasks, cost) = (product(&points), Size::constant(4));
-            (to, Some(Launch { kernel: packer, args: vec![of, to], sizes, tasks, cost, flops: Size::default(), line: launch.line }))
+            (
+                to,
+                Some(Launch {
+                    kernel: packer,
+                    args: vec![of, to],
+                    sizes,
+                    tasks,
+                    whole: Size::constant(1),
+                    cost,
+                    flops: Size::default(),
+                    line: launch.line,
+                }),
+            )
         }
     };
     let mut launch = launch.clone();
     launch.args.push(to);
-    (launch.tasks, launch.cost) = tasks(&reader, &canonical::map_sizes(&reader, &mut |size| in_program(size)));
+    (launch.tasks, launch.whole, launch.cost) = tasks(&reader, &canonical::map_sizes(&reader, &mut |size| in_program(size)));
     launch.kernel = number(kernels, reader);
     Some((launch, pack))
 }
@@ -161,7 +173,9 @@ fn hoist(entry: &mut Entry, tensors: &BTreeSet<BufferId>, kernels: &[Kernel]) {
     let mut writers = vec![0; plan.buffers.len()];
     for step in &plan.steps {
         let written: Vec<BufferId> = match step {
-            Step::Launch(launch) => launch.args.iter().zip(&kernels[launch.kernel as usize].params).filter(|(_, p)| p.written).map(|(b, _)| *b).collect(),
+            Step::Launch(launch) => {
+                launch.args.iter().zip(&kernels[launch.kernel as usize].params).filter(|(_, p)| p.written).map(|(b, _)| *b).collect()
+            }
             other => buffers(other),
         };
         written.into_iter().for_each(|b| writers[root(plan, b) as usize] += 1);
@@ -172,18 +186,19 @@ fn hoist(entry: &mut Entry, tensors: &BTreeSet<BufferId>, kernels: &[Kernel]) {
     for step in std::mem::take(&mut plan.steps) {
         let outside = inside == 0;
         inside = if let Step::Loop { body, .. } = &step { inside.max(*body as usize + 1) } else { inside }.saturating_sub(1);
-        let advances = outside && matches!(&step, Step::Launch(launch) if {
-            let written = |n: &usize| kernels[launch.kernel as usize].params[*n].written;
-            let elements = |n: &usize| product(&plan.buffers[launch.args[*n] as usize].shape).as_const();
-            let (writes, reads): (Vec<usize>, Vec<usize>) = (0..launch.args.len()).partition(|n| written(n));
-            let own = |n: &usize| {
-                let b = launch.args[*n];
-                plan.buffers[b as usize].storage == Storage::Arena && writers[b as usize] == 1
-            };
-            let sum = |of: &[usize]| of.iter().map(elements).try_fold(0i64, |sum, n| sum.checked_add(n?));
-            let small = matches!((sum(&writes), sum(&reads)), (Some(w), Some(r)) if w <= r.saturating_mul(2) + 4096);
-            !reads.is_empty() && writes.iter().all(own) && reads.iter().all(|n| known.contains(&launch.args[*n])) && small
-        });
+        let advances = outside
+            && matches!(&step, Step::Launch(launch) if {
+                let written = |n: &usize| kernels[launch.kernel as usize].params[*n].written;
+                let elements = |n: &usize| product(&plan.buffers[launch.args[*n] as usize].shape).as_const();
+                let (writes, reads): (Vec<usize>, Vec<usize>) = (0..launch.args.len()).partition(|n| written(n));
+                let own = |n: &usize| {
+                    let b = launch.args[*n];
+                    plan.buffers[b as usize].storage == Storage::Arena && writers[b as usize] == 1
+                };
+                let sum = |of: &[usize]| of.iter().map(elements).try_fold(0i64, |sum, n| sum.checked_add(n?));
+                let small = matches!((sum(&writes), sum(&reads)), (Some(w), Some(r)) if w <= r.saturating_mul(2) + 4096);
+                !reads.is_empty() && writes.iter().all(own) && reads.iter().all(|n| known.contains(&launch.args[*n])) && small
+            });
         if let (true, Step::Launch(launch)) = (advances, &step) {
             for b in &launch.args {
                 if known.insert(*b) {

@@ -140,8 +140,8 @@ impl<'a> State<'a> {
     fn launch(&mut self, frame: &mut Frame<'a>, launch: &lower::Launch) {
         let args = launch.args.iter().map(|b| self.at(frame, *b)).collect();
         let line = self.line(launch.span);
-        let lower::Launch { kernel, sizes, tasks, cost, flops, .. } = launch.clone();
-        self.plan.steps.push(Step::Launch(Launch { kernel, args, sizes, tasks, cost, flops, line }));
+        let lower::Launch { kernel, sizes, tasks, whole, cost, flops, .. } = launch.clone();
+        self.plan.steps.push(Step::Launch(Launch { kernel, args, sizes, tasks, whole, cost, flops, line }));
     }
 
     fn line(&mut self, span: Span) -> u32 {

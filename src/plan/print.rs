@@ -50,7 +50,8 @@ pub fn entry(entry: &Entry, kernels: &[Kernel]) -> String {
             Step::Launch(l) => {
                 let name = kernels.get(l.kernel as usize).map_or("?", |k| &k.name);
                 let sizes = list(&l.sizes, size);
-                writeln!(text, "{indent}{n}: {name}({}) sizes [{sizes}] tasks {} cost {}", list(&l.args, buffer), l.tasks, l.cost)
+                let whole = if l.whole.as_const() == Some(1) || l.whole == l.tasks { String::new() } else { format!(" by {}", l.whole) };
+                writeln!(text, "{indent}{n}: {name}({}) sizes [{sizes}] tasks {}{whole} cost {}", list(&l.args, buffer), l.tasks, l.cost)
             }
             Step::Loop { count, body, index, reversed } => {
                 ends.push(n + *body as usize);

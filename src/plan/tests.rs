@@ -367,3 +367,36 @@ fn a_carry_is_made_in_place() {
     let inside = &entry.plan.steps[start..];
     assert!(!inside.iter().any(|s| matches!(s, Step::Copy { .. })), "{:?}", entry.plan.steps);
 }
+
+/// A running sum whose every value is wanted, before and after each step, forwards and backwards: one launch a round, nothing is copied there.
+#[test]
+fn sequences_are_read_and_written_where_they_lie() {
+    for reversed in [false, true] {
+        let (ty, s) = (Type::new(DType::F32, vec![c(4)]), Span::default());
+        let mut body = Function::new("body");
+        body.input("i", Type::scalar(DType::I64));
+        let (sum, row) = (body.input("sum", ty.clone()), body.input("row", ty.clone()));
+        let add = |factor: usize| op(ScalarOp::Add, [load_at(0, [0]), load_at(factor, [0])]);
+        let next = body.nest(Nest::map(vec![c(4)], add(1)), [sum, row], s);
+        let twice = body.nest(Nest::map(vec![c(4)], add(0)), [next], s);
+        body.results = [next, sum, twice, next].map(|v| (None, v)).into();
+        let mut f = Function::new("main");
+        let (a, m) = (f.input("a", ty.clone()), f.input("m", Type::new(DType::F32, vec![c(3), c(4)])));
+        let scan = Op::Scan(Scan { body: FunctionId(0), length: c(3), reversed, carries: 1, inputs: vec![0], outputs: vec![0, 0, 1] });
+        let steps = Type::new(DType::F32, vec![c(3), c(4)]);
+        let types = vec![ty, steps.clone(), steps, Type::new(DType::F32, vec![c(4), c(3)])];
+        let node = f.push_node(Node { op: scan, operands: vec![a, m], types, name: None, span: s });
+        let results: Vec<Value> = (0..4).map(|result| Value { node, result }).collect();
+        let mut module = finish(f, &results);
+        module.functions.insert(0, body);
+        law(module.clone(), &[f32s(&[4], 0.5), f32s(&[3, 4], 0.6)], &dims(1));
+        let sinks = (0..4).map(|n| Sink::Result(format!("{n}").into())).collect();
+        let inputs = vec![Source::Data("a".into()), Source::Data("m".into())];
+        module.entries = vec![ir::Entry { name: "infer:test".into(), function: FunctionId(1), inputs, results: sinks }];
+        let entry = plan(&module, &lower(&module), &Sources::default()).1.remove(0);
+        let start = entry.plan.steps.iter().position(|s| matches!(s, Step::Loop { .. })).unwrap();
+        let Step::Loop { body, .. } = entry.plan.steps[start] else { unreachable!() };
+        let inside = &entry.plan.steps[start + 1..][..body as usize];
+        assert!(matches!(inside, [Step::Launch(_)]), "{:?}", entry.plan.steps);
+    }
+}

@@ -1,11 +1,13 @@
 //! Chores of the repository: set-up, the demonstration, the tests, the lints. Needs nothing but Rust, so that it can install what is missing.
 //!
-//! `cargo xtask demo`, `test`, `seeds`, `bench`, `lint`, `setup`
+//! `cargo xtask demo`, `test`, `seeds`, `bench`, `counts`, `lint`, `setup`
 
 mod bench;
+mod counts;
 mod digits;
 mod llvm;
 
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 const HELP: &str = "\
@@ -15,6 +17,7 @@ cargo xtask COMMAND
   test   install what is missing, run all tests
   seeds  train models/digits.nn from 20 seeds: test accuracies, their mean, how many reach 97 %
   bench  time the workloads of models/bench, with the peers where they are installed (bench --help)
+  counts instructions of a step, by valgrind where it is installed, for three sizes of batches (counts [WORKLOAD..])
   lint   formatting, clippy and docs, warnings as errors
   setup  install what is missing, and say which LLVM is used
 ";
@@ -26,6 +29,7 @@ fn main() -> ExitCode {
         Some("test") => test(&args[1..]),
         Some("seeds") => seeds(),
         Some("bench") => timed(&args[1..]),
+        Some("counts") => counted(&args[1..]),
         Some("lint") => lint(),
         Some("setup") => llvm::ensure().map(|llvm| println!("LLVM {} at {}", llvm.version, llvm.prefix.display())),
         Some("help" | "--help" | "-h") | None => {
@@ -86,12 +90,22 @@ fn seeds() -> Result<(), String> {
 
 /// The suite, with nnc's optimised build.
 fn timed(args: &[String]) -> Result<(), String> {
-    let llvm = llvm::ensure()?;
     bench::run(args, &|dev| {
         let (profile, folder) = if dev { ("dev", "target/debug") } else { ("release", "target/release") };
-        cargo(&llvm, &["build", "--quiet", "--profile", profile, "--bin", "nnc", "--bin", "nnc-run"])?;
-        Ok(folder.into())
+        binaries(profile, folder)
     })
+}
+
+/// Instructions of steps, of nnc's optimised build.
+fn counted(args: &[String]) -> Result<(), String> {
+    counts::run(args, &|| binaries("release", "target/release"))
+}
+
+/// The folder with `nnc` and `nnc-run`, built.
+fn binaries(profile: &str, folder: &str) -> Result<PathBuf, String> {
+    let llvm = llvm::ensure()?;
+    cargo(&llvm, &["build", "--quiet", "--profile", profile, "--bin", "nnc", "--bin", "nnc-run"])?;
+    Ok(folder.into())
 }
 
 fn lint() -> Result<(), String> {

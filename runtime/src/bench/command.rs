@@ -30,6 +30,7 @@ Options:
   --weights FILE        weights (.safetensors, .npz; default: initial ones)
   --rounds N            rounds of steps (default: 5)
   --seconds S           the length of a round (default: 0.5)
+  --steps N             does so many steps and times nothing, for tools that count instructions
   --wait                a round for each line on standard input, so that another program can alternate
   --profile[=FILE]      time, FLOP/s and bytes/s of every kernel and line; with FILE, a trace for chrome://tracing too
   --json                JSON lines
@@ -56,6 +57,8 @@ pub struct Command {
     pub rounds: usize,
     /// Of a round.
     pub seconds: f64,
+    /// So many steps, untimed, instead of rounds.
+    pub steps: Option<usize>,
     /// Rounds on demand.
     pub wait: bool,
     /// A table of the kernels, and where a trace goes.
@@ -111,6 +114,7 @@ pub fn parse(args: &[String]) -> Result<Command> {
                 let seconds = text.parse::<f64>().ok().filter(|s| (0.0..=3600.0).contains(s));
                 command.seconds = seconds.ok_or_else(|| usage(format!("--seconds needs a number from 0 to 3600, not {text}")))?;
             }
+            "--steps" => command.steps = Some(whole(&value()?)? as usize),
             "--wait" => command.wait = true,
             "--profile" => command.profile = Some(inline.clone().map(PathBuf::from)),
             "--json" => command.json = true,
@@ -146,8 +150,14 @@ pub fn run(manifest: &Manifest, kernels: &dyn Kernels, command: &Command) -> Res
         let mut bench = Bench::new(manifest, kernels, &setup, &inputs)?;
         // The first steps touch memory for the first time; losses of training are worth seeing.
         let mut losses = vec![];
-        for _ in 0..if command.wait { 1 } else { 3 } {
+        for _ in 0..command.steps.unwrap_or(if command.wait { 1 } else { 3 }) {
             losses.extend(bench.step()?);
+        }
+        if let Some(steps) = command.steps {
+            let entry = &bench.entry.name;
+            let words = format!("{entry}: {steps} steps, losses {losses:?}");
+            out.line(&if command.json { json!({ "entry": entry, "steps": steps, "losses": losses }).to_string() } else { words })?;
+            continue;
         }
         let flops = manifest.flops.get(&bench.entry.name).and_then(|size| size.eval(&bench.dims).ok()).map(|n| n as f64);
         out.head(&bench, threads, flops, &losses, n == 0)?;

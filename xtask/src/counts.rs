@@ -1,0 +1,94 @@
+//! How many instructions a step takes, counted by valgrind's callgrind: a figure that other load on the machine does not change.
+//!
+//! In: programs of `models/bench`, an optimised nnc, valgrind where it is installed. Out: a table of instructions for a batch, twice and four times as much.
+//! The start of the process is left out: of two runs one does two steps more. valgrind has no AVX-512, so what is counted is the code for AVX2, on one thread.
+
+use std::path::Path;
+use std::process::Command;
+
+/// A workload: program, entry, the smallest batch, sizes of other free dims. Small, because valgrind takes some fifty times as long.
+const WORKLOADS: &[(&str, &str, u64, &[&str])] = &[
+    ("digits_mlp", "train", 32, &[]),
+    ("mnist_mlp", "train", 8, &[]),
+    ("simple_cnn", "train", 1, &[]),
+    ("lstm", "train", 4, &["T=8"]),
+    ("gpt_small", "train", 1, &["T=8"]),
+];
+const FOLDER: &str = "target/bench";
+
+/// Counts the workloads named in `args`, else all.
+///
+/// # Errors
+/// No such workload; nnc cannot be built; a run fails.
+pub fn run(args: &[String], build: &dyn Fn() -> Result<std::path::PathBuf, String>) -> Result<(), String> {
+    if let Some(unknown) = args.iter().find(|a| WORKLOADS.iter().all(|(name, ..)| name != a)) {
+        let known: Vec<&str> = WORKLOADS.iter().map(|(name, ..)| *name).collect();
+        return Err(format!("there is no workload {unknown} to count; there are {}", known.join(", ")));
+    }
+    if Command::new("valgrind").arg("--version").output().is_err() {
+        println!("valgrind is not installed (apt install valgrind): nothing is counted");
+        return Ok(());
+    }
+    let binaries = build()?;
+    std::fs::create_dir_all(FOLDER).map_err(|e| format!("cannot make {FOLDER}: {e}"))?;
+    println!(
+        "{:12}  {:>6}  {:>15}  {:>15}  {:>15}  {:>6}  {:>6}  {:>12}",
+        "workload", "n", "instructions", "at 2n", "at 4n", "2n/n", "4n/2n", "increments"
+    );
+    for (program, entry, batch, sizes) in WORKLOADS.iter().filter(|(name, ..)| args.is_empty() || args.iter().any(|a| a == name)) {
+        let artifact = Path::new(FOLDER).join(format!("{program}.nnc"));
+        let mut nnc = Command::new(binaries.join("nnc"));
+        let built = nnc.arg("build").arg(format!("models/bench/{program}.nn")).arg("-o").arg(&artifact).arg("--quiet").status();
+        if !built.map_err(|e| format!("cannot start nnc: {e}"))?.success() {
+            return Err(format!("nnc cannot build models/bench/{program}.nn"));
+        }
+        let of = |batch: u64| -> Result<f64, String> {
+            let count = |steps: u64| {
+                let mut command = Command::new("valgrind");
+                command.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"]).arg(binaries.join("nnc-run")).arg(&artifact);
+                command.args(["bench", entry, "--threads", "1", "--steps", &steps.to_string(), "--dim", &format!("B={batch}")]);
+                command.args(sizes.iter().flat_map(|size| ["--dim", size]));
+                counted(&mut command)
+            };
+            Ok((count(3)? - count(1)?) / 2.0)
+        };
+        let [one, two, four] = [of(*batch)?, of(2 * batch)?, of(4 * batch)?];
+        // What does not depend on the batch (the optimizer, packed weights) is there once: growth is linear where the increments double.
+        let (double, fourfold, increments) = (two / one, four / two, (four - two) / (two - one));
+        println!("{program:12}  {batch:>6}  {one:>15.0}  {two:>15.0}  {four:>15.0}  {double:>6.2}  {fourfold:>6.2}  {increments:>12.2}");
+    }
+    Ok(())
+}
+
+/// The instructions of a process that callgrind watches.
+fn counted(command: &mut Command) -> Result<f64, String> {
+    let output = command.output().map_err(|e| format!("cannot start valgrind: {e}"))?;
+    let text = String::from_utf8_lossy(&output.stderr);
+    if !output.status.success() {
+        return Err(format!("a run under valgrind failed:\n{text}"));
+    }
+    collected(&text).ok_or_else(|| format!("callgrind says no count:\n{text}"))
+}
+
+/// The number after `Collected :`.
+fn collected(text: &str) -> Option<f64> {
+    text.rsplit_once("Collected :")?.1.split_whitespace().next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_read_from_what_callgrind_says() {
+        assert_eq!(collected("==7== Events    : Ir\n==7== Collected : 673061677\n==7== \n"), Some(673061677.0));
+        assert_eq!(collected("==7== nothing\n"), None);
+    }
+
+    #[test]
+    fn every_workload_is_a_program() {
+        for (program, ..) in WORKLOADS {
+            assert!(Path::new("../models/bench").join(format!("{program}.nn")).exists(), "{program}");
+        }
+    }
+}
