@@ -421,7 +421,7 @@ impl<'c> Writer<'_, 'c> {
                     }
                 }
             }
-            (Access::Strided(step), offset) => self.strided(param, elem, align, offset.into_int_value(), step, mask, other),
+            (Access::Strided(step), offset) => self.strided(param, offset.into_int_value(), step, mask, other),
             (Access::Scattered | Access::Same, offset) => {
                 let addresses = self.addresses(param, offset);
                 let mask = mask.unwrap_or_else(|| code.constant(Scalar::bool(true), lanes));

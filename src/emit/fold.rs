@@ -184,7 +184,7 @@ impl<'c> Writer<'_, 'c> {
     /// The fold's 16 lanes as one vector along the last reduction variable.
     fn fold_along(&self, stage: &Stage, scope: &Scope<'c>) -> Result<V<'c>, String> {
         let bank = self.open_lanes(stage)?;
-        self.over(&stage.reds, true, scope, &mut |scope| self.into_lanes(stage, bank, scope))?;
+        self.over(&stage.reds, true, scope, &mut |scope| self.join_lanes(stage, bank, scope))?;
         Ok(self.joined_lanes(stage, bank))
     }
 
@@ -197,7 +197,7 @@ impl<'c> Writer<'_, 'c> {
     }
 
     /// Joins the values at 16 points to their lanes, but for points that are left out.
-    pub fn into_lanes(&self, stage: &Stage, (ty, bank): (BasicTypeEnum<'c>, PointerValue<'c>), scope: &Scope<'c>) -> Result<(), String> {
+    pub fn join_lanes(&self, stage: &Stage, (ty, bank): (BasicTypeEnum<'c>, PointerValue<'c>), scope: &Scope<'c>) -> Result<(), String> {
         let guards = self.guards(&stage.guards, scope);
         self.where_holds(guards, scope, |scope, _| {
             let value = self.code.splat(self.values(stage, scope)?[0], 16);

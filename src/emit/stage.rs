@@ -231,7 +231,7 @@ impl<'c> Writer<'_, 'c> {
         self.over(sizes, folds, &scope, &mut |scope| {
             stages.iter().zip(&banks).try_for_each(|(stage, bank)| match bank {
                 None => self.guarded_point(stage, Mode::Scalar, scope),
-                Some(bank) => self.into_lanes(stage, *bank, scope),
+                Some(bank) => self.join_lanes(stage, *bank, scope),
             })
         })?;
         stages.iter().zip(&banks).try_for_each(|(stage, bank)| match bank {

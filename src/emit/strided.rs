@@ -1,7 +1,7 @@
 //! Loads of lanes a few elements apart: whole vectors of what lies between, and a shuffle. A gather reads one element after the other.
 
-use crate::emit::body::Writer;
-use crate::emit::code::{Code, Elem, V, ok};
+use crate::emit::body::{Writer, stored};
+use crate::emit::code::{Code, V, ok};
 use crate::ir::Scalar;
 use inkwell::types::VectorType;
 use inkwell::values::{BasicValueEnum, IntValue};
@@ -17,8 +17,10 @@ pub fn near(step: i64) -> bool {
 impl<'c> Writer<'_, 'c> {
     /// Elements `step` apart for 16 lanes, the first at `first`; where the mask (in all lanes, if there is none) does not hold, what `other` has there.
     /// Nothing behind the last element is touched.
-    pub fn strided(&self, param: usize, elem: Elem, align: u32, first: IntValue<'c>, step: i64, mask: Option<V<'c>>, other: V<'c>) -> V<'c> {
+    pub fn strided(&self, param: usize, first: IntValue<'c>, step: i64, mask: Option<V<'c>>, other: V<'c>) -> V<'c> {
         let code = &self.code;
+        let dtype = self.kernel.params[param].dtype;
+        let (elem, align) = (stored(dtype), dtype.bytes() as u32);
         let ty = code.ty(elem, 16);
         let all = code.constant(Scalar::bool(true), 16);
         let none = all.get_type().const_zero();
