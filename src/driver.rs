@@ -53,7 +53,7 @@ pub fn check(input: &Input) -> Checked {
     check_marked(input, &|_| {})
 }
 
-/// [`check`], with the end of its stages marked.
+/// [`check()`], with the end of its stages marked.
 pub fn check_marked(input: &Input, mark: Mark) -> Checked {
     let mut sources = Sources::default();
     let root = sources.add(input.name, input.text);

@@ -4,7 +4,7 @@
 //! lines written after it.
 //!
 //! Replacing a file makes the system write to the disk, which takes longer than an epoch of a small model: where epochs are short, files are written once
-//! in [`PAUSE`], and when the run ends or is stopped. A run that fails or is killed loses no more work than that.
+//! in `PAUSE`, and when the run ends or is stopped. A run that fails or is killed loses no more work than that.
 
 use crate::error::{Result, RunError, refuse, wrong};
 use crate::files;

@@ -59,7 +59,17 @@ fn entry(name: &str, kernel: u32, inputs: &[(Source, DType, &[Size])], results: 
     buffers.extend(results.iter().map(|(_, shape)| made(DType::F64, shape, Storage::Result)));
     let args: Vec<BufferId> = (0..buffers.len() as u32).collect();
     let sizes = if kernel == 2 || kernel == 3 || kernel == 5 { vec![Size::dim("B")] } else { vec![] };
-    let steps = vec![Step::Launch(Launch { kernel, args, sizes, tasks: 1.into(), whole: 1.into(), cost: 1.into(), flops: 0.into(), line: 0, beside: vec![] })];
+    let steps = vec![Step::Launch(Launch {
+        kernel,
+        args,
+        sizes,
+        tasks: 1.into(),
+        whole: 1.into(),
+        cost: 1.into(),
+        flops: 0.into(),
+        line: 0,
+        beside: vec![],
+    })];
     Entry {
         name: name.into(),
         inputs: inputs.iter().enumerate().map(|(i, (s, ..))| (s.clone(), i as u32)).collect(),

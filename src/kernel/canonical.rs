@@ -1,5 +1,5 @@
 //! Equal kernels are one: every symbolic size becomes a parameter `n0`, `n1`, ... in order of first appearance, then the numbers of random draws.
-//! Elementwise kernels have lost their shapes before ([`super::flat`]), so that the number of points is a parameter even where it is a constant.
+//! Elementwise kernels have lost their shapes before (`flat`), so that the number of points is a parameter even where it is a constant.
 //!
 //! In: kernels whose sizes are formulas in the program's dims. Out: distinct kernels, and for each kernel put in its number and the formulas
 //! of its size parameters. A whole formula becomes one parameter, so kernels need no size arithmetic of their own.

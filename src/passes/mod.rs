@@ -51,7 +51,7 @@ pub const LIST: &[Pass] = &[
 ];
 
 /// The form of a differentiated graph that defines what is computed: bodies of small functions in place of calls, and what differentiation wrote
-/// down worked out by [`algebra`], and every fold what it is to be ([`folds`]). Not to the bit, so it comes once and first.
+/// down worked out by [`algebra`], and every fold what it is to be (`folds`). Not to the bit, so it comes once and first.
 pub fn define(mut module: Module) -> Module {
     // Differentiation is over: gradients written by hand are not needed any more.
     module.functions.iter_mut().for_each(|f| f.gradient = None);

@@ -27,14 +27,14 @@ pub(super) fn group(entry: &mut Entry, kernels: &[Kernel]) {
             if dead[at] {
                 continue;
             }
-            for other in at + 1..end {
-                if let Step::Launch(next) = &plan.steps[other]
-                    && !dead[other]
+            for (other, dead) in plan.steps[at + 1..end].iter().zip(&mut dead[at + 1..end]) {
+                if let Step::Launch(next) = other
+                    && !*dead
                     && alike(&launch, next)
                 {
                     let Launch { args, sizes, tasks, flops, .. } = next.clone();
                     launch.beside.push(Call { args, sizes, tasks, flops });
-                    dead[other] = true;
+                    *dead = true;
                 }
             }
             plan.steps[at] = Step::Launch(launch);
