@@ -190,7 +190,7 @@ fn block(body: &[Instr], known: &mut Vec<u64>) {
 }
 
 /// How many pieces of at most this size.
-fn cut(n: Size, by: i64) -> Size {
+pub fn cut(n: Size, by: i64) -> Size {
     match n.checked_add(&Size::constant(by - 1)) {
         Some(n) => n.div(&Size::constant(by)).unwrap_or_else(|| unreachable!("{by} is not 0")),
         None => Size::constant(i64::MAX),

@@ -8,7 +8,7 @@
 
 use super::lifetime::{buffers, root};
 use crate::ir::{Affine, Fold, Scalar, Size};
-use crate::kernel::contract::{Contraction, packed, panel, panels, roles};
+use crate::kernel::contract::{Contraction, cut, packed, panel, panels, roles};
 use crate::kernel::lower::{product, tasks};
 use crate::kernel::{Index, Instr, Kernel, Param, Stage, Store, Target, canonical};
 use nnc_runtime::manifest::{Buffer, BufferId, Entry, Launch, Sink, Source, Step, Storage};
@@ -51,7 +51,7 @@ fn prepack(
     let in_program = |size: &Size| size.substitute(&|name| launch.sizes.get(name.strip_prefix('n')?.parse::<usize>().ok()?).cloned());
     let ([column], reds) = (&c.columns[..], &kernel.stages[c.stage].reds) else { return None };
     let (columns, reds) = (in_program(&kernel.outer[*column]), reds.iter().map(in_program).collect::<Vec<Size>>());
-    let (packer, sizes, points) = packer(kernel, &c, &weights, &columns, &reds)?;
+    let (packer, sizes, points) = packer(kernel, &c, &weights, &columns, &reds);
     let reader = reader(kernel, &c, &packer);
     let packer = number(kernels, packer);
     let known = before.iter().find(|l| l.kernel == packer && l.args[0] == of);
@@ -107,9 +107,9 @@ fn plain(kernel: &Kernel, c: &Contraction) -> Option<Plain> {
 }
 
 /// The kernel that packs, the values of its sizes, and its points in the program's sizes. Its own sizes: panels, columns, steps.
-fn packer(kernel: &Kernel, c: &Contraction, weights: &Plain, columns: &Size, reds: &[Size]) -> Option<(Kernel, Vec<Size>, Vec<Size>)> {
+fn packer(kernel: &Kernel, c: &Contraction, weights: &Plain, columns: &Size, reds: &[Size]) -> (Kernel, Vec<Size>, Vec<Size>) {
     let width = panel(c.dtype);
-    let panels = columns.checked_add(&Size::constant(width - 1))?.div(&Size::constant(width))?;
+    let panels = cut(columns.clone(), width);
     let own = |n: usize| Size::dim(&format!("n{n}"));
     let (outer, last) = (kernel.outer.len(), reds.len() + 1);
     let column = Affine::var(0).scale(&Size::constant(width)).add(&Affine::var(last));
@@ -140,17 +140,16 @@ fn packer(kernel: &Kernel, c: &Contraction, weights: &Plain, columns: &Size, red
     };
     let sizes = [&[panels.clone(), columns.clone()], reds].concat();
     let points = [&[panels], reds, &[Size::constant(width)]].concat();
-    Some((packer, sizes, points))
+    (packer, sizes, points)
 }
 
 /// The contraction with a further parameter, the packed panels, that its B is read from.
 fn reader(kernel: &Kernel, c: &Contraction, packer: &Kernel) -> Kernel {
     let mut reader = kernel.clone();
     let (stage, outer) = (&mut reader.stages[c.stage], kernel.outer.len());
-    let width = Size::constant(panel(c.dtype));
-    let columns = &kernel.outer[c.columns[0]];
-    let count = columns.checked_add(&Size::constant(panel(c.dtype) - 1)).and_then(|n| n.div(&width)).unwrap_or(Size::constant(i64::MAX));
-    let shape = [&[count], &stage.reds[..], &[width]].concat();
+    let width = panel(c.dtype);
+    let count = cut(kernel.outer[c.columns[0]].clone(), width);
+    let shape = [&[count], &stage.reds[..], &[Size::constant(width)]].concat();
     let index = panels(c.columns[0], outer..outer + stage.reds.len(), c.dtype);
     stage.body[c.factors[1]] = Instr::Load { param: kernel.params.len(), index, otherwise: None };
     reader.params.push(Param { shape, written: false, ..packer.params[1].clone() });
