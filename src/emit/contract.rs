@@ -23,7 +23,7 @@ use crate::emit::code::{Elem, ok};
 use crate::emit::micro::{self, Field, PANEL};
 use crate::emit::modes::Mode;
 use crate::ir::{Scalar, Size};
-use crate::kernel::contract::{Contraction, ROWS, packed, panel, recognise};
+use crate::kernel::contract::{Contraction, ROWS, by_rows, packed, panel, recognise};
 use crate::kernel::linear::{Check, Linear, Run, address, linear, window};
 use crate::kernel::lower::product;
 use crate::kernel::{Index, Instr, Kernel, Stage, Store, Target};
@@ -56,7 +56,7 @@ const B_BYTES: i64 = (BLOCK + SLACK) * PANEL;
 pub const MASKS_AT: i64 = PANELS * B_BYTES;
 pub const MASKS: i64 = 64;
 pub const BASES_AT: i64 = MASKS_AT + PANELS * MASKS * 8;
-const C_AT: i64 = BASES_AT + PANELS * 8;
+const C_AT: i64 = BASES_AT + 2 * PANELS * 8;
 pub const A_AT: i64 = C_AT + (PANELS * CHUNK * ROWS + 1) * PANEL;
 
 /// Bytes of scratch that the kernel needs.
@@ -512,17 +512,16 @@ impl<'c> Engine<'_, '_, 'c> {
         window(self.w.kernel, &self.stage.body[self.c.factors[1]], &ranges)
     }
 
-    /// B where its rows are contiguous panels.
-    pub fn b_rows(&self) -> Option<(Linear, Vec<Check>)> {
-        let (form, checks) = self.b_form()?;
-        let columns = form.runs(&named(self.w.kernel, &self.c.columns));
-        let one = matches!(columns.as_slice(), [only] if only.step.as_const() == Some(1));
-        one.then_some((form, checks))
+    /// B where whole halves of panels are contiguous; with whether all columns are.
+    pub fn b_rows(&self) -> Option<(Linear, Vec<Check>, bool)> {
+        let (form, checks) = self.b_form().filter(|(form, _)| by_rows(self.w.kernel, form, &self.c.columns))?;
+        let one = form.runs(&named(self.w.kernel, &self.c.columns)).len() == 1;
+        Some((form, checks, one))
     }
 
     /// B where whole panels of it can be read in place, and its step.
     fn b_in_place(&self) -> Option<(Linear, Size)> {
-        let (form, _) = self.b_rows().filter(|(_, checks)| checks.is_empty())?;
+        let (form, ..) = self.b_rows().filter(|(_, checks, one)| *one && checks.is_empty())?;
         let mut steps = form.runs(&reductions(self.w.kernel, self.stage));
         let step = steps.pop().map_or_else(Size::default, |r| r.step);
         steps.is_empty().then_some((form, step))
@@ -545,7 +544,7 @@ impl<'c> Engine<'_, '_, 'c> {
             let ranges = w.kernel.outer.clone();
             let scope = Scope { point, ranges, lane: None, mask: None, locals: vec![] };
             let sums = code.element(Elem::I8, sums, self.mul(r, self.int(PANEL)));
-            self.columns(panel, &scope, &mut |scope, column| {
+            self.columns(self.c.near, panel, &scope, &mut |scope, column| {
                 let scope = Scope { locals: w.locals(scope.lanes()), ..scope.clone() };
                 for (n, stage) in w.kernel.stages.iter().enumerate() {
                     if n != self.c.stage {

@@ -9,10 +9,11 @@ use crate::emit::code::{Elem, V, ok};
 use crate::emit::contract::{A_AT, A_ROW, BASES_AT, Engine, Group, MASKS, MASKS_AT, Panel, TILE_STEP, named, reductions};
 use crate::emit::micro::PANEL;
 use crate::ir::{Affine, IndexAtom, Scalar, Size};
-use crate::kernel::contract::ROWS;
+use crate::kernel::contract::{ROWS, by_steps};
 use crate::kernel::linear::{Check, Linear, Run, window};
 use inkwell::IntPredicate;
-use inkwell::values::{IntValue, PointerValue};
+use inkwell::types::BasicTypeEnum;
+use inkwell::values::{InstructionOpcode as Op, IntValue, PointerValue};
 
 impl<'c> Engine<'_, '_, 'c> {
     /// Packs `steps` steps of the group's panels from number `from` on, beginning with step `block`.
@@ -24,13 +25,20 @@ impl<'c> Engine<'_, '_, 'c> {
                 .range(from, g.count, 1, |n| self.turn(&self.panel(g, n), &form, &runs, [block, steps], self.packed_panel(n), level))
                 .map(drop);
         }
-        if let Some((form, checks)) = self.b_rows()
+        if let Some((form, checks, one)) = self.b_rows()
             && let Some(taps) = self.taps(&checks)
         {
+            let half = self.width / 2;
+            let halves = if one { 1 } else { 2 };
+            let place = |n: IntValue<'c>, h: i64| code.element(Elem::I64, self.at(BASES_AT), self.add(self.mul(n, self.int(2)), self.int(h)));
             code.range(from, g.count, 1, |n| {
-                let panel = self.panel(g, n);
-                let base = self.form(&form, &self.batch_point(&panel, &self.c.columns));
-                code.store(code.element(Elem::I64, self.at(BASES_AT), n), base.into(), 8);
+                let mut panel = self.panel(g, n);
+                for h in 0..halves {
+                    self.set(&self.c.columns, self.add(panel.first, self.int(h * half)), &mut panel.point);
+                    let base = self.form(&form, &self.batch_point(&panel, &self.c.columns));
+                    code.store(place(n, h), base.into(), 8);
+                }
+                self.set(&self.c.columns, panel.first, &mut panel.point);
                 self.masks(&panel, &checks, taps, self.mul(n, self.int(MASKS)))
             })?;
             let wholes = self.wholes(g);
@@ -41,14 +49,22 @@ impl<'c> Engine<'_, '_, 'c> {
                 let tap = sizes.fold(self.int(0), |tap, (n, size)| self.add(self.mul(tap, self.w.size(size)), reds[n]));
                 let to = self.mul(k, self.int(PANEL));
                 code.range(from, g.count, 1, |n| {
-                    let base = code.load(code.ty(Elem::I64, 1), code.element(Elem::I64, self.at(BASES_AT), n), 8).into_int_value();
                     let plain = Some(self.is(IntPredicate::SLT, n, wholes)).filter(|_| checks.is_empty());
                     let mask = self.add(self.mul(n, self.int(MASKS)), tap);
-                    self.copy(self.add(base, offset), plain, mask, code.element(Elem::I8, self.packed_panel(n), to));
+                    for h in 0..halves {
+                        let base = code.load(code.ty(Elem::I64, 1), place(n, h), 8).into_int_value();
+                        let to = code.element(Elem::I8, self.packed_panel(n), self.add(to, self.int(h * PANEL / 2)));
+                        self.copy(self.add(base, offset), plain, (mask, h * half), self.width / halves, to);
+                    }
                     Ok::<(), String>(())
                 })?;
                 Ok(())
             });
+        }
+        if let Some((form, checks)) = self.b_windows() {
+            return code
+                .range(from, g.count, 1, |n| self.turn_windows(&self.panel(g, n), &form, &checks, [block, steps], self.packed_panel(n), level))
+                .map(drop);
         }
         let expression = &self.factors[1];
         code.range(from, g.count, 1, |n| {
@@ -56,7 +72,7 @@ impl<'c> Engine<'_, '_, 'c> {
             self.walk(block, steps, &mut |k, reds| {
                 let scope = self.scope(&panel.point, reds);
                 let row = code.element(Elem::I8, self.packed_panel(n), self.mul(k, self.int(PANEL)));
-                self.columns(&panel, &scope, &mut |scope, column| {
+                self.columns(self.c.columns.len() - 1, &panel, &scope, &mut |scope, column| {
                     let mut values = vec![];
                     self.w.block(expression, scope, &mut values)?;
                     let value = code.splat(values[self.c.factors[1]], scope.lanes());
@@ -91,7 +107,7 @@ impl<'c> Engine<'_, '_, 'c> {
                 (rest, reds[n]) = self.divide(rest, self.w.greater(self.w.size(&self.stage.reds[n]), self.int(1)));
             }
             code.set(bits, self.int(0).into());
-            self.columns(panel, &self.scope(&panel.point, &reds), &mut |scope, column| {
+            self.columns(self.c.columns.len() - 1, panel, &self.scope(&panel.point, &reds), &mut |scope, column| {
                 let lanes = scope.lanes();
                 let all = scope.mask.unwrap_or_else(|| code.constant(Scalar::bool(true), lanes));
                 let inside = checks.iter().fold(all, |mask, (index, size)| {
@@ -112,26 +128,161 @@ impl<'c> Engine<'_, '_, 'c> {
         Ok(())
     }
 
-    /// Copies a panel's columns of one step: all of them where `plain` holds, else what the mask says.
-    fn copy(&self, from: IntValue<'c>, plain: Option<IntValue<'c>>, mask: IntValue<'c>, to: PointerValue<'c>) {
+    /// Copies some of a panel's columns of one step: all of them where `plain` holds, else what the mask says from one of its bits on.
+    fn copy(&self, from: IntValue<'c>, plain: Option<IntValue<'c>>, (mask, bit): (IntValue<'c>, i64), lanes: i64, to: PointerValue<'c>) {
         let code = &self.w.code;
-        let lanes = self.width as u32;
+        let lanes = lanes as u32;
         let (vector, align) = (code.ty(self.c.dtype.into(), lanes), self.elements() as u32);
-        let from = ok(code.builder.build_int_to_ptr(from, code.pointer().into_pointer_type(), ""));
+        let from = self.pointer(from);
         let masked = || {
             let bits = code.load(code.ty(Elem::I64, 1), code.element(Elem::I64, self.at(MASKS_AT), mask), 8).into_int_value();
-            let word = std::num::NonZeroU32::new(lanes).expect("lanes");
-            let word = ok(code.builder.build_int_truncate(bits, ok(code.context.custom_width_int_type(word)), ""));
-            let mask = ok(code.builder.build_bit_cast(word, code.ty(Elem::Bool, lanes), ""));
-            Ok::<_, String>(
-                code.masked("llvm.masked.load", &[vector, code.pointer()], vec![from.into(), mask, vector.const_zero()], 1, align).expect("a value"),
-            )
+            let bits = ok(code.builder.build_right_shift(bits, self.int(bit), false, ""));
+            Ok::<_, String>(self.masked_load(vector, from, self.mask(bits, lanes), align))
         };
         let value = match plain {
             Some(plain) => code.either(plain, || Ok::<_, String>(code.load(vector, from, align)), masked),
             None => masked(),
         };
         code.store(to, value.expect("loads emit no error"), align);
+    }
+
+    fn pointer(&self, address: IntValue<'c>) -> PointerValue<'c> {
+        ok(self.w.code.builder.build_int_to_ptr(address, self.w.code.pointer().into_pointer_type(), ""))
+    }
+
+    /// A mask of lanes from bits.
+    fn mask(&self, bits: IntValue<'c>, lanes: u32) -> V<'c> {
+        let code = &self.w.code;
+        let word = ok(code.context.custom_width_int_type(std::num::NonZeroU32::new(lanes).expect("lanes")));
+        ok(code.builder.build_bit_cast(ok(code.builder.build_int_truncate(bits, word, "")), code.ty(Elem::Bool, lanes), ""))
+    }
+
+    /// Lanes that the mask does not have are zero.
+    fn masked_load(&self, vector: BasicTypeEnum<'c>, from: PointerValue<'c>, mask: V<'c>, align: u32) -> V<'c> {
+        let code = &self.w.code;
+        let args = vec![from.into(), mask, vector.const_zero()];
+        code.masked("llvm.masked.load", &[vector, code.pointer()], args, 1, align).expect("a value")
+    }
+
+    /// B where some steps of `k` are contiguous, however columns lie.
+    fn b_windows(&self) -> Option<(Linear, Vec<Check>)> {
+        let (form, checks) = self.b_form()?;
+        let several = by_steps(self.w.kernel, self.stage, &form) && self.along(&form, &checks);
+        several.then_some((form, checks))
+    }
+
+    /// Whether the last reduction variable runs along memory, and every check knows it as itself or not at all.
+    fn along(&self, form: &Linear, checks: &[Check]) -> bool {
+        let last = self.w.kernel.outer.len() + self.stage.reds.len() - 1;
+        let once = |a: &Affine| a.terms.iter().all(|(atom, c)| *atom != IndexAtom::Var(last) || c.as_const() == Some(1));
+        !self.stage.reds.is_empty() && form.steps[last].as_const() == Some(1) && checks.iter().all(|(a, _)| once(a))
+    }
+
+    /// Packs a panel of windows: square blocks are turned in registers, each row masked to the part of its column's window that lies inside.
+    fn turn_windows(
+        &self,
+        panel: &Panel<'c>,
+        form: &Linear,
+        checks: &[Check],
+        [block, steps]: [IntValue<'c>; 2],
+        to: PointerValue<'c>,
+        level: Level,
+    ) -> Result<(), String> {
+        let code = &self.w.code;
+        let (outer, bytes) = (self.w.kernel.outer.len(), self.elements());
+        let lanes = self.lanes(level);
+        let (vector, words, align) = (code.ty(self.c.dtype.into(), lanes as u32), code.ty(Elem::I64, lanes as u32), bytes as u32);
+        // Of every column: its address, and where it begins in each check, at the first step.
+        let table = |n: usize, column: IntValue<'c>| code.element(Elem::I64, self.at(MASKS_AT), self.add(self.int(n as i64 * self.width), column));
+        let last = self.sub(panel.columns, self.int(1));
+        let nowhere = vec![self.int(0); self.stage.reds.len()];
+        code.range(self.int(0), self.int(self.width), 1, |column| {
+            let mut point = panel.point.clone();
+            // Columns beyond the last repeat it: what they give is never stored.
+            self.set(&self.c.columns, self.add(panel.first, self.w.lesser(column, last)), &mut point);
+            let scope = self.scope(&point, &nowhere);
+            let base = self.form(form, &point.iter().copied().enumerate().collect::<Vec<_>>());
+            code.store(table(0, column), base.into(), 8);
+            for (n, (index, _)) in checks.iter().enumerate() {
+                code.store(table(n + 1, column), self.w.affine(index, &scope, true), 8);
+            }
+            Ok::<(), String>(())
+        })?;
+        let begin = vec![self.int(0); outer];
+        let joined = if checks.is_empty() { self.joined(form) } else { self.stage.reds.len() - 1 };
+        self.pieces(joined, block, steps, &mut |at, reds, length| {
+            let scope = self.scope(&begin, reds);
+            let offset = reds.iter().enumerate().fold(self.int(0), |sum, (n, v)| self.add(sum, self.mul(*v, self.bytes(&form.steps[outer + n]))));
+            let moved: Vec<IntValue<'c>> = checks
+                .iter()
+                .map(|(index, _)| {
+                    let of_steps = Affine { terms: index.terms.iter().filter(|(atom, _)| of_reduction(atom, outer)).cloned().collect(), constant: Size::default() };
+                    self.w.affine(&of_steps, &scope, true).into_int_value()
+                })
+                .collect();
+            code.range(self.int(0), self.int(self.width), lanes, |column| {
+                let splat = |n: IntValue<'c>| code.splat(n.into(), lanes as u32);
+                let pick = |p, a: V<'c>, b: V<'c>| code.select(code.icmp(p, a, b), a, b);
+                let (mut from, mut end) = (splat(self.int(0)), splat(length));
+                for (n, (index, size)) in checks.iter().enumerate() {
+                    let start = code.load(words, table(n + 1, column), 8);
+                    let here = code.binary(Op::Add, start, splat(moved[n]));
+                    let size = splat(self.w.size(size));
+                    let mut along = false;
+                    index.visit_vars(&mut |v| along |= v == outer + self.stage.reds.len() - 1);
+                    if along {
+                        from = pick(IntPredicate::SGT, code.binary(Op::Sub, splat(self.int(0)), here), from);
+                        end = pick(IntPredicate::SLT, code.binary(Op::Sub, size, here), end);
+                    } else {
+                        end = code.select(code.icmp(IntPredicate::ULT, here, size), end, splat(self.int(0)));
+                    }
+                }
+                code.range(self.int(0), length, lanes, |x| {
+                    // Bits of the steps before a number, from `x` on.
+                    let below = |n: V<'c>| {
+                        let n = code.binary(Op::Sub, n, splat(x));
+                        let n = pick(IntPredicate::SGT, n, splat(self.int(0)));
+                        let n = pick(IntPredicate::SLT, n, splat(self.int(lanes)));
+                        let power = code.binary(Op::Shl, splat(self.int(1)), n);
+                        code.binary(Op::Sub, power, splat(self.int(1)))
+                    };
+                    let (before, within) = (below(from), below(end));
+                    let bits = code.binary(Op::And, within, code.binary(Op::Xor, before, splat(self.int(-1))));
+                    let masks = code.element(Elem::I64, self.at(BASES_AT), self.int(0));
+                    code.store(masks, bits, 8);
+                    let step = self.add(offset, self.mul(x, self.int(bytes)));
+                    let rows = (0..lanes).map(|l| {
+                        let column = self.add(column, self.int(l));
+                        let base = code.load(code.ty(Elem::I64, 1), table(0, column), 8).into_int_value();
+                        let bits = code.load(code.ty(Elem::I64, 1), code.element(Elem::I64, masks, self.int(l)), 8).into_int_value();
+                        self.masked_load(vector, self.pointer(self.add(base, step)), self.mask(bits, lanes as u32), align)
+                    });
+                    let turned = self.transpose(rows.collect());
+                    let corner = self.add(self.mul(self.add(at, x), self.int(PANEL)), self.mul(column, self.int(bytes)));
+                    for (n, row) in turned.into_iter().enumerate() {
+                        code.store(code.element(Elem::I8, to, self.add(corner, self.int(n as i64 * PANEL))), row, align);
+                    }
+                    Ok::<(), String>(())
+                })?;
+                Ok::<(), String>(())
+            })?;
+            Ok(())
+        })
+    }
+
+    /// The first of the last reduction variables that run along memory as one.
+    fn joined(&self, form: &Linear) -> usize {
+        let last = self.stage.reds.len() - 1;
+        let reds = reductions(self.w.kernel, self.stage);
+        let one = |cut: &usize| matches!(form.runs(&reds[*cut..]).as_slice(), [] | [_]);
+        (0..last).find(one).unwrap_or(last)
+    }
+
+    fn lanes(&self, level: Level) -> i64 {
+        match level {
+            Level::V3 => 32 / self.elements(),
+            Level::V4 => 64 / self.elements(),
+        }
     }
 
     /// B where `k` is contiguous and columns are one step apart.
@@ -192,10 +343,7 @@ impl<'c> Engine<'_, '_, 'c> {
     ) -> Result<(), String> {
         let code = &self.w.code;
         let bytes = self.elements();
-        let lanes = match level {
-            Level::V3 => 32 / bytes,
-            Level::V4 => 64 / bytes,
-        };
+        let lanes = self.lanes(level);
         let (vector, align) = (code.ty(self.c.dtype.into(), lanes as u32), bytes as u32);
         let last = self.sub(panel.columns, self.int(1));
         let square = |k: IntValue<'c>, column: IntValue<'c>, mask: Option<V<'c>>| {
@@ -204,12 +352,10 @@ impl<'c> Engine<'_, '_, 'c> {
             let rows = (0..lanes).map(|l| {
                 let column = self.w.lesser(self.add(column, self.int(l)), last);
                 let from = self.add(here, self.mul(column, apart));
-                let from = ok(code.builder.build_int_to_ptr(from, code.pointer().into_pointer_type(), ""));
+                let from = self.pointer(from);
                 match mask {
                     None => code.load(vector, from, align),
-                    Some(mask) => code
-                        .masked("llvm.masked.load", &[vector, code.pointer()], vec![from.into(), mask, vector.const_zero()], 1, align)
-                        .expect("a value"),
+                    Some(mask) => self.masked_load(vector, from, mask, align),
                 }
             });
             let turned = self.transpose(rows.collect());
@@ -271,10 +417,7 @@ impl<'c> Engine<'_, '_, 'c> {
                 let row = self.start(g, tile);
                 let rows = self.sub(self.start(g, self.add(tile, self.int(1))), row);
                 let from = self.add(base, self.mul(row, self.int(self.elements())));
-                let from = ok(code.builder.build_int_to_ptr(from, code.pointer().into_pointer_type(), ""));
-                let value = code
-                    .masked("llvm.masked.load", &[vector, code.pointer()], vec![from.into(), mask(rows), vector.const_zero()], 1, align)
-                    .expect("a value");
+                let value = self.masked_load(vector, self.pointer(from), mask(rows), align);
                 let at = self.add(self.mul(self.sub(tile, tiles[0]), self.int(A_ROW * ROWS)), self.mul(k, self.int(TILE_STEP)));
                 code.store(code.element(self.c.dtype.into(), self.at(A_AT), at), value, align);
                 Ok::<(), String>(())
@@ -295,12 +438,12 @@ impl<'c> Engine<'_, '_, 'c> {
         let Some(last) = self.stage.reds.len().checked_sub(1) else { return self.pack_point(g, row, rows, to) };
         let var = self.w.kernel.outer.len() + last;
         let window = self.a_window();
-        let first = self.unravel(block);
+        let joined = window.as_ref().filter(|(_, checks)| checks.is_empty()).map_or(last, |(form, _)| self.joined(form));
         code.range(self.int(0), rows, 1, |r| {
             let mut point = g.point.clone();
             self.set(&self.c.rows, self.add(row, r), &mut point);
             let to = code.element(self.c.dtype.into(), to, self.mul(r, self.int(A_ROW)));
-            self.pieces(&first, steps, &mut |at, reds, length| {
+            self.pieces(joined, block, steps, &mut |at, reds, length| {
                 let scope = self.scope(&point, reds);
                 let to = code.element(self.c.dtype.into(), to, at);
                 if let Some((form, checks)) = &window {
@@ -325,10 +468,9 @@ impl<'c> Engine<'_, '_, 'c> {
     /// A as a load that is contiguous along the last reduction variable, with what must hold for it not to be zero.
     fn a_window(&self) -> Option<(Linear, Vec<Check>)> {
         let ranges: Vec<Size> = self.w.kernel.outer.iter().chain(&self.stage.reds).cloned().collect();
-        let last = ranges.len() - 1;
         let (form, checks) = window(self.w.kernel, &self.stage.body[self.c.factors[0]], &ranges)?;
-        let along = |a: &Affine| a.terms.iter().all(|(atom, c)| *atom != IndexAtom::Var(last) || c.as_const() == Some(1));
-        (form.steps[last].as_const() == Some(1) && checks.iter().all(|(a, _)| along(a))).then_some((form, checks))
+        let along = self.along(&form, &checks);
+        along.then_some((form, checks))
     }
 
     /// Copies `length` steps of a window from the scope's point on. What is written beyond the last the next piece overwrites.
@@ -355,12 +497,9 @@ impl<'c> Engine<'_, '_, 'c> {
         };
         code.range(self.int(0), length, lanes as i64, |i| {
             let word = ok(code.builder.build_and(below(self.sub(end, i)), ok(code.builder.build_not(below(self.sub(begin, i)), "")), ""));
-            let word = ok(code.builder.build_int_truncate(word, code.context.i16_type(), ""));
-            let mask = ok(code.builder.build_bit_cast(word, code.ty(Elem::Bool, lanes), ""));
+            let mask = self.mask(word, lanes);
             let from = self.add(from, self.mul(i, self.int(self.elements())));
-            let from = ok(code.builder.build_int_to_ptr(from, code.pointer().into_pointer_type(), ""));
-            let value =
-                code.masked("llvm.masked.load", &[vector, code.pointer()], vec![from.into(), mask, vector.const_zero()], 1, align).expect("a value");
+            let value = self.masked_load(vector, self.pointer(from), mask, align);
             code.store(code.element(self.c.dtype.into(), to, i), value, align);
             Ok::<(), String>(())
         })?;
@@ -380,4 +519,8 @@ impl<'c> Engine<'_, '_, 'c> {
         })?;
         Ok(())
     }
+}
+
+fn of_reduction(atom: &IndexAtom, outer: usize) -> bool {
+    matches!(atom, IndexAtom::Var(v) if *v >= outer)
 }
