@@ -51,12 +51,17 @@ const FEW_ROWS: i64 = ROWS;
 /// Panels up to which A is read in place even where its steps lie apart.
 const FEW_PANELS: i64 = 4;
 
-/// Bytes of a packed panel; then come masks of packing, sums, packed rows of A.
+/// Steps of a run that is worth to be read in place.
+const LONG_RUN: i64 = 16;
+
+/// Bytes of a packed panel; then come what packing knows of panels, sums, packed rows of A.
 const B_BYTES: i64 = (BLOCK + SLACK) * PANEL;
 pub const MASKS_AT: i64 = PANELS * B_BYTES;
 pub const MASKS: i64 = 64;
 pub const BASES_AT: i64 = MASKS_AT + PANELS * MASKS * 8;
-const C_AT: i64 = BASES_AT + 2 * PANELS * 8;
+/// Words that packing knows of a panel's part.
+pub const BASES: i64 = 8;
+const C_AT: i64 = BASES_AT + PANELS * BASES * 8;
 pub const A_AT: i64 = C_AT + (PANELS * CHUNK * ROWS + 1) * PANEL;
 
 /// Bytes of scratch that the kernel needs.
@@ -64,23 +69,26 @@ pub fn scratch(kernel: &Kernel) -> i64 {
     recognise(kernel).map_or(0, |c| A_AT + NEAR_PACKED * ROWS * A_ROW * c.dtype.bytes() as i64)
 }
 
-/// A where it can be read in place: rows one step apart, `k` in at most two runs.
+/// A where it can be read in place: rows one step apart, `k` in at most two runs, which are not short.
 fn direct(kernel: &Kernel, c: &Contraction) -> Option<(Linear, Vec<Run>, Vec<Run>)> {
     let stage = &kernel.stages[c.stage];
     let form = linear(kernel, &stage.body[c.factors[0]], kernel.outer.len() + stage.reds.len())?;
     let rows = form.runs(&named(kernel, &c.rows));
     let steps = form.runs(&reductions(kernel, stage));
-    (rows.len() <= 1 && steps.len() <= 2).then_some((form, rows, steps))
+    let short = |run: &Run| run.extent.as_const().is_some_and(|n| n < LONG_RUN);
+    let long = steps.len() < 2 || steps.len() == 2 && !short(&steps[1]);
+    (rows.len() <= 1 && long).then_some((form, rows, steps))
 }
 
-/// The result where the product is all that is stored, rows one step apart and columns contiguous; and the step of its rows.
+/// The result where the product is all that is stored, rows one step apart and a panel's columns contiguous; and the step of its rows.
 fn home(kernel: &Kernel, c: &Contraction) -> Option<(Linear, Size)> {
     let ([stage], outer) = (&kernel.stages[..], kernel.outer.len()) else { return None };
     let [Store { target: Target::Param { param, index, fold: None }, .. }] = &stage.stores[..] else { return None };
     let form = address(kernel, *param, index, outer).filter(|_| kernel.params[*param].dtype == c.dtype)?;
     let rows = form.runs(&named(kernel, &c.rows));
     let columns = form.runs(&named(kernel, &c.columns));
-    let near = matches!(columns.as_slice(), [only] if only.step.as_const() == Some(1));
+    let whole = |run: &Run| columns.len() == 1 || run.extent.as_const().is_some_and(|n| n % panel(c.dtype) == 0);
+    let near = columns.last().is_some_and(|run| run.step.as_const() == Some(1) && whole(run));
     (rows.len() <= 1 && near).then(|| (form, rows.first().map_or_else(Size::default, |r| r.step.clone())))
 }
 
@@ -319,6 +327,7 @@ impl<'c> Engine<'_, '_, 'c> {
         let elsewhere = self.is(IntPredicate::SLT, self.wholes(g), g.count);
         let kept = code.select(elsewhere.into(), self.int(CHUNK).into(), self.sub(g.to, g.from).into()).into_int_value();
         let kept = if self.home.is_some() { kept } else { self.int(CHUNK) };
+        self.begin_b(g)?;
         code.range_by(g.from, g.to, kept, |chunk| {
             let chunk_end = self.w.lesser(g.to, self.add(chunk, kept));
             // Once even where there is nothing to sum: sums are zero then.
@@ -512,16 +521,17 @@ impl<'c> Engine<'_, '_, 'c> {
         window(self.w.kernel, &self.stage.body[self.c.factors[1]], &ranges)
     }
 
-    /// B where whole halves of panels are contiguous; with whether all columns are.
-    pub fn b_rows(&self) -> Option<(Linear, Vec<Check>, bool)> {
+    /// B where many of its columns are contiguous, with the number of those where it is not all.
+    pub fn b_rows(&self) -> Option<(Linear, Vec<Check>, Option<i64>)> {
         let (form, checks) = self.b_form().filter(|(form, _)| by_rows(self.w.kernel, form, &self.c.columns))?;
-        let one = form.runs(&named(self.w.kernel, &self.c.columns)).len() == 1;
-        Some((form, checks, one))
+        let runs = form.runs(&named(self.w.kernel, &self.c.columns));
+        let run = if runs.len() == 1 { None } else { runs.last().and_then(|run| run.extent.as_const()) };
+        Some((form, checks, run))
     }
 
     /// B where whole panels of it can be read in place, and its step.
     fn b_in_place(&self) -> Option<(Linear, Size)> {
-        let (form, ..) = self.b_rows().filter(|(_, checks, one)| *one && checks.is_empty())?;
+        let (form, ..) = self.b_rows().filter(|(_, checks, run)| run.is_none() && checks.is_empty())?;
         let mut steps = form.runs(&reductions(self.w.kernel, self.stage));
         let step = steps.pop().map_or_else(Size::default, |r| r.step);
         steps.is_empty().then_some((form, step))

@@ -28,6 +28,7 @@ mod rows_tests;
 mod stage;
 mod strided;
 mod target;
+mod turn;
 #[cfg(test)]
 mod tests;
 mod walk;

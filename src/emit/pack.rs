@@ -6,14 +6,33 @@
 use crate::emit::Level;
 use crate::emit::body::Scope;
 use crate::emit::code::{Elem, V, ok};
-use crate::emit::contract::{A_AT, A_ROW, BASES_AT, Engine, Group, MASKS, MASKS_AT, Panel, TILE_STEP, named, reductions};
+use crate::emit::contract::{A_AT, A_ROW, BASES, BASES_AT, Engine, Group, MASKS, MASKS_AT, Panel, TILE_STEP, reductions};
 use crate::emit::micro::PANEL;
-use crate::ir::{Affine, IndexAtom, Scalar, Size};
-use crate::kernel::contract::{ROWS, by_steps};
-use crate::kernel::linear::{Check, Linear, Run, window};
+use crate::ir::{Scalar, Size};
+use crate::kernel::contract::ROWS;
+use crate::kernel::linear::{Check, Linear, window};
 use inkwell::IntPredicate;
 use inkwell::types::BasicTypeEnum;
-use inkwell::values::{InstructionOpcode as Op, IntValue, PointerValue};
+use inkwell::values::{IntValue, PointerValue};
+
+/// B's panels as rows that are copied.
+struct Rows {
+    form: Linear,
+    checks: Vec<Check>,
+    /// The first of the reduction variables that choose a mask.
+    taps: usize,
+    parts: Vec<Part>,
+    /// Columns that lie together, where it is not all.
+    run: Option<i64>,
+}
+
+/// Some of a panel's columns, and the number of the first word that is known of them.
+enum Part {
+    /// All in one place: its address at the first step.
+    One(i64),
+    /// In two: both addresses, that of the second as if it had the first's columns too, and bits of the columns in the first.
+    Two(i64),
+}
 
 impl<'c> Engine<'_, '_, 'c> {
     /// Packs `steps` steps of the group's panels from number `from` on, beginning with step `block`.
@@ -25,22 +44,7 @@ impl<'c> Engine<'_, '_, 'c> {
                 .range(from, g.count, 1, |n| self.turn(&self.panel(g, n), &form, &runs, [block, steps], self.packed_panel(n), level))
                 .map(drop);
         }
-        if let Some((form, checks, one)) = self.b_rows()
-            && let Some(taps) = self.taps(&checks)
-        {
-            let half = self.width / 2;
-            let halves = if one { 1 } else { 2 };
-            let place = |n: IntValue<'c>, h: i64| code.element(Elem::I64, self.at(BASES_AT), self.add(self.mul(n, self.int(2)), self.int(h)));
-            code.range(from, g.count, 1, |n| {
-                let mut panel = self.panel(g, n);
-                for h in 0..halves {
-                    self.set(&self.c.columns, self.add(panel.first, self.int(h * half)), &mut panel.point);
-                    let base = self.form(&form, &self.batch_point(&panel, &self.c.columns));
-                    code.store(place(n, h), base.into(), 8);
-                }
-                self.set(&self.c.columns, panel.first, &mut panel.point);
-                self.masks(&panel, &checks, taps, self.mul(n, self.int(MASKS)))
-            })?;
+        if let Some(Rows { form, checks, taps, parts, .. }) = self.by_rows() {
             let wholes = self.wholes(g);
             // All panels' columns of a step lie side by side in memory.
             return self.walk(block, steps, &mut |k, reds| {
@@ -51,10 +55,17 @@ impl<'c> Engine<'_, '_, 'c> {
                 code.range(from, g.count, 1, |n| {
                     let plain = Some(self.is(IntPredicate::SLT, n, wholes)).filter(|_| checks.is_empty());
                     let mask = self.add(self.mul(n, self.int(MASKS)), tap);
-                    for h in 0..halves {
-                        let base = code.load(code.ty(Elem::I64, 1), place(n, h), 8).into_int_value();
-                        let to = code.element(Elem::I8, self.packed_panel(n), self.add(to, self.int(h * PANEL / 2)));
-                        self.copy(self.add(base, offset), plain, (mask, h * half), self.width / halves, to);
+                    let lanes = self.width / parts.len() as i64;
+                    for (p, part) in parts.iter().enumerate() {
+                        let to = code.element(Elem::I8, self.packed_panel(n), self.add(to, self.int(p as i64 * lanes * self.elements())));
+                        let base = |word| self.add(self.known(n, word).1, offset);
+                        match part {
+                            Part::One(word) => self.copy(base(*word), plain, (mask, p as i64 * lanes), lanes, to),
+                            Part::Two(word) => {
+                                let own = self.known(n, word + 2).1;
+                                self.copy_two([base(*word), base(word + 1)], own, (mask, p as i64 * lanes), lanes, to)
+                            }
+                        }
                     }
                     Ok::<(), String>(())
                 })?;
@@ -80,6 +91,64 @@ impl<'c> Engine<'_, '_, 'c> {
                     Ok(())
                 })
             })
+        })?;
+        Ok(())
+    }
+
+    /// B's panels as rows that are copied.
+    fn by_rows(&self) -> Option<Rows> {
+        let (form, checks, run) = self.b_rows()?;
+        let taps = self.taps(&checks)?;
+        let parts = match run {
+            None => vec![Part::One(0)],
+            Some(run) if run % self.width == 0 => vec![Part::One(0)],
+            Some(run) if run % (self.width / 2) == 0 => vec![Part::One(0), Part::One(1)],
+            Some(_) => vec![Part::Two(0), Part::Two(3)],
+        };
+        Some(Rows { form, checks, taps, parts, run })
+    }
+
+    /// A word that is known of a panel: its place, and what it holds.
+    fn known(&self, panel: IntValue<'c>, word: i64) -> (PointerValue<'c>, IntValue<'c>) {
+        let code = &self.w.code;
+        let place = code.element(Elem::I64, self.at(BASES_AT), self.add(self.mul(panel, self.int(BASES)), self.int(word)));
+        (place, code.load(code.ty(Elem::I64, 1), place, 8).into_int_value())
+    }
+
+    /// Writes down what packing needs to know of the group's panels: where rows begin, and which columns lie inside.
+    pub fn begin_b(&self, g: &Group<'c>) -> Result<(), String> {
+        let code = &self.w.code;
+        if self.b_turned().is_some() {
+            return Ok(());
+        }
+        let Some(Rows { form, checks, taps, parts, run }) = self.by_rows() else { return Ok(()) };
+        let lanes = self.int(self.width / parts.len() as i64);
+        code.range(self.int(0), g.count, 1, |n| {
+            let panel = self.panel(g, n);
+            let mut point = panel.point.clone();
+            let mut base = |column: IntValue<'c>| {
+                self.set(&self.c.columns, column, &mut point);
+                let at: Vec<_> = self.c.batch.iter().chain(&self.c.columns).map(|v| (*v, point[*v])).collect();
+                self.form(&form, &at)
+            };
+            let mut first = panel.first;
+            for part in &parts {
+                match (part, run) {
+                    (Part::Two(word), Some(run)) => {
+                        // Where the next run begins, if it begins within these columns.
+                        let (_, within) = self.divide(first, self.int(run));
+                        let own = self.w.lesser(lanes, self.sub(self.int(run), within));
+                        code.store(self.known(n, *word).0, base(first).into(), 8);
+                        let next = self.sub(base(self.add(first, own)), self.mul(own, self.int(self.elements())));
+                        code.store(self.known(n, word + 1).0, next.into(), 8);
+                        let bits = self.sub(ok(code.builder.build_left_shift(self.int(1), own, "")), self.int(1));
+                        code.store(self.known(n, word + 2).0, bits.into(), 8);
+                    }
+                    (Part::One(word) | Part::Two(word), _) => code.store(self.known(n, *word).0, base(first).into(), 8),
+                }
+                first = self.add(first, lanes);
+            }
+            self.masks(&panel, &checks, taps, self.mul(n, self.int(MASKS)))
         })?;
         Ok(())
     }
@@ -134,11 +203,7 @@ impl<'c> Engine<'_, '_, 'c> {
         let lanes = lanes as u32;
         let (vector, align) = (code.ty(self.c.dtype.into(), lanes), self.elements() as u32);
         let from = self.pointer(from);
-        let masked = || {
-            let bits = code.load(code.ty(Elem::I64, 1), code.element(Elem::I64, self.at(MASKS_AT), mask), 8).into_int_value();
-            let bits = ok(code.builder.build_right_shift(bits, self.int(bit), false, ""));
-            Ok::<_, String>(self.masked_load(vector, from, self.mask(bits, lanes), align))
-        };
+        let masked = || Ok::<_, String>(self.masked_load(vector, from, self.mask(self.bits(mask, bit), lanes), align));
         let value = match plain {
             Some(plain) => code.either(plain, || Ok::<_, String>(code.load(vector, from, align)), masked),
             None => masked(),
@@ -146,259 +211,43 @@ impl<'c> Engine<'_, '_, 'c> {
         code.store(to, value.expect("loads emit no error"), align);
     }
 
-    fn pointer(&self, address: IntValue<'c>) -> PointerValue<'c> {
+    /// The same where the columns come from two places, the first of which has those that `own` says.
+    fn copy_two(&self, from: [IntValue<'c>; 2], own: IntValue<'c>, (mask, bit): (IntValue<'c>, i64), lanes: i64, to: PointerValue<'c>) {
+        let code = &self.w.code;
+        let lanes = lanes as u32;
+        let (vector, align) = (code.ty(self.c.dtype.into(), lanes), self.elements() as u32);
+        let bits = self.bits(mask, bit);
+        let and = |a, b| ok(code.builder.build_and(a, b, ""));
+        let [first, second] = [and(bits, own), and(bits, ok(code.builder.build_not(own, "")))].map(|bits| self.mask(bits, lanes));
+        let value = self.masked_load(vector, self.pointer(from[0]), first, align);
+        let args = vec![self.pointer(from[1]).into(), second, value];
+        let value = code.masked("llvm.masked.load", &[vector, code.pointer()], args, 1, align).expect("a value");
+        code.store(to, value, align);
+    }
+
+    /// Which columns lie inside, from one on.
+    fn bits(&self, mask: IntValue<'c>, bit: i64) -> IntValue<'c> {
+        let code = &self.w.code;
+        let bits = code.load(code.ty(Elem::I64, 1), code.element(Elem::I64, self.at(MASKS_AT), mask), 8).into_int_value();
+        ok(code.builder.build_right_shift(bits, self.int(bit), false, ""))
+    }
+
+    pub fn pointer(&self, address: IntValue<'c>) -> PointerValue<'c> {
         ok(self.w.code.builder.build_int_to_ptr(address, self.w.code.pointer().into_pointer_type(), ""))
     }
 
     /// A mask of lanes from bits.
-    fn mask(&self, bits: IntValue<'c>, lanes: u32) -> V<'c> {
+    pub fn mask(&self, bits: IntValue<'c>, lanes: u32) -> V<'c> {
         let code = &self.w.code;
         let word = ok(code.context.custom_width_int_type(std::num::NonZeroU32::new(lanes).expect("lanes")));
         ok(code.builder.build_bit_cast(ok(code.builder.build_int_truncate(bits, word, "")), code.ty(Elem::Bool, lanes), ""))
     }
 
     /// Lanes that the mask does not have are zero.
-    fn masked_load(&self, vector: BasicTypeEnum<'c>, from: PointerValue<'c>, mask: V<'c>, align: u32) -> V<'c> {
+    pub fn masked_load(&self, vector: BasicTypeEnum<'c>, from: PointerValue<'c>, mask: V<'c>, align: u32) -> V<'c> {
         let code = &self.w.code;
         let args = vec![from.into(), mask, vector.const_zero()];
         code.masked("llvm.masked.load", &[vector, code.pointer()], args, 1, align).expect("a value")
-    }
-
-    /// B where some steps of `k` are contiguous, however columns lie.
-    fn b_windows(&self) -> Option<(Linear, Vec<Check>)> {
-        let (form, checks) = self.b_form()?;
-        let several = by_steps(self.w.kernel, self.stage, &form) && self.along(&form, &checks);
-        several.then_some((form, checks))
-    }
-
-    /// Whether the last reduction variable runs along memory, and every check knows it as itself or not at all.
-    fn along(&self, form: &Linear, checks: &[Check]) -> bool {
-        let last = self.w.kernel.outer.len() + self.stage.reds.len() - 1;
-        let once = |a: &Affine| a.terms.iter().all(|(atom, c)| *atom != IndexAtom::Var(last) || c.as_const() == Some(1));
-        !self.stage.reds.is_empty() && form.steps[last].as_const() == Some(1) && checks.iter().all(|(a, _)| once(a))
-    }
-
-    /// Packs a panel of windows: square blocks are turned in registers, each row masked to the part of its column's window that lies inside.
-    fn turn_windows(
-        &self,
-        panel: &Panel<'c>,
-        form: &Linear,
-        checks: &[Check],
-        [block, steps]: [IntValue<'c>; 2],
-        to: PointerValue<'c>,
-        level: Level,
-    ) -> Result<(), String> {
-        let code = &self.w.code;
-        let (outer, bytes) = (self.w.kernel.outer.len(), self.elements());
-        let lanes = self.lanes(level);
-        let (vector, words, align) = (code.ty(self.c.dtype.into(), lanes as u32), code.ty(Elem::I64, lanes as u32), bytes as u32);
-        // Of every column: its address, and where it begins in each check, at the first step.
-        let table = |n: usize, column: IntValue<'c>| code.element(Elem::I64, self.at(MASKS_AT), self.add(self.int(n as i64 * self.width), column));
-        let last = self.sub(panel.columns, self.int(1));
-        let nowhere = vec![self.int(0); self.stage.reds.len()];
-        code.range(self.int(0), self.int(self.width), 1, |column| {
-            let mut point = panel.point.clone();
-            // Columns beyond the last repeat it: what they give is never stored.
-            self.set(&self.c.columns, self.add(panel.first, self.w.lesser(column, last)), &mut point);
-            let scope = self.scope(&point, &nowhere);
-            let base = self.form(form, &point.iter().copied().enumerate().collect::<Vec<_>>());
-            code.store(table(0, column), base.into(), 8);
-            for (n, (index, _)) in checks.iter().enumerate() {
-                code.store(table(n + 1, column), self.w.affine(index, &scope, true), 8);
-            }
-            Ok::<(), String>(())
-        })?;
-        let begin = vec![self.int(0); outer];
-        let joined = if checks.is_empty() { self.joined(form) } else { self.stage.reds.len() - 1 };
-        self.pieces(joined, block, steps, &mut |at, reds, length| {
-            let scope = self.scope(&begin, reds);
-            let offset = reds.iter().enumerate().fold(self.int(0), |sum, (n, v)| self.add(sum, self.mul(*v, self.bytes(&form.steps[outer + n]))));
-            let moved: Vec<IntValue<'c>> = checks
-                .iter()
-                .map(|(index, _)| {
-                    let of_steps = Affine { terms: index.terms.iter().filter(|(atom, _)| of_reduction(atom, outer)).cloned().collect(), constant: Size::default() };
-                    self.w.affine(&of_steps, &scope, true).into_int_value()
-                })
-                .collect();
-            code.range(self.int(0), self.int(self.width), lanes, |column| {
-                let splat = |n: IntValue<'c>| code.splat(n.into(), lanes as u32);
-                let pick = |p, a: V<'c>, b: V<'c>| code.select(code.icmp(p, a, b), a, b);
-                let (mut from, mut end) = (splat(self.int(0)), splat(length));
-                for (n, (index, size)) in checks.iter().enumerate() {
-                    let start = code.load(words, table(n + 1, column), 8);
-                    let here = code.binary(Op::Add, start, splat(moved[n]));
-                    let size = splat(self.w.size(size));
-                    let mut along = false;
-                    index.visit_vars(&mut |v| along |= v == outer + self.stage.reds.len() - 1);
-                    if along {
-                        from = pick(IntPredicate::SGT, code.binary(Op::Sub, splat(self.int(0)), here), from);
-                        end = pick(IntPredicate::SLT, code.binary(Op::Sub, size, here), end);
-                    } else {
-                        end = code.select(code.icmp(IntPredicate::ULT, here, size), end, splat(self.int(0)));
-                    }
-                }
-                code.range(self.int(0), length, lanes, |x| {
-                    // Bits of the steps before a number, from `x` on.
-                    let below = |n: V<'c>| {
-                        let n = code.binary(Op::Sub, n, splat(x));
-                        let n = pick(IntPredicate::SGT, n, splat(self.int(0)));
-                        let n = pick(IntPredicate::SLT, n, splat(self.int(lanes)));
-                        let power = code.binary(Op::Shl, splat(self.int(1)), n);
-                        code.binary(Op::Sub, power, splat(self.int(1)))
-                    };
-                    let (before, within) = (below(from), below(end));
-                    let bits = code.binary(Op::And, within, code.binary(Op::Xor, before, splat(self.int(-1))));
-                    let masks = code.element(Elem::I64, self.at(BASES_AT), self.int(0));
-                    code.store(masks, bits, 8);
-                    let step = self.add(offset, self.mul(x, self.int(bytes)));
-                    let rows = (0..lanes).map(|l| {
-                        let column = self.add(column, self.int(l));
-                        let base = code.load(code.ty(Elem::I64, 1), table(0, column), 8).into_int_value();
-                        let bits = code.load(code.ty(Elem::I64, 1), code.element(Elem::I64, masks, self.int(l)), 8).into_int_value();
-                        self.masked_load(vector, self.pointer(self.add(base, step)), self.mask(bits, lanes as u32), align)
-                    });
-                    let turned = self.transpose(rows.collect());
-                    let corner = self.add(self.mul(self.add(at, x), self.int(PANEL)), self.mul(column, self.int(bytes)));
-                    for (n, row) in turned.into_iter().enumerate() {
-                        code.store(code.element(Elem::I8, to, self.add(corner, self.int(n as i64 * PANEL))), row, align);
-                    }
-                    Ok::<(), String>(())
-                })?;
-                Ok::<(), String>(())
-            })?;
-            Ok(())
-        })
-    }
-
-    /// The first of the last reduction variables that run along memory as one.
-    fn joined(&self, form: &Linear) -> usize {
-        let last = self.stage.reds.len() - 1;
-        let reds = reductions(self.w.kernel, self.stage);
-        let one = |cut: &usize| matches!(form.runs(&reds[*cut..]).as_slice(), [] | [_]);
-        (0..last).find(one).unwrap_or(last)
-    }
-
-    fn lanes(&self, level: Level) -> i64 {
-        match level {
-            Level::V3 => 32 / self.elements(),
-            Level::V4 => 64 / self.elements(),
-        }
-    }
-
-    /// B where `k` is contiguous and columns are one step apart.
-    fn b_turned(&self) -> Option<(Linear, Vec<Run>)> {
-        let (form, _) = self.b_form().filter(|(_, checks)| checks.is_empty())?;
-        let columns = form.runs(&named(self.w.kernel, &self.c.columns));
-        let runs = form.runs(&reductions(self.w.kernel, self.stage));
-        let unit = runs.last().is_some_and(|r| r.step.as_const() == Some(1));
-        (columns.len() == 1 && columns[0].step.as_const() != Some(1) && unit && runs.len() <= 2).then_some((form, runs))
-    }
-
-    /// Packs a panel whose columns are contiguous along `k`: square blocks are turned in registers.
-    fn turn(
-        &self,
-        panel: &Panel<'c>,
-        form: &Linear,
-        runs: &[Run],
-        [block, steps]: [IntValue<'c>; 2],
-        to: PointerValue<'c>,
-        level: Level,
-    ) -> Result<(), String> {
-        let code = &self.w.code;
-        let i64t = code.ty(Elem::I64, 1);
-        let base = self.form(form, &self.batch_point(panel, &self.c.columns));
-        let columns = form.runs(&named(self.w.kernel, &self.c.columns));
-        let apart = self.bytes(&columns[0].step);
-        let [outer, run] = match runs {
-            [outer, inner] => [self.bytes(&outer.step), self.w.greater(self.w.size(&inner.extent), self.int(1))],
-            _ => [self.int(0), self.int(i64::MAX)],
-        };
-        let done = code.variable(i64t);
-        code.set(done, self.int(0).into());
-        let (head, inside, end) = (code.block(), code.block(), code.block());
-        code.go(head);
-        let at = code.get(i64t, done).into_int_value();
-        code.branch(self.is(IntPredicate::SLT, at, steps), inside, end);
-        code.builder.position_at_end(inside);
-        let (number, within) = self.divide(self.add(block, at), run);
-        let length = self.w.lesser(self.sub(steps, at), self.sub(run, within));
-        let start = self.add(base, self.add(self.mul(number, outer), self.mul(within, self.int(self.elements()))));
-        let to = code.element(Elem::I8, to, self.mul(at, self.int(PANEL)));
-        self.turn_run(panel, start, apart, length, to, level)?;
-        code.set(done, self.add(at, length).into());
-        code.jump(head);
-        code.builder.position_at_end(end);
-        Ok(())
-    }
-
-    /// Turns `length` contiguous steps of all columns.
-    fn turn_run(
-        &self,
-        panel: &Panel<'c>,
-        start: IntValue<'c>,
-        apart: IntValue<'c>,
-        length: IntValue<'c>,
-        to: PointerValue<'c>,
-        level: Level,
-    ) -> Result<(), String> {
-        let code = &self.w.code;
-        let bytes = self.elements();
-        let lanes = self.lanes(level);
-        let (vector, align) = (code.ty(self.c.dtype.into(), lanes as u32), bytes as u32);
-        let last = self.sub(panel.columns, self.int(1));
-        let square = |k: IntValue<'c>, column: IntValue<'c>, mask: Option<V<'c>>| {
-            let here = self.add(start, self.mul(k, self.int(bytes)));
-            // Columns beyond the last repeat it: what they give is never stored.
-            let rows = (0..lanes).map(|l| {
-                let column = self.w.lesser(self.add(column, self.int(l)), last);
-                let from = self.add(here, self.mul(column, apart));
-                let from = self.pointer(from);
-                match mask {
-                    None => code.load(vector, from, align),
-                    Some(mask) => self.masked_load(vector, from, mask, align),
-                }
-            });
-            let turned = self.transpose(rows.collect());
-            let corner = self.add(self.mul(k, self.int(PANEL)), self.mul(column, self.int(bytes)));
-            for (n, row) in turned.into_iter().enumerate() {
-                code.store(code.element(Elem::I8, to, self.add(corner, self.int(n as i64 * PANEL))), row, align);
-            }
-        };
-        code.range(self.int(0), panel.columns, lanes, |column| {
-            let whole = self.sub(length, self.int(lanes - 1));
-            let rest = code.range(self.int(0), whole, lanes, |k| {
-                square(k, column, None);
-                Ok::<(), String>(())
-            })?;
-            // Rows of zeros beyond the run: what follows overwrites them.
-            code.only_if(self.is(IntPredicate::SLT, rest, length), || {
-                let left = self.sub(length, rest);
-                let mask = code.icmp(IntPredicate::SLT, code.lane_numbers(lanes as u32), code.splat(left.into(), lanes as u32));
-                square(rest, column, Some(mask));
-                Ok::<(), String>(())
-            })
-        })?;
-        Ok(())
-    }
-
-    /// Exchanges rows and lanes of a square: bit by bit of their numbers.
-    fn transpose(&self, mut rows: Vec<V<'c>>) -> Vec<V<'c>> {
-        let code = &self.w.code;
-        let lanes = rows.len();
-        let mut bit = lanes / 2;
-        while bit > 0 {
-            for i in (0..lanes).filter(|i| i & bit == 0) {
-                let (a, b) = (rows[i].into_vector_value(), rows[i | bit].into_vector_value());
-                let pick = |of: &dyn Fn(usize) -> usize| {
-                    let mask: Vec<_> = (0..lanes).map(|l| code.context.i32_type().const_int(of(l) as u64, false)).collect();
-                    ok(code.builder.build_shuffle_vector(a, b, inkwell::types::VectorType::const_vector(&mask), "")).into()
-                };
-                rows[i] = pick(&|l| if l & bit == 0 { l } else { lanes + (l ^ bit) });
-                rows[i | bit] = pick(&|l| if l & bit == 0 { l ^ bit } else { lanes + l });
-            }
-            bit /= 2;
-        }
-        rows
     }
 
     /// Packs tiles of A whose rows are contiguous: for every step, a vector of each tile. What is written beyond a tile's rows the next step overwrites.
@@ -438,6 +287,11 @@ impl<'c> Engine<'_, '_, 'c> {
         let Some(last) = self.stage.reds.len().checked_sub(1) else { return self.pack_point(g, row, rows, to) };
         let var = self.w.kernel.outer.len() + last;
         let window = self.a_window();
+        if let Some((form, checks)) = &window
+            && let Some((outer, run)) = self.short_runs(form).filter(|_| checks.is_empty())
+        {
+            return self.copy_runs(g, form, &outer, run, [block, steps], row, rows);
+        }
         let joined = window.as_ref().filter(|(_, checks)| checks.is_empty()).map_or(last, |(form, _)| self.joined(form));
         code.range(self.int(0), rows, 1, |r| {
             let mut point = g.point.clone();
@@ -461,6 +315,58 @@ impl<'c> Engine<'_, '_, 'c> {
                 };
                 self.w.groups(from, self.add(from, length), 16, &mut groups)
             })
+        })?;
+        Ok(())
+    }
+
+    /// The step from one run of `k` to the next and how many steps a run has, where these are no more than a vector's lanes.
+    fn short_runs(&self, form: &Linear) -> Option<(Size, i64)> {
+        match form.runs(&reductions(self.w.kernel, self.stage)).as_slice() {
+            [outer, inner] => Some((outer.step.clone(), inner.extent.as_const().filter(|n| (1..=16).contains(n))?)),
+            _ => None,
+        }
+    }
+
+    /// Packs rows of A run by run: one vector each. What is written beyond a run the next one overwrites.
+    fn copy_runs(
+        &self,
+        g: &Group<'c>,
+        form: &Linear,
+        outer: &Size,
+        run: i64,
+        [block, steps]: [IntValue<'c>; 2],
+        row: IntValue<'c>,
+        rows: IntValue<'c>,
+    ) -> Result<(), String> {
+        let code = &self.w.code;
+        let (lanes, element, i64t) = (16, self.elements(), code.ty(Elem::I64, 1));
+        let (vector, align) = (code.ty(self.c.dtype.into(), lanes), element as u32);
+        let (apart, run) = (self.bytes(outer), self.int(run));
+        let below = |n: IntValue<'c>| code.icmp(IntPredicate::SLT, code.lane_numbers(lanes), code.splat(n.into(), lanes));
+        let (number, within) = self.divide(block, run);
+        let start = self.mul(number, apart);
+        let skipped = self.mul(within, self.int(element));
+        let first = self.sub(run, within);
+        code.range(self.int(0), rows, 1, |r| {
+            let mut point = g.point.clone();
+            self.set(&self.c.rows, self.add(row, r), &mut point);
+            let batch: Vec<_> = self.c.batch.iter().chain(&self.c.rows).map(|v| (*v, point[*v])).collect();
+            let from = self.add(self.form(form, &batch), start);
+            let to = code.element(self.c.dtype.into(), self.at(A_AT), self.mul(r, self.int(A_ROW)));
+            let value = self.masked_load(vector, self.pointer(self.add(from, skipped)), below(first), align);
+            code.store(to, value, align);
+            let source = code.variable(i64t);
+            code.set(source, self.add(from, apart).into());
+            let left = self.sub(steps, first);
+            let whole = run.get_sign_extended_constant().unwrap_or(1);
+            code.range(self.int(0), left, whole, |at| {
+                let from = code.get(i64t, source).into_int_value();
+                let value = self.masked_load(vector, self.pointer(from), below(run), align);
+                code.store(code.element(self.c.dtype.into(), to, self.add(first, at)), value, align);
+                code.set(source, self.add(from, apart).into());
+                Ok::<(), String>(())
+            })?;
+            Ok::<(), String>(())
         })?;
         Ok(())
     }
@@ -519,8 +425,4 @@ impl<'c> Engine<'_, '_, 'c> {
         })?;
         Ok(())
     }
-}
-
-fn of_reduction(atom: &IndexAtom, outer: usize) -> bool {
-    matches!(atom, IndexAtom::Var(v) if *v >= outer)
 }

@@ -125,6 +125,9 @@ impl<'c> Engine<'_, '_, 'c> {
             code.go(end);
             return Ok(());
         }
+        if group.as_const().is_some_and(|n| n > 0 && n % self.width == 0) {
+            return body(&Scope { lane: Some((last, lanes)), ..scope.clone() }, self.int(0));
+        }
         let i64t = code.ty(Elem::I64, 1);
         let done = code.variable(i64t);
         code.set(done, self.int(0).into());

@@ -80,18 +80,13 @@ pub fn roles(kernel: &Kernel) -> Option<Contraction> {
     let factors = [stage.values[1 - b], stage.values[b]];
     let rows: Vec<usize> = (0..outer).filter(|v| only(*v, a_knows, b_knows)).collect();
     let mut columns: Vec<usize> = (0..outer).filter(|v| only(*v, b_knows, a_knows)).collect();
-    // Columns that lie apart from enough others are no neighbours: images of a batch.
+    // Columns of which it is not known how many lie together are no neighbours: images of a batch.
     let ranges: Vec<Size> = kernel.outer.iter().chain(&stage.reds).cloned().collect();
-    if let Some((form, _)) = window(kernel, &stage.body[factors[1]], &ranges) {
-        let near = (1..columns.len()).find(|cut| {
-            let near: Vec<(usize, Size)> = columns[*cut..].iter().map(|v| (*v, kernel.outer[*v].clone())).collect();
-            let runs = form.runs(&near);
-            matches!(runs.as_slice(), [run] if run.step.as_const() == Some(1) && run.extent.as_const().is_none_or(|n| n >= 24))
-        });
-        let all: Vec<(usize, Size)> = columns.iter().map(|v| (*v, kernel.outer[*v].clone())).collect();
-        if let Some(cut) = near.filter(|_| form.runs(&all).len() > 1) {
-            columns.drain(..cut);
-        }
+    if let Some((form, _)) = window(kernel, &stage.body[factors[1]], &ranges)
+        && !by_rows(kernel, &form, &columns)
+        && let Some(cut) = (1..columns.len()).find(|cut| by_rows(kernel, &form, &columns[*cut..]))
+    {
+        columns.drain(..cut);
     }
     let batch = (0..outer).filter(|v| !rows.contains(v) && !columns.contains(v)).collect();
     let near = near(kernel, number, &columns);
@@ -125,8 +120,7 @@ fn sizes(kernel: &Kernel, vars: &[usize]) -> Vec<(usize, Size)> {
 /// Whether columns lie one after the other there, at least as many together as half a panel has.
 pub fn by_rows(kernel: &Kernel, form: &Linear, columns: &[usize]) -> bool {
     let runs = form.runs(&sizes(kernel, columns));
-    let whole = |n: i64| n % LANES == 0;
-    runs.last().is_some_and(|run| unit(&run.step) && (runs.len() == 1 || run.extent.as_const().is_some_and(whole)))
+    runs.last().is_some_and(|run| unit(&run.step) && (runs.len() == 1 || run.extent.as_const().is_some_and(|n| n >= LANES)))
 }
 
 /// Whether the last reduction variable runs along memory there, for more than a few steps.
