@@ -40,6 +40,8 @@ const PANELS: i64 = 16;
 const NEAR: i64 = 3;
 /// The same where it is packed.
 const NEAR_PACKED: i64 = 10;
+/// Tiles that meet a leaf of a panel after the other, so that B comes to the first cache once.
+const LOW: i64 = 4;
 /// Steps that packing may write beyond the last.
 const SLACK: i64 = 16;
 /// Elements between packed rows of A: not a power of two, so that rows do not meet in one set of the first cache.
@@ -321,8 +323,12 @@ impl<'c> Engine<'_, '_, 'c> {
         let packed = code.variable(i64t);
         code.set(packed, self.int(-1).into());
         let few = self.is(IntPredicate::SLE, self.sub(start(g.to), start(g.from)), self.int(FEW_ROWS));
+        // Few tiles meet each panel while a leaf of it is in the first cache; more would wait too long for their sums.
+        let low = self.is(IntPredicate::SLE, self.sub(g.to, g.from), self.int(LOW));
+        let pick = |low_value: i64, other: i64| code.select(low.into(), self.int(low_value).into(), self.int(other).into()).into_int_value();
+        let (size, close) = (pick(micro::LEAF, BLOCK), pick(LOW, if self.streams() { NEAR } else { NEAR_PACKED }));
         // Sums of a single block are used at once, those of several wait for the others.
-        let waits = self.is(IntPredicate::SGT, g.k, self.int(BLOCK));
+        let waits = self.is(IntPredicate::SGT, g.k, size);
         // Sums wait in scratch, unless the result holds them all.
         let elsewhere = self.is(IntPredicate::SLT, self.wholes(g), g.count);
         let kept = code.select(elsewhere.into(), self.int(CHUNK).into(), self.sub(g.to, g.from).into()).into_int_value();
@@ -331,8 +337,8 @@ impl<'c> Engine<'_, '_, 'c> {
         code.range_by(g.from, g.to, kept, |chunk| {
             let chunk_end = self.w.lesser(g.to, self.add(chunk, kept));
             // Once even where there is nothing to sum: sums are zero then.
-            code.range(self.int(0), self.w.greater(g.k, self.int(1)), BLOCK, |block| {
-                let steps = self.w.lesser(self.int(BLOCK), self.sub(g.k, block));
+            code.range_by(self.int(0), self.w.greater(g.k, self.int(1)), size, |block| {
+                let steps = self.w.lesser(size, self.sub(g.k, block));
                 let last = self.is(IntPredicate::EQ, self.add(block, steps), g.k);
                 self.field(Field::Count, steps);
                 let is_first = self.is(IntPredicate::EQ, block, self.int(0));
@@ -347,9 +353,8 @@ impl<'c> Engine<'_, '_, 'c> {
                     let from = if self.b_in_place().is_some() { in_place } else { self.int(0) };
                     self.pack_b(g, from, [block, steps], level)
                 })?;
-                let close = if self.streams() { NEAR } else { NEAR_PACKED };
-                code.range(chunk, chunk_end, close, |near| {
-                    let near_end = self.w.lesser(chunk_end, self.add(near, self.int(close)));
+                code.range_by(chunk, chunk_end, close, |near| {
+                    let near_end = self.w.lesser(chunk_end, self.add(near, close));
                     let walk = self.describe_a(g, block, steps, [near, near_end])?;
                     code.range(self.int(0), g.count, 1, |n| {
                         let panel = self.panel(g, n);

@@ -84,7 +84,10 @@ pub fn roles(kernel: &Kernel) -> Option<Contraction> {
     let ranges: Vec<Size> = kernel.outer.iter().chain(&stage.reds).cloned().collect();
     if let Some((form, _)) = window(kernel, &stage.body[factors[1]], &ranges)
         && !by_rows(kernel, &form, &columns)
-        && let Some(cut) = (1..columns.len()).find(|cut| by_rows(kernel, &form, &columns[*cut..]))
+        && let Some(cut) = (1..columns.len()).find(|cut| {
+            let unknown = |vars: &[usize]| vars.iter().any(|v| kernel.outer[*v].as_const().is_none());
+            unknown(&columns[*cut..]) && by_rows(kernel, &form, &columns[*cut..])
+        })
     {
         columns.drain(..cut);
     }
