@@ -22,6 +22,7 @@ mod lanes;
 mod merge;
 mod micro;
 mod modes;
+mod operand;
 mod pack;
 #[cfg(test)]
 mod rows_tests;

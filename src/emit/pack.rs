@@ -6,7 +6,7 @@
 use crate::emit::Level;
 use crate::emit::body::Scope;
 use crate::emit::code::{Elem, V, ok};
-use crate::emit::contract::{A_AT, A_ROW, BASES, BASES_AT, Engine, Group, MASKS, MASKS_AT, Panel, TILE_STEP, reductions};
+use crate::emit::contract::{A_AT, A_ROW, BASES, BASES_AT, Engine, Group, MASKS, MASKS_AT, Panel, STEPS_AT, TILE_STEP, reductions};
 use crate::emit::micro::PANEL;
 use crate::ir::{Scalar, Size};
 use crate::kernel::contract::ROWS;
@@ -26,63 +26,58 @@ struct Rows {
     run: Option<i64>,
 }
 
-/// Some of a panel's columns, and the number of the first word that is known of them.
+/// Where some of a panel's columns lie, and what is written down of them.
+#[derive(PartialEq)]
 enum Part {
     /// All in one place: its address at the first step.
-    One(i64),
+    One,
     /// In two: both addresses, that of the second as if it had the first's columns too, and bits of the columns in the first.
-    Two(i64),
+    Two,
 }
 
 impl<'c> Engine<'_, '_, 'c> {
-    /// Packs `steps` steps of the group's panels from number `from` on, beginning with step `block`.
-    pub fn pack_b(&self, g: &Group<'c>, from: IntValue<'c>, [block, steps]: [IntValue<'c>; 2], level: Level) -> Result<(), String> {
+    /// Packs `steps` steps of some of the group's panels, beginning with step `block`; but for those that a `few` rows read in place.
+    pub fn pack_b(
+        &self,
+        g: &Group<'c>,
+        [first, end]: [IntValue<'c>; 2],
+        few: IntValue<'c>,
+        [block, steps]: [IntValue<'c>; 2],
+        level: Level,
+    ) -> Result<(), String> {
         let code = &self.w.code;
-        let outer = self.w.kernel.outer.len();
+        let in_place = code.select(few.into(), self.wholes(g).into(), self.int(0).into()).into_int_value();
+        let from = if self.b_in_place().is_some() { self.w.greater(first, in_place) } else { first };
+        let place = |n: IntValue<'c>| self.packed_panel(self.sub(n, first));
         if let Some((form, runs)) = self.b_turned() {
-            return code
-                .range(from, g.count, 1, |n| self.turn(&self.panel(g, n), &form, &runs, [block, steps], self.packed_panel(n), level))
-                .map(drop);
+            return code.range(from, end, 1, |n| self.turn(&self.panel(g, n), &form, &runs, [block, steps], place(n), level)).map(drop);
         }
-        if let Some(Rows { form, checks, taps, parts, .. }) = self.by_rows() {
-            let wholes = self.wholes(g);
-            // All panels' columns of a step lie side by side in memory.
-            return self.walk(block, steps, &mut |k, reds| {
-                let offset = reds.iter().enumerate().fold(self.int(0), |sum, (n, v)| self.add(sum, self.mul(*v, self.bytes(&form.steps[outer + n]))));
-                let sizes = self.stage.reds.iter().enumerate().skip(taps);
-                let tap = sizes.fold(self.int(0), |tap, (n, size)| self.add(self.mul(tap, self.w.size(size)), reds[n]));
-                let to = self.mul(k, self.int(PANEL));
-                code.range(from, g.count, 1, |n| {
-                    let plain = Some(self.is(IntPredicate::SLT, n, wholes)).filter(|_| checks.is_empty());
-                    let mask = self.add(self.mul(n, self.int(MASKS)), tap);
-                    let lanes = self.width / parts.len() as i64;
-                    for (p, part) in parts.iter().enumerate() {
-                        let to = code.element(Elem::I8, self.packed_panel(n), self.add(to, self.int(p as i64 * lanes * self.elements())));
-                        let base = |word| self.add(self.known(n, word).1, offset);
-                        match part {
-                            Part::One(word) => self.copy(base(*word), plain, (mask, p as i64 * lanes), lanes, to),
-                            Part::Two(word) => {
-                                let own = self.known(n, word + 2).1;
-                                self.copy_two([base(*word), base(word + 1)], own, (mask, p as i64 * lanes), lanes, to)
-                            }
-                        }
-                    }
-                    Ok::<(), String>(())
+        if let Some(rows) = self.by_rows() {
+            let plain = |n: IntValue<'c>| Some(self.is(IntPredicate::SLT, n, self.wholes(g))).filter(|_| rows.checks.is_empty());
+            if self.even(&rows).is_some() {
+                // All panels' columns of a step lie side by side in memory.
+                code.range(self.int(0), steps, 1, |k| {
+                    let step = self.step(&rows, block, k);
+                    code.range(from, end, 1, |n| self.copy_step(&rows, &self.known(&rows, n), plain(n), n, step, k, place(n))).map(drop)
                 })?;
-                Ok(())
-            });
+            } else {
+                // Several lie in the same few lines of an image.
+                code.range(from, end, 1, |n| {
+                    let (known, plain) = (self.known(&rows, n), plain(n));
+                    code.range(self.int(0), steps, 1, |k| self.copy_step(&rows, &known, plain, n, self.step(&rows, block, k), k, place(n))).map(drop)
+                })?;
+            }
+            return Ok(());
         }
         if let Some((form, checks)) = self.b_windows() {
-            return code
-                .range(from, g.count, 1, |n| self.turn_windows(&self.panel(g, n), &form, &checks, [block, steps], self.packed_panel(n), level))
-                .map(drop);
+            return code.range(from, end, 1, |n| self.turn_windows(&self.panel(g, n), &form, &checks, [block, steps], place(n), level)).map(drop);
         }
         let expression = &self.factors[1];
-        code.range(from, g.count, 1, |n| {
+        code.range(from, end, 1, |n| {
             let panel = self.panel(g, n);
             self.walk(block, steps, &mut |k, reds| {
                 let scope = self.scope(&panel.point, reds);
-                let row = code.element(Elem::I8, self.packed_panel(n), self.mul(k, self.int(PANEL)));
+                let row = code.element(Elem::I8, place(n), self.mul(k, self.int(PANEL)));
                 self.columns(self.c.columns.len() - 1, &panel, &scope, &mut |scope, column| {
                     let mut values = vec![];
                     self.w.block(expression, scope, &mut values)?;
@@ -97,59 +92,128 @@ impl<'c> Engine<'_, '_, 'c> {
 
     /// B's panels as rows that are copied.
     fn by_rows(&self) -> Option<Rows> {
+        if self.b_turned().is_some() || self.packed().is_some() {
+            return None;
+        }
         let (form, checks, run) = self.b_rows()?;
         let taps = self.taps(&checks)?;
         let parts = match run {
-            None => vec![Part::One(0)],
-            Some(run) if run % self.width == 0 => vec![Part::One(0)],
-            Some(run) if run % (self.width / 2) == 0 => vec![Part::One(0), Part::One(1)],
-            Some(_) => vec![Part::Two(0), Part::Two(3)],
+            None => vec![Part::One],
+            Some(run) if run % self.width == 0 => vec![Part::One],
+            Some(run) if run % (self.width / 2) == 0 => vec![Part::One, Part::One],
+            Some(_) => vec![Part::Two, Part::Two],
         };
         Some(Rows { form, checks, taps, parts, run })
     }
 
-    /// A word that is known of a panel: its place, and what it holds.
-    fn known(&self, panel: IntValue<'c>, word: i64) -> (PointerValue<'c>, IntValue<'c>) {
-        let code = &self.w.code;
-        let place = code.element(Elem::I64, self.at(BASES_AT), self.add(self.mul(panel, self.int(BASES)), self.int(word)));
-        (place, code.load(code.ty(Elem::I64, 1), place, 8).into_int_value())
+    fn word(&self, at: i64, number: IntValue<'c>) -> PointerValue<'c> {
+        self.w.code.element(Elem::I64, self.at(at), number)
+    }
+
+    fn load_word(&self, at: PointerValue<'c>) -> IntValue<'c> {
+        self.w.code.load(self.w.code.ty(Elem::I64, 1), at, 8).into_int_value()
+    }
+
+    /// Where a panel's word number `n` stands.
+    fn base(&self, panel: IntValue<'c>, n: usize) -> PointerValue<'c> {
+        self.word(BASES_AT, self.add(self.mul(panel, self.int(BASES)), self.int(n as i64)))
+    }
+
+    /// All that was written down of a panel, part by part.
+    fn known(&self, rows: &Rows, panel: IntValue<'c>) -> Vec<IntValue<'c>> {
+        let words = rows.parts.iter().map(|part| if *part == Part::One { 1 } else { 3 }).sum();
+        (0..words).map(|n| self.load_word(self.base(panel, n))).collect()
     }
 
     /// Writes down what packing needs to know of the group's panels: where rows begin, and which columns lie inside.
     pub fn begin_b(&self, g: &Group<'c>) -> Result<(), String> {
         let code = &self.w.code;
-        if self.b_turned().is_some() {
-            return Ok(());
-        }
-        let Some(Rows { form, checks, taps, parts, run }) = self.by_rows() else { return Ok(()) };
-        let lanes = self.int(self.width / parts.len() as i64);
+        let Some(rows) = self.by_rows() else { return Ok(()) };
+        let lanes = self.int(self.width / rows.parts.len() as i64);
         code.range(self.int(0), g.count, 1, |n| {
             let panel = self.panel(g, n);
             let mut point = panel.point.clone();
             let mut base = |column: IntValue<'c>| {
                 self.set(&self.c.columns, column, &mut point);
                 let at: Vec<_> = self.c.batch.iter().chain(&self.c.columns).map(|v| (*v, point[*v])).collect();
-                self.form(&form, &at)
+                self.form(&rows.form, &at)
             };
-            let mut first = panel.first;
-            for part in &parts {
-                match (part, run) {
-                    (Part::Two(word), Some(run)) => {
-                        // Where the next run begins, if it begins within these columns.
-                        let (_, within) = self.divide(first, self.int(run));
-                        let own = self.w.lesser(lanes, self.sub(self.int(run), within));
-                        code.store(self.known(n, *word).0, base(first).into(), 8);
-                        let next = self.sub(base(self.add(first, own)), self.mul(own, self.int(self.elements())));
-                        code.store(self.known(n, word + 1).0, next.into(), 8);
-                        let bits = self.sub(ok(code.builder.build_left_shift(self.int(1), own, "")), self.int(1));
-                        code.store(self.known(n, word + 2).0, bits.into(), 8);
-                    }
-                    (Part::One(word) | Part::Two(word), _) => code.store(self.known(n, *word).0, base(first).into(), 8),
+            let (mut first, mut words) = (panel.first, vec![]);
+            for part in &rows.parts {
+                words.push(base(first));
+                if let (Part::Two, Some(run)) = (part, rows.run) {
+                    // Where the next run begins, if it begins within these columns.
+                    let (_, within) = self.divide(first, self.int(run));
+                    let own = self.w.lesser(lanes, self.sub(self.int(run), within));
+                    words.push(self.sub(base(self.add(first, own)), self.mul(own, self.int(self.elements()))));
+                    words.push(self.sub(ok(code.builder.build_left_shift(self.int(1), own, "")), self.int(1)));
                 }
                 first = self.add(first, lanes);
             }
-            self.masks(&panel, &checks, taps, self.mul(n, self.int(MASKS)))
+            words.into_iter().enumerate().for_each(|(w, word)| code.store(self.base(n, w), word.into(), 8));
+            self.masks(&panel, &rows.checks, rows.taps, self.mul(n, self.int(MASKS)))
         })?;
+        Ok(())
+    }
+
+    /// The step of `k` where rows lie evenly, with one mask for all.
+    fn even(&self, rows: &Rows) -> Option<Size> {
+        let mut runs = rows.form.runs(&reductions(self.w.kernel, self.stage));
+        let last = runs.pop();
+        (runs.is_empty() && rows.taps == self.stage.reds.len()).then(|| last.map_or_else(Size::default, |run| run.step))
+    }
+
+    /// Bytes from the first step's row to that of step `k` of the block, and its mask's number.
+    fn step(&self, rows: &Rows, block: IntValue<'c>, k: IntValue<'c>) -> [IntValue<'c>; 2] {
+        match self.even(rows) {
+            Some(step) => [self.mul(self.add(block, k), self.bytes(&step)), self.int(0)],
+            None => [0, 1].map(|n| self.load_word(self.word(STEPS_AT, self.add(self.mul(k, self.int(2)), self.int(n))))),
+        }
+    }
+
+    /// Writes down the same for all steps of a block, where it takes more than a multiplication.
+    pub fn begin_block(&self, [block, steps]: [IntValue<'c>; 2]) -> Result<(), String> {
+        let Some(rows) = self.by_rows().filter(|rows| self.even(rows).is_none()) else { return Ok(()) };
+        let outer = self.w.kernel.outer.len();
+        self.walk(block, steps, &mut |k, reds| {
+            let along = reds.iter().enumerate().map(|(n, v)| self.mul(*v, self.bytes(&rows.form.steps[outer + n])));
+            let offset = along.fold(self.int(0), |sum, n| self.add(sum, n));
+            let sizes = self.stage.reds.iter().enumerate().skip(rows.taps);
+            let tap = sizes.fold(self.int(0), |tap, (n, size)| self.add(self.mul(tap, self.w.size(size)), reds[n]));
+            for (n, value) in [offset, tap].into_iter().enumerate() {
+                let place = self.word(STEPS_AT, self.add(self.mul(k, self.int(2)), self.int(n as i64)));
+                self.w.code.store(place, value.into(), 8);
+            }
+            Ok(())
+        })
+    }
+
+    /// Packs the step `k` of panel number `n`, of which this is known, to `to`: whole rows where `plain` holds.
+    #[allow(clippy::too_many_arguments)]
+    fn copy_step(
+        &self,
+        rows: &Rows,
+        known: &[IntValue<'c>],
+        plain: Option<IntValue<'c>>,
+        n: IntValue<'c>,
+        [offset, tap]: [IntValue<'c>; 2],
+        k: IntValue<'c>,
+        to: PointerValue<'c>,
+    ) -> Result<(), String> {
+        let code = &self.w.code;
+        let lanes = self.width / rows.parts.len() as i64;
+        let mask = self.word(MASKS_AT, self.add(self.mul(n, self.int(MASKS)), tap));
+        let (mut known, mut bit) = (known.iter().copied(), 0);
+        let mut next = || known.next().expect("a word of every part");
+        for part in &rows.parts {
+            let to = code.element(Elem::I8, to, self.add(self.mul(k, self.int(PANEL)), self.int(bit * self.elements())));
+            let from = self.add(next(), offset);
+            match part {
+                Part::One => self.copy(from, plain, (mask, bit), lanes, to),
+                Part::Two => self.copy_two([from, self.add(next(), offset)], next(), (mask, bit), lanes, to),
+            }
+            bit += lanes;
+        }
         Ok(())
     }
 
@@ -198,7 +262,7 @@ impl<'c> Engine<'_, '_, 'c> {
     }
 
     /// Copies some of a panel's columns of one step: all of them where `plain` holds, else what the mask says from one of its bits on.
-    fn copy(&self, from: IntValue<'c>, plain: Option<IntValue<'c>>, (mask, bit): (IntValue<'c>, i64), lanes: i64, to: PointerValue<'c>) {
+    fn copy(&self, from: IntValue<'c>, plain: Option<IntValue<'c>>, (mask, bit): (PointerValue<'c>, i64), lanes: i64, to: PointerValue<'c>) {
         let code = &self.w.code;
         let lanes = lanes as u32;
         let (vector, align) = (code.ty(self.c.dtype.into(), lanes), self.elements() as u32);
@@ -212,7 +276,7 @@ impl<'c> Engine<'_, '_, 'c> {
     }
 
     /// The same where the columns come from two places, the first of which has those that `own` says.
-    fn copy_two(&self, from: [IntValue<'c>; 2], own: IntValue<'c>, (mask, bit): (IntValue<'c>, i64), lanes: i64, to: PointerValue<'c>) {
+    fn copy_two(&self, from: [IntValue<'c>; 2], own: IntValue<'c>, (mask, bit): (PointerValue<'c>, i64), lanes: i64, to: PointerValue<'c>) {
         let code = &self.w.code;
         let lanes = lanes as u32;
         let (vector, align) = (code.ty(self.c.dtype.into(), lanes), self.elements() as u32);
@@ -226,10 +290,8 @@ impl<'c> Engine<'_, '_, 'c> {
     }
 
     /// Which columns lie inside, from one on.
-    fn bits(&self, mask: IntValue<'c>, bit: i64) -> IntValue<'c> {
-        let code = &self.w.code;
-        let bits = code.load(code.ty(Elem::I64, 1), code.element(Elem::I64, self.at(MASKS_AT), mask), 8).into_int_value();
-        ok(code.builder.build_right_shift(bits, self.int(bit), false, ""))
+    fn bits(&self, mask: PointerValue<'c>, bit: i64) -> IntValue<'c> {
+        ok(self.w.code.builder.build_right_shift(self.load_word(mask), self.int(bit), false, ""))
     }
 
     pub fn pointer(&self, address: IntValue<'c>) -> PointerValue<'c> {

@@ -179,7 +179,10 @@ impl<'c> Engine<'_, '_, 'c> {
             let moved: Vec<IntValue<'c>> = checks
                 .iter()
                 .map(|(index, _)| {
-                    let of_steps = Affine { terms: index.terms.iter().filter(|(atom, _)| of_reduction(atom, outer)).cloned().collect(), constant: Size::default() };
+                    let of_steps = Affine {
+                        terms: index.terms.iter().filter(|(atom, _)| of_reduction(atom, outer)).cloned().collect(),
+                        constant: Size::default(),
+                    };
                     self.w.affine(&of_steps, &scope, true).into_int_value()
                 })
                 .collect();
