@@ -29,9 +29,9 @@ mod rows_tests;
 mod stage;
 mod strided;
 mod target;
-mod turn;
 #[cfg(test)]
 mod tests;
+mod turn;
 mod walk;
 
 use crate::ir::{DType, ScalarOp};
