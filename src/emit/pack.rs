@@ -54,17 +54,18 @@ impl<'c> Engine<'_, '_, 'c> {
         }
         if let Some(rows) = self.by_rows() {
             let plain = |n: IntValue<'c>| Some(self.is(IntPredicate::SLT, n, self.wholes(g))).filter(|_| rows.checks.is_empty());
+            let row = |n: IntValue<'c>, k: IntValue<'c>| code.element(Elem::I8, place(n), self.mul(k, self.int(PANEL)));
             if self.even(&rows).is_some() {
                 // All panels' columns of a step lie side by side in memory.
                 code.range(self.int(0), steps, 1, |k| {
                     let step = self.step(&rows, block, k);
-                    code.range(from, end, 1, |n| self.copy_step(&rows, &self.known(&rows, n), plain(n), n, step, k, place(n))).map(drop)
+                    code.range(from, end, 1, |n| self.copy_step(&rows, &self.known(&rows, n), plain(n), n, step, row(n, k))).map(drop)
                 })?;
             } else {
                 // Several lie in the same few lines of an image.
                 code.range(from, end, 1, |n| {
                     let (known, plain) = (self.known(&rows, n), plain(n));
-                    code.range(self.int(0), steps, 1, |k| self.copy_step(&rows, &known, plain, n, self.step(&rows, block, k), k, place(n))).map(drop)
+                    code.range(self.int(0), steps, 1, |k| self.copy_step(&rows, &known, plain, n, self.step(&rows, block, k), row(n, k))).map(drop)
                 })?;
             }
             return Ok(());
@@ -188,8 +189,7 @@ impl<'c> Engine<'_, '_, 'c> {
         })
     }
 
-    /// Packs the step `k` of panel number `n`, of which this is known, to `to`: whole rows where `plain` holds.
-    #[allow(clippy::too_many_arguments)]
+    /// Packs a step of panel number `n`, of which this is known, to `to`: whole rows where `plain` holds.
     fn copy_step(
         &self,
         rows: &Rows,
@@ -197,7 +197,6 @@ impl<'c> Engine<'_, '_, 'c> {
         plain: Option<IntValue<'c>>,
         n: IntValue<'c>,
         [offset, tap]: [IntValue<'c>; 2],
-        k: IntValue<'c>,
         to: PointerValue<'c>,
     ) -> Result<(), String> {
         let code = &self.w.code;
@@ -206,7 +205,7 @@ impl<'c> Engine<'_, '_, 'c> {
         let (mut known, mut bit) = (known.iter().copied(), 0);
         let mut next = || known.next().expect("a word of every part");
         for part in &rows.parts {
-            let to = code.element(Elem::I8, to, self.add(self.mul(k, self.int(PANEL)), self.int(bit * self.elements())));
+            let to = code.element(Elem::I8, to, self.int(bit * self.elements()));
             let from = self.add(next(), offset);
             match part {
                 Part::One => self.copy(from, plain, (mask, bit), lanes, to),
@@ -350,9 +349,9 @@ impl<'c> Engine<'_, '_, 'c> {
         let var = self.w.kernel.outer.len() + last;
         let window = self.a_window();
         if let Some((form, checks)) = &window
-            && let Some((outer, run)) = self.short_runs(form).filter(|_| checks.is_empty())
+            && let Some(runs) = self.short_runs(form).filter(|_| checks.is_empty())
         {
-            return self.copy_runs(g, form, &outer, run, [block, steps], row, rows);
+            return self.copy_runs(g, form, runs, [block, steps], [row, rows]);
         }
         let joined = window.as_ref().filter(|(_, checks)| checks.is_empty()).map_or(last, |(form, _)| self.joined(form));
         code.range(self.int(0), rows, 1, |r| {
@@ -394,16 +393,14 @@ impl<'c> Engine<'_, '_, 'c> {
         &self,
         g: &Group<'c>,
         form: &Linear,
-        outer: &Size,
-        run: i64,
+        (outer, run): (Size, i64),
         [block, steps]: [IntValue<'c>; 2],
-        row: IntValue<'c>,
-        rows: IntValue<'c>,
+        [row, rows]: [IntValue<'c>; 2],
     ) -> Result<(), String> {
         let code = &self.w.code;
         let (lanes, element, i64t) = (16, self.elements(), code.ty(Elem::I64, 1));
         let (vector, align) = (code.ty(self.c.dtype.into(), lanes), element as u32);
-        let (apart, run) = (self.bytes(outer), self.int(run));
+        let (apart, run) = (self.bytes(&outer), self.int(run));
         let below = |n: IntValue<'c>| code.icmp(IntPredicate::SLT, code.lane_numbers(lanes), code.splat(n.into(), lanes));
         let (number, within) = self.divide(block, run);
         let start = self.mul(number, apart);
