@@ -173,6 +173,8 @@ fn convolution(random: &mut Random, f: &mut Function) -> Value {
     let (pass, taps, size) = (pick(&[0, 1, 2]), pick(&[1, 3, 3, 5]), pick(&[2, 3, 4, 4, 7, 8, 9, 16, 17]));
     let (batch, stride) = (pick(&[1, 2, 3]), pick(&[1, 1, 1, 2]));
     let (from, to) = (pick(&[1, 3, 6, 17]), pick(&[1, 5, 13, 40]));
+    // Lines of more columns than a vector has, at every second place.
+    let (size, from, to) = if stride == 2 { (pick(&[9, 32, 33, 40]), from.min(3), to.min(5)) } else { (size, from, to) };
     let (map, batched) = (pick(&[0, 1]) == 1, pick(&[0, 1]) == 1);
     let out = (size + stride - 1) / stride;
     let images = if batched { Size::dim("B") } else { c(batch) };

@@ -146,17 +146,18 @@ impl<'c> Engine<'_, '_, 'c> {
         window(self.w.kernel, &self.stage.body[self.c.factors[1]], &ranges)
     }
 
-    /// B where many of its columns are contiguous, with the number of those where it is not all.
-    pub fn b_rows(&self) -> Option<(Linear, Vec<Check>, Option<i64>)> {
-        let (form, checks) = self.b_form().filter(|(form, _)| by_rows(self.w.kernel, form, &self.c.columns))?;
+    /// B where many of its columns follow each other one or two elements apart: how many, where it is not all, and how far.
+    pub fn b_rows(&self) -> Option<(Linear, Vec<Check>, Option<i64>, i64)> {
+        let (form, checks) = self.b_form()?;
+        let apart = by_rows(self.w.kernel, &form, &self.c.columns)?;
         let runs = form.runs(&named(self.w.kernel, &self.c.columns));
         let run = if runs.len() == 1 { None } else { runs.last().and_then(|run| run.extent.as_const()) };
-        Some((form, checks, run))
+        Some((form, checks, run, apart))
     }
 
     /// B where whole panels of it can be read in place, and its step.
     pub fn b_in_place(&self) -> Option<(Linear, Size)> {
-        let (form, ..) = self.b_rows().filter(|(_, checks, run)| run.is_none() && checks.is_empty())?;
+        let (form, ..) = self.b_rows().filter(|(_, checks, run, apart)| run.is_none() && checks.is_empty() && *apart == 1)?;
         let mut steps = form.runs(&reductions(self.w.kernel, self.stage));
         let step = steps.pop().map_or_else(Size::default, |r| r.step);
         steps.is_empty().then_some((form, step))

@@ -24,6 +24,8 @@ struct Rows {
     parts: Vec<Part>,
     /// Columns that lie together, where it is not all.
     run: Option<i64>,
+    /// Elements from one column to the next: masks and loads have as many lanes for each, of which the first one counts.
+    apart: i64,
 }
 
 /// Where some of a panel's columns lie, and what is written down of them.
@@ -53,7 +55,7 @@ impl<'c> Engine<'_, '_, 'c> {
             return code.range(from, end, 1, |n| self.turn(&self.panel(g, n), &form, &runs, [block, steps], place(n), level)).map(drop);
         }
         if let Some(rows) = self.by_rows() {
-            let plain = |n: IntValue<'c>| Some(self.is(IntPredicate::SLT, n, self.wholes(g))).filter(|_| rows.checks.is_empty());
+            let plain = |n: IntValue<'c>| Some(self.is(IntPredicate::SLT, n, self.wholes(g))).filter(|_| rows.checks.is_empty() && rows.apart == 1);
             let row = |n: IntValue<'c>, k: IntValue<'c>| code.element(Elem::I8, place(n), self.mul(k, self.int(PANEL)));
             if self.even(&rows).is_some() {
                 // All panels' columns of a step lie side by side in memory.
@@ -96,7 +98,7 @@ impl<'c> Engine<'_, '_, 'c> {
         if self.b_turned().is_some() || self.packed().is_some() {
             return None;
         }
-        let (form, checks, run) = self.b_rows()?;
+        let (form, checks, run, apart) = self.b_rows()?;
         let taps = self.taps(&checks)?;
         let parts = match run {
             None => vec![Part::One],
@@ -104,7 +106,7 @@ impl<'c> Engine<'_, '_, 'c> {
             Some(run) if run % (self.width / 2) == 0 => vec![Part::One, Part::One],
             Some(_) => vec![Part::Two, Part::Two],
         };
-        Some(Rows { form, checks, taps, parts, run })
+        Some(Rows { form, checks, taps, parts, run, apart })
     }
 
     fn word(&self, at: i64, number: IntValue<'c>) -> PointerValue<'c> {
@@ -146,13 +148,14 @@ impl<'c> Engine<'_, '_, 'c> {
                     // Where the next run begins, if it begins within these columns.
                     let (_, within) = self.divide(first, self.int(run));
                     let own = self.w.lesser(lanes, self.sub(self.int(run), within));
-                    words.push(self.sub(base(self.add(first, own)), self.mul(own, self.int(self.elements()))));
-                    words.push(self.sub(ok(code.builder.build_left_shift(self.int(1), own, "")), self.int(1)));
+                    let taken = self.mul(own, self.int(rows.apart));
+                    words.push(self.sub(base(self.add(first, own)), self.mul(taken, self.int(self.elements()))));
+                    words.push(self.sub(ok(code.builder.build_left_shift(self.int(1), taken, "")), self.int(1)));
                 }
                 first = self.add(first, lanes);
             }
             words.into_iter().enumerate().for_each(|(w, word)| code.store(self.base(n, w), word.into(), 8));
-            self.masks(&panel, &rows.checks, rows.taps, self.mul(n, self.int(MASKS)))
+            self.masks(&panel, &rows, self.mul(n, self.int(MASKS)))
         })?;
         Ok(())
     }
@@ -202,16 +205,28 @@ impl<'c> Engine<'_, '_, 'c> {
         let code = &self.w.code;
         let lanes = self.width / rows.parts.len() as i64;
         let mask = self.word(MASKS_AT, self.add(self.mul(n, self.int(MASKS)), tap));
-        let (mut known, mut bit) = (known.iter().copied(), 0);
+        let (mut known, mut column) = (known.iter().copied(), 0);
         let mut next = || known.next().expect("a word of every part");
         for part in &rows.parts {
-            let to = code.element(Elem::I8, to, self.int(bit * self.elements()));
-            let from = self.add(next(), offset);
-            match part {
-                Part::One => self.copy(from, plain, (mask, bit), lanes, to),
-                Part::Two => self.copy_two([from, self.add(next(), offset)], next(), (mask, bit), lanes, to),
-            }
-            bit += lanes;
+            let from = self.pointer(self.add(next(), offset));
+            let width = (lanes * rows.apart) as u32;
+            let (vector, align) = (code.ty(self.c.dtype.into(), width), self.elements() as u32);
+            let bits = || ok(code.builder.build_right_shift(self.load_word(mask), self.int(column * rows.apart), false, ""));
+            let masked = || Ok::<_, String>(self.masked_load(vector, from, self.mask(bits(), width), align));
+            let value = match (part, plain) {
+                (Part::One, None) => masked(),
+                (Part::One, Some(plain)) => code.either(plain, || Ok::<_, String>(code.load(vector, from, align)), masked),
+                (Part::Two, _) => {
+                    let (other, own, bits) = (self.pointer(self.add(next(), offset)), next(), bits());
+                    let and = |a, b| ok(code.builder.build_and(a, b, ""));
+                    let [first, second] = [and(bits, own), and(bits, ok(code.builder.build_not(own, "")))].map(|bits| self.mask(bits, width));
+                    let value = self.masked_load(vector, from, first, align);
+                    Ok(code.masked("llvm.masked.load", &[vector, code.pointer()], vec![other.into(), second, value], 1, align).expect("a value"))
+                }
+            }?;
+            let value = if rows.apart == 1 { value } else { self.shuffle(value, value, &(0..lanes).map(|l| l * rows.apart).collect::<Vec<_>>()) };
+            code.store(code.element(Elem::I8, to, self.int(column * self.elements())), value, align);
+            column += lanes;
         }
         Ok(())
     }
@@ -226,9 +241,9 @@ impl<'c> Engine<'_, '_, 'c> {
         taps.is_some_and(|n| n <= MASKS).then_some(first)
     }
 
-    /// Which of the panel's columns have a value, for every tap from reduction variable `first` on: bits, 8 bytes a tap, from the place `at` on.
-    fn masks(&self, panel: &Panel<'c>, checks: &[Check], first: usize, at: IntValue<'c>) -> Result<(), String> {
-        let code = &self.w.code;
+    /// Which of the panel's columns have a value, for every tap: bits, 8 bytes a tap, from the place `at` on.
+    fn masks(&self, panel: &Panel<'c>, rows: &Rows, at: IntValue<'c>) -> Result<(), String> {
+        let (code, first) = (&self.w.code, rows.taps);
         let taps = self.stage.reds[first..].iter().fold(1, |n, size| n * size.as_const().unwrap_or(1));
         let i64t = code.ty(Elem::I64, 1);
         let bits = code.variable(i64t);
@@ -242,14 +257,17 @@ impl<'c> Engine<'_, '_, 'c> {
             self.columns(self.c.columns.len() - 1, panel, &self.scope(&panel.point, &reds), &mut |scope, column| {
                 let lanes = scope.lanes();
                 let all = scope.mask.unwrap_or_else(|| code.constant(Scalar::bool(true), lanes));
-                let inside = checks.iter().fold(all, |mask, (index, size)| {
+                let inside = rows.checks.iter().fold(all, |mask, (index, size)| {
                     let i = code.splat(self.w.affine(index, scope, false), lanes);
                     code.both(mask, code.icmp(IntPredicate::ULT, i, code.splat(self.w.size(size).into(), lanes)))
                 });
-                let word = std::num::NonZeroU32::new(lanes).expect("lanes");
+                let spread: Vec<i64> =
+                    (0..lanes as i64 * rows.apart).map(|l| if l % rows.apart == 0 { l / rows.apart } else { lanes as i64 }).collect();
+                let inside = self.shuffle(inside, code.constant(Scalar::bool(false), lanes), &spread);
+                let word = std::num::NonZeroU32::new(spread.len() as u32).expect("lanes");
                 let word = ok(code.builder.build_bit_cast(inside, ok(code.context.custom_width_int_type(word)), "")).into_int_value();
                 let word = ok(code.builder.build_int_z_extend(word, code.context.i64_type(), ""));
-                let word = ok(code.builder.build_left_shift(word, column, ""));
+                let word = ok(code.builder.build_left_shift(word, self.mul(column, self.int(rows.apart)), ""));
                 code.set(bits, ok(code.builder.build_or(code.get(i64t, bits).into_int_value(), word, "")).into());
                 Ok(())
             })?;
@@ -260,37 +278,12 @@ impl<'c> Engine<'_, '_, 'c> {
         Ok(())
     }
 
-    /// Copies some of a panel's columns of one step: all of them where `plain` holds, else what the mask says from one of its bits on.
-    fn copy(&self, from: IntValue<'c>, plain: Option<IntValue<'c>>, (mask, bit): (PointerValue<'c>, i64), lanes: i64, to: PointerValue<'c>) {
+    /// Lanes of both vectors, by number.
+    pub fn shuffle(&self, a: V<'c>, b: V<'c>, lanes: &[i64]) -> V<'c> {
         let code = &self.w.code;
-        let lanes = lanes as u32;
-        let (vector, align) = (code.ty(self.c.dtype.into(), lanes), self.elements() as u32);
-        let from = self.pointer(from);
-        let masked = || Ok::<_, String>(self.masked_load(vector, from, self.mask(self.bits(mask, bit), lanes), align));
-        let value = match plain {
-            Some(plain) => code.either(plain, || Ok::<_, String>(code.load(vector, from, align)), masked),
-            None => masked(),
-        };
-        code.store(to, value.expect("loads emit no error"), align);
-    }
-
-    /// The same where the columns come from two places, the first of which has those that `own` says.
-    fn copy_two(&self, from: [IntValue<'c>; 2], own: IntValue<'c>, (mask, bit): (PointerValue<'c>, i64), lanes: i64, to: PointerValue<'c>) {
-        let code = &self.w.code;
-        let lanes = lanes as u32;
-        let (vector, align) = (code.ty(self.c.dtype.into(), lanes), self.elements() as u32);
-        let bits = self.bits(mask, bit);
-        let and = |a, b| ok(code.builder.build_and(a, b, ""));
-        let [first, second] = [and(bits, own), and(bits, ok(code.builder.build_not(own, "")))].map(|bits| self.mask(bits, lanes));
-        let value = self.masked_load(vector, self.pointer(from[0]), first, align);
-        let args = vec![self.pointer(from[1]).into(), second, value];
-        let value = code.masked("llvm.masked.load", &[vector, code.pointer()], args, 1, align).expect("a value");
-        code.store(to, value, align);
-    }
-
-    /// Which columns lie inside, from one on.
-    fn bits(&self, mask: PointerValue<'c>, bit: i64) -> IntValue<'c> {
-        ok(self.w.code.builder.build_right_shift(self.load_word(mask), self.int(bit), false, ""))
+        let mask: Vec<_> = lanes.iter().map(|l| code.context.i32_type().const_int(*l as u64, false)).collect();
+        let mask = inkwell::types::VectorType::const_vector(&mask);
+        ok(code.builder.build_shuffle_vector(a.into_vector_value(), b.into_vector_value(), mask, "")).into()
     }
 
     pub fn pointer(&self, address: IntValue<'c>) -> PointerValue<'c> {

@@ -1,7 +1,7 @@
 //! Packing of B where `k` is contiguous in memory: square blocks of columns and steps are turned in registers.
 
 use crate::emit::Level;
-use crate::emit::code::{Elem, V, ok};
+use crate::emit::code::{Elem, V};
 use crate::emit::contract::{BASES_AT, Engine, MASKS_AT, Panel, named, reductions};
 use crate::emit::micro::PANEL;
 use crate::ir::{Affine, IndexAtom, Size};
@@ -109,16 +109,12 @@ impl<'c> Engine<'_, '_, 'c> {
 
     /// Exchanges rows and lanes of a square: bit by bit of their numbers.
     fn transpose(&self, mut rows: Vec<V<'c>>) -> Vec<V<'c>> {
-        let code = &self.w.code;
         let lanes = rows.len();
         let mut bit = lanes / 2;
         while bit > 0 {
             for i in (0..lanes).filter(|i| i & bit == 0) {
-                let (a, b) = (rows[i].into_vector_value(), rows[i | bit].into_vector_value());
-                let pick = |of: &dyn Fn(usize) -> usize| {
-                    let mask: Vec<_> = (0..lanes).map(|l| code.context.i32_type().const_int(of(l) as u64, false)).collect();
-                    ok(code.builder.build_shuffle_vector(a, b, inkwell::types::VectorType::const_vector(&mask), "")).into()
-                };
+                let (a, b) = (rows[i], rows[i | bit]);
+                let pick = |of: &dyn Fn(usize) -> usize| self.shuffle(a, b, &(0..lanes).map(|l| of(l) as i64).collect::<Vec<_>>());
                 rows[i] = pick(&|l| if l & bit == 0 { l } else { lanes + (l ^ bit) });
                 rows[i | bit] = pick(&|l| if l & bit == 0 { l ^ bit } else { lanes + l });
             }

@@ -83,10 +83,10 @@ pub fn roles(kernel: &Kernel) -> Option<Contraction> {
     // Columns of which it is not known how many lie together are no neighbours: images of a batch.
     let ranges: Vec<Size> = kernel.outer.iter().chain(&stage.reds).cloned().collect();
     if let Some((form, _)) = window(kernel, &stage.body[factors[1]], &ranges)
-        && !by_rows(kernel, &form, &columns)
+        && by_rows(kernel, &form, &columns).is_none()
         && let Some(cut) = (1..columns.len()).find(|cut| {
             let unknown = |vars: &[usize]| vars.iter().any(|v| kernel.outer[*v].as_const().is_none());
-            unknown(&columns[*cut..]) && by_rows(kernel, &form, &columns[*cut..])
+            unknown(&columns[*cut..]) && by_rows(kernel, &form, &columns[*cut..]).is_some()
         })
     {
         columns.drain(..cut);
@@ -109,7 +109,7 @@ fn wide(kernel: &Kernel, stage: usize, factor: usize, known: u64, others: u64) -
     }
     let body = &kernel.stages[stage];
     let ranges: Vec<Size> = kernel.outer.iter().chain(&body.reds).cloned().collect();
-    window(kernel, &body.body[factor], &ranges).is_some_and(|(form, _)| by_rows(kernel, &form, &columns) || by_steps(kernel, body, &form))
+    window(kernel, &body.body[factor], &ranges).is_some_and(|(form, _)| by_rows(kernel, &form, &columns).is_some() || by_steps(kernel, body, &form))
 }
 
 fn unit(step: &Size) -> bool {
@@ -120,10 +120,12 @@ fn sizes(kernel: &Kernel, vars: &[usize]) -> Vec<(usize, Size)> {
     vars.iter().map(|v| (*v, kernel.outer[*v].clone())).collect()
 }
 
-/// Whether columns lie one after the other there, at least as many together as half a panel has.
-pub fn by_rows(kernel: &Kernel, form: &Linear, columns: &[usize]) -> bool {
+/// The step from one column to the next there, 1 or 2, if at least as many columns as half a panel has follow each other so.
+pub fn by_rows(kernel: &Kernel, form: &Linear, columns: &[usize]) -> Option<i64> {
     let runs = form.runs(&sizes(kernel, columns));
-    runs.last().is_some_and(|run| unit(&run.step) && (runs.len() == 1 || run.extent.as_const().is_some_and(|n| n >= LANES)))
+    let run = runs.last()?;
+    let long = runs.len() == 1 || run.extent.as_const().is_some_and(|n| n >= LANES);
+    run.step.as_const().filter(|step| long && (1..=2).contains(step))
 }
 
 /// Whether the last reduction variable runs along memory there, for more than a few steps.
