@@ -72,8 +72,8 @@ impl<'c> Engine<'_, '_, 'c> {
             }
             return Ok(());
         }
-        if let Some((form, checks)) = self.b_windows() {
-            return code.range(from, end, 1, |n| self.turn_windows(&self.panel(g, n), &form, &checks, [block, steps], place(n), level)).map(drop);
+        if let Some(windows) = self.b_windows() {
+            return code.range(from, end, 1, |n| self.turn_windows(&self.panel(g, n), &windows, [block, steps], place(n), level)).map(drop);
         }
         let expression = &self.factors[1];
         code.range(from, end, 1, |n| {
@@ -427,7 +427,7 @@ impl<'c> Engine<'_, '_, 'c> {
     fn a_window(&self) -> Option<(Linear, Vec<Check>)> {
         let ranges: Vec<Size> = self.w.kernel.outer.iter().chain(&self.stage.reds).cloned().collect();
         let (form, checks) = window(self.w.kernel, &self.stage.body[self.c.factors[0]], &ranges)?;
-        let along = self.along(&form, &checks);
+        let along = self.along(&form, &checks, 1);
         along.then_some((form, checks))
     }
 

@@ -124,33 +124,33 @@ impl<'c> Engine<'_, '_, 'c> {
     }
 
     /// B where some steps of `k` are contiguous, however columns lie.
-    pub fn b_windows(&self) -> Option<(Linear, Vec<Check>)> {
+    pub fn b_windows(&self) -> Option<(Linear, Vec<Check>, i64)> {
         let (form, checks) = self.b_form()?;
-        let several = by_steps(self.w.kernel, self.stage, &form) && self.along(&form, &checks);
-        several.then_some((form, checks))
+        let apart = by_steps(self.w.kernel, self.stage, &form).filter(|apart| self.along(&form, &checks, *apart))?;
+        Some((form, checks, apart))
     }
 
-    /// Whether the last reduction variable runs along memory, and every check knows it as itself or not at all.
-    pub fn along(&self, form: &Linear, checks: &[Check]) -> bool {
+    /// Whether the last reduction variable's steps are so many elements apart in memory, and in every check that knows it.
+    pub fn along(&self, form: &Linear, checks: &[Check], apart: i64) -> bool {
         let last = self.w.kernel.outer.len() + self.stage.reds.len() - 1;
-        let once = |a: &Affine| a.terms.iter().all(|(atom, c)| *atom != IndexAtom::Var(last) || c.as_const() == Some(1));
-        !self.stage.reds.is_empty() && form.steps[last].as_const() == Some(1) && checks.iter().all(|(a, _)| once(a))
+        let once = |a: &Affine| a.terms.iter().all(|(atom, c)| *atom != IndexAtom::Var(last) || c.as_const() == Some(apart));
+        !self.stage.reds.is_empty() && form.steps[last].as_const() == Some(apart) && checks.iter().all(|(a, _)| once(a))
     }
 
     /// Packs a panel of windows: square blocks are turned in registers, each row masked to the part of its column's window that lies inside.
     pub fn turn_windows(
         &self,
         panel: &Panel<'c>,
-        form: &Linear,
-        checks: &[Check],
+        (form, checks, apart): &(Linear, Vec<Check>, i64),
         [block, steps]: [IntValue<'c>; 2],
         to: PointerValue<'c>,
         level: Level,
     ) -> Result<(), String> {
         let code = &self.w.code;
+        let apart = *apart;
         let (outer, bytes) = (self.w.kernel.outer.len(), self.elements());
         let lanes = self.lanes(level);
-        let (vector, words, align) = (code.ty(self.c.dtype.into(), lanes as u32), code.ty(Elem::I64, lanes as u32), bytes as u32);
+        let (vector, words, align) = (code.ty(self.c.dtype.into(), (lanes * apart) as u32), code.ty(Elem::I64, lanes as u32), bytes as u32);
         // Of every column: its address, and where it begins in each check, at the first step.
         let table = |n: usize, column: IntValue<'c>| code.element(Elem::I64, self.at(MASKS_AT), self.add(self.int(n as i64 * self.width), column));
         let last = self.sub(panel.columns, self.int(1));
@@ -193,8 +193,12 @@ impl<'c> Engine<'_, '_, 'c> {
                     let mut along = false;
                     index.visit_vars(&mut |v| along |= v == outer + self.stage.reds.len() - 1);
                     if along {
-                        from = pick(IntPredicate::SGT, code.binary(Op::Sub, splat(self.int(0)), here), from);
-                        end = pick(IntPredicate::SLT, code.binary(Op::Sub, size, here), end);
+                        // Rounded up: the first step that is inside, the first that no longer is.
+                        let up = |n: V<'c>| {
+                            if apart == 1 { n } else { code.binary(Op::AShr, code.binary(Op::Add, n, splat(self.int(1))), splat(self.int(1))) }
+                        };
+                        from = pick(IntPredicate::SGT, up(code.binary(Op::Sub, splat(self.int(0)), here)), from);
+                        end = pick(IntPredicate::SLT, up(code.binary(Op::Sub, size, here)), end);
                     } else {
                         end = code.select(code.icmp(IntPredicate::ULT, here, size), end, splat(self.int(0)));
                     }
@@ -211,13 +215,21 @@ impl<'c> Engine<'_, '_, 'c> {
                     let (before, within) = (below(from), below(end));
                     let bits = code.binary(Op::And, within, code.binary(Op::Xor, before, splat(self.int(-1))));
                     let masks = code.element(Elem::I64, self.at(BASES_AT), self.int(0));
-                    code.store(masks, bits, 8);
-                    let step = self.add(offset, self.mul(x, self.int(bytes)));
+                    // Two lanes for each step, of which the first one counts.
+                    let spread = |bits: V<'c>| {
+                        [(8, 0x00ff_00ff), (4, 0x0f0f_0f0f), (2, 0x3333_3333), (1, 0x5555_5555)].into_iter().fold(bits, |bits, (by, mask)| {
+                            let both = code.binary(Op::Or, bits, code.binary(Op::Shl, bits, splat(self.int(by))));
+                            code.binary(Op::And, both, splat(self.int(mask)))
+                        })
+                    };
+                    code.store(masks, if apart == 1 { bits } else { spread(bits) }, 8);
+                    let step = self.add(offset, self.mul(x, self.int(bytes * apart)));
                     let rows = (0..lanes).map(|l| {
                         let column = self.add(column, self.int(l));
                         let base = code.load(code.ty(Elem::I64, 1), table(0, column), 8).into_int_value();
                         let bits = code.load(code.ty(Elem::I64, 1), code.element(Elem::I64, masks, self.int(l)), 8).into_int_value();
-                        self.masked_load(vector, self.pointer(self.add(base, step)), self.mask(bits, lanes as u32), align)
+                        let row = self.masked_load(vector, self.pointer(self.add(base, step)), self.mask(bits, (lanes * apart) as u32), align);
+                        if apart == 1 { row } else { self.shuffle(row, row, &(0..lanes).map(|l| l * apart).collect::<Vec<_>>()) }
                     });
                     let turned = self.transpose(rows.collect());
                     let corner = self.add(self.mul(self.add(at, x), self.int(PANEL)), self.mul(column, self.int(bytes)));

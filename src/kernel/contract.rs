@@ -109,7 +109,8 @@ fn wide(kernel: &Kernel, stage: usize, factor: usize, known: u64, others: u64) -
     }
     let body = &kernel.stages[stage];
     let ranges: Vec<Size> = kernel.outer.iter().chain(&body.reds).cloned().collect();
-    window(kernel, &body.body[factor], &ranges).is_some_and(|(form, _)| by_rows(kernel, &form, &columns).is_some() || by_steps(kernel, body, &form))
+    window(kernel, &body.body[factor], &ranges)
+        .is_some_and(|(form, _)| by_rows(kernel, &form, &columns).is_some() || by_steps(kernel, body, &form).is_some())
 }
 
 fn unit(step: &Size) -> bool {
@@ -128,10 +129,11 @@ pub fn by_rows(kernel: &Kernel, form: &Linear, columns: &[usize]) -> Option<i64>
     run.step.as_const().filter(|step| long && (1..=2).contains(step))
 }
 
-/// Whether the last reduction variable runs along memory there, for more than a few steps.
-pub fn by_steps(kernel: &Kernel, stage: &Stage, form: &Linear) -> bool {
-    let last = stage.reds.last().is_some_and(|n| n.as_const().is_none_or(|n| n >= 4));
-    last && form.steps.get(kernel.outer.len() + stage.reds.len() - 1).is_some_and(unit)
+/// The step of the last reduction variable there, 1 or 2, if it has more than a few points.
+pub fn by_steps(kernel: &Kernel, stage: &Stage, form: &Linear) -> Option<i64> {
+    let long = stage.reds.last().is_some_and(|n| n.as_const().is_none_or(|n| n >= 4));
+    let step = form.steps.get(kernel.outer.len() + stage.reds.len().checked_sub(1)?)?;
+    step.as_const().filter(|step| long && (1..=2).contains(step))
 }
 
 /// The place in `columns` from which on they lie one after the other in all that other stages read and all that is stored.
