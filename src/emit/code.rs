@@ -192,6 +192,11 @@ impl<'c> Code<'c> {
         self.binary(InstructionOpcode::And, self.splat(a, lanes), self.splat(b, lanes))
     }
 
+    /// Whether one of two vectors of truth values holds at least, lane by lane.
+    pub fn one_of(&self, a: V<'c>, b: V<'c>) -> V<'c> {
+        self.binary(InstructionOpcode::Or, a, b)
+    }
+
     /// The opposite of a truth value.
     pub fn not(&self, a: V<'c>) -> V<'c> {
         let all = self.constant(Scalar::bool(true), Self::lanes(a));
