@@ -49,7 +49,7 @@ pub const TILE_STEP: i64 = ROWS;
 /// Rows up to which B is read in place: packing would touch it more often than multiplying.
 const FEW_ROWS: i64 = ROWS;
 /// Panels up to which A is read in place even where its steps lie apart.
-const FEW_PANELS: i64 = 4;
+const FEW_PANELS: i64 = 2;
 
 /// Bytes of a packed panel; then come masks of packing, sums, packed rows of A.
 const B_BYTES: i64 = (BLOCK + SLACK) * PANEL;
