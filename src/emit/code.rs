@@ -219,6 +219,12 @@ impl<'c> Code<'c> {
         ok(self.builder.build_call(function, &args, "")).try_as_basic_value().basic()
     }
 
+    /// Asks for the line at an address, which may be anywhere, to be brought near.
+    pub fn prefetch(&self, at: PointerValue<'c>) {
+        let word = |n: u64| self.context.i32_type().const_int(n, false).into();
+        self.intrinsic("llvm.prefetch", &[self.pointer()], &[at.into(), word(0), word(3), word(1)]);
+    }
+
     fn declaration(&self, name: &str, overload: &[BasicTypeEnum<'c>]) -> FunctionValue<'c> {
         let intrinsic = Intrinsic::find(name).unwrap_or_else(|| panic!("LLVM has no {name}"));
         intrinsic.get_declaration(&self.module, overload).unwrap_or_else(|| panic!("{name} takes other types"))

@@ -14,6 +14,9 @@ use crate::kernel::linear::{Check, Linear, Run, window};
 use inkwell::IntPredicate;
 use inkwell::values::{IntValue, PointerValue};
 
+/// Steps that are asked for before they are packed, where they lie apart.
+const AHEAD: i64 = 12;
+
 impl<'c> Engine<'_, '_, 'c> {
     /// Packs `steps` steps of the group's panels from number `from` on, beginning with step `block`.
     pub fn pack_b(&self, g: &Group<'c>, from: IntValue<'c>, [block, steps]: [IntValue<'c>; 2], level: Level) -> Result<(), String> {
@@ -263,6 +266,8 @@ impl<'c> Engine<'_, '_, 'c> {
         let (vector, align) = (code.ty(self.c.dtype.into(), lanes), self.elements() as u32);
         let batch: Vec<_> = self.c.batch.iter().map(|v| (*v, g.point[*v])).collect();
         let mask = |rows: IntValue<'c>| code.icmp(IntPredicate::SLT, code.lane_numbers(lanes), code.splat(rows.into(), lanes));
+        // Steps often lie in a page each, where no processor looks ahead by itself.
+        let ahead = form.steps.last().map_or(self.int(0), |step| self.mul(self.int(AHEAD), self.bytes(step)));
         self.walk(block, steps, &mut |k, reds| {
             let mut point = batch.clone();
             point.extend(reds.iter().enumerate().map(|(n, v)| (outer + n, *v)));
@@ -275,6 +280,7 @@ impl<'c> Engine<'_, '_, 'c> {
                 let value = code
                     .masked("llvm.masked.load", &[vector, code.pointer()], vec![from.into(), mask(rows), vector.const_zero()], 1, align)
                     .expect("a value");
+                code.prefetch(code.element(Elem::I8, from, ahead));
                 let at = self.add(self.mul(self.sub(tile, tiles[0]), self.int(A_ROW * ROWS)), self.mul(k, self.int(TILE_STEP)));
                 code.store(code.element(self.c.dtype.into(), self.at(A_AT), at), value, align);
                 Ok::<(), String>(())
