@@ -219,10 +219,10 @@ impl<'c> Code<'c> {
         ok(self.builder.build_call(function, &args, "")).try_as_basic_value().basic()
     }
 
-    /// Asks for the line at an address, which may be anywhere, to be brought near.
+    /// Asks for the line at an address, which may be anywhere, to be brought to the second cache.
     pub fn prefetch(&self, at: PointerValue<'c>) {
         let word = |n: u64| self.context.i32_type().const_int(n, false).into();
-        self.intrinsic("llvm.prefetch", &[self.pointer()], &[at.into(), word(0), word(3), word(1)]);
+        self.intrinsic("llvm.prefetch", &[self.pointer()], &[at.into(), word(0), word(2), word(1)]);
     }
 
     fn declaration(&self, name: &str, overload: &[BasicTypeEnum<'c>]) -> FunctionValue<'c> {
