@@ -162,8 +162,7 @@ fn random_programs_mean_the_same_as_plans() {
 /// The same where inputs are stored tensors, so that what depends on them alone comes first, and factors are packed.
 #[test]
 fn random_programs_mean_the_same_in_advance() {
-    let mut advanced = 0;
-    let mut stored = |mut module: Module, inputs: &[Tensor], dims: &Dims, such: &dyn Fn(usize) -> bool| {
+    let stored = |mut module: Module, inputs: &[Tensor], dims: &Dims, such: &dyn Fn(usize) -> bool| {
         let entry = &mut module.entries[0];
         for (n, source) in entry.inputs.iter_mut().enumerate().filter(|(n, _)| such(*n)) {
             *source = Source::Tensor(format!("t{n}").into());
@@ -171,8 +170,7 @@ fn random_programs_mean_the_same_in_advance() {
         entry.results.iter_mut().enumerate().for_each(|(n, sink)| *sink = Sink::Result(format!("{n}").into()));
         compare(&module, inputs, dims);
         let (kernels, entries) = plan(&module, &lower(&module), &Sources::default());
-        advanced += usize::from(entries[0].plan.advance > 0);
-        kernels.iter().any(|k| &*k.name == "pack")
+        entries[0].plan.advance > 0 && kernels.iter().any(|k| &*k.name == "pack")
     };
     for seed in ir::generate::seeds(600) {
         let case = ir::generate::case(seed);
@@ -189,7 +187,6 @@ fn random_programs_mean_the_same_in_advance() {
     module.entries = vec![ir::Entry { name: "infer:test".into(), function: FunctionId(0), inputs, results }];
     let inputs = [f32s(&[3, 300], 0.1), f32s(&[40, 300], 0.2)];
     assert!(stored(module, &inputs, &dims(3), &|n| n == 1), "weights are packed");
-    assert!(advanced > 10, "{advanced} programs with steps that come first");
 }
 
 fn c(n: i64) -> Size {
