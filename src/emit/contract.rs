@@ -376,6 +376,7 @@ impl<'c> Engine<'_, '_, 'c> {
                 after = ok(code.builder.build_and(last, ok(code.builder.build_not(whole, "")), ""));
             }
             self.field(Field::C, c);
+            code.only_if(after, || self.ask_ahead(panel, row, rows))?;
             let multiply = micro::declare(code.context, &code.module, self.c.dtype, level);
             ok(code.builder.build_call(multiply, &[self.tile.into(), rows.into()], ""));
             code.only_if(after, || self.rows(panel, row, rows, sums))

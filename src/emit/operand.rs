@@ -13,7 +13,7 @@ use inkwell::values::IntValue;
 /// Steps of a run that is worth to be read in place.
 const LONG_RUN: i64 = 16;
 /// Panels up to which A is read in place even where its steps lie apart.
-const FEW_PANELS: i64 = 4;
+const FEW_PANELS: i64 = 2;
 
 /// A where it can be read in place: rows one step apart, `k` in at most two runs, which are not short.
 pub fn direct(kernel: &Kernel, c: &Contraction) -> Option<(Linear, Vec<Run>, Vec<Run>)> {

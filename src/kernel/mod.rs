@@ -8,6 +8,7 @@ pub mod contract;
 mod flat;
 pub mod fuse;
 mod group;
+mod join;
 pub mod interpret;
 pub mod linear;
 pub mod lower;
