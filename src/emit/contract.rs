@@ -49,7 +49,7 @@ pub const TILE_STEP: i64 = ROWS;
 /// Rows up to which B is read in place: packing would touch it more often than multiplying.
 const FEW_ROWS: i64 = ROWS;
 /// Panels up to which A is read in place even where its steps lie apart.
-const FEW_PANELS: i64 = 4;
+const FEW_PANELS: i64 = 1;
 
 /// Bytes of a packed panel; then come masks of packing, sums, packed rows of A.
 const B_BYTES: i64 = (BLOCK + SLACK) * PANEL;
@@ -372,8 +372,21 @@ impl<'c> Engine<'_, '_, 'c> {
                                 after = ok(code.builder.build_and(last, ok(code.builder.build_not(whole, "")), ""));
                             }
                             self.field(Field::C, c);
-                            let multiply = micro::declare(code.context, &code.module, self.c.dtype, level);
-                            ok(code.builder.build_call(multiply, &[self.tile.into(), rows.into()], ""));
+                            let multiply = micro::declare(code.context, &code.module, self.c.dtype, level, self.c.reach.as_ref().map(|r| r.side));
+                            let call = || {
+                                ok(code.builder.build_call(multiply, &[self.tile.into(), rows.into()], ""));
+                                Ok::<(), String>(())
+                            };
+                            self.describe_reach(row, block);
+                            match self.needed(&panel, row, rows) {
+                                None => call()?,
+                                Some(needed) => {
+                                    code.only_if(needed, call)?;
+                                    if self.silent() {
+                                        after = ok(code.builder.build_and(after, needed, ""));
+                                    }
+                                }
+                            }
                             code.only_if(after, || self.rows(&panel, row, rows, sums))
                         })?;
                         Ok::<(), String>(())
@@ -440,7 +453,8 @@ impl<'c> Engine<'_, '_, 'c> {
             self.field(field, *value);
         }
         if !self.streams() {
-            code.only_if(packs, || self.pack_a(g, block, steps, tiles))?;
+            let taken = self.taken(rows, block, steps);
+            code.only_if(packs, || self.pack_a(g, block, taken, tiles))?;
         }
         Ok(Walk { packs, base: chosen[0], row: chosen[1], first: rows[0], tile: tiles[0] })
     }

@@ -256,14 +256,22 @@ impl<'c> Engine<'_, '_, 'c> {
     }
 
     /// Packs tiles of A whose rows are contiguous: for every step, a vector of each tile. What is written beyond a tile's rows the next step overwrites.
-    fn pack_columns(&self, g: &Group<'c>, form: &Linear, [block, steps]: [IntValue<'c>; 2], tiles: [IntValue<'c>; 2]) -> Result<(), String> {
+    fn pack_columns(
+        &self,
+        g: &Group<'c>,
+        form: &Linear,
+        block: IntValue<'c>,
+        [from, to]: [IntValue<'c>; 2],
+        tiles: [IntValue<'c>; 2],
+    ) -> Result<(), String> {
         let code = &self.w.code;
         let outer = self.w.kernel.outer.len();
         let lanes = 16;
         let (vector, align) = (code.ty(self.c.dtype.into(), lanes), self.elements() as u32);
         let batch: Vec<_> = self.c.batch.iter().map(|v| (*v, g.point[*v])).collect();
         let mask = |rows: IntValue<'c>| code.icmp(IntPredicate::SLT, code.lane_numbers(lanes), code.splat(rows.into(), lanes));
-        self.walk(block, steps, &mut |k, reds| {
+        self.walk(self.add(block, from), self.sub(to, from), &mut |k, reds| {
+            let k = self.add(from, k);
             let mut point = batch.clone();
             point.extend(reds.iter().enumerate().map(|(n, v)| (outer + n, *v)));
             let base = self.form(form, &point);
@@ -283,23 +291,24 @@ impl<'c> Engine<'_, '_, 'c> {
         })
     }
 
-    /// Packs tiles of A: rows, one after the other.
-    pub fn pack_a(&self, g: &Group<'c>, block: IntValue<'c>, steps: IntValue<'c>, tiles: [IntValue<'c>; 2]) -> Result<(), String> {
+    /// Packs tiles of A, these steps of a block: rows, one after the other.
+    pub fn pack_a(&self, g: &Group<'c>, block: IntValue<'c>, [from, to]: [IntValue<'c>; 2], tiles: [IntValue<'c>; 2]) -> Result<(), String> {
         if let Some(form) = self.a_columns() {
-            return self.pack_columns(g, form, [block, steps], tiles);
+            return self.pack_columns(g, form, block, [from, to], tiles);
         }
+        let steps = self.sub(to, from);
         let code = &self.w.code;
-        let (to, expression, bytes) = (self.at(A_AT), &self.factors[0], self.elements());
+        let (panel, expression, bytes) = (self.at(A_AT), &self.factors[0], self.elements());
         let row = self.start(g, tiles[0]);
         let rows = self.sub(self.start(g, tiles[1]), row);
-        let Some(last) = self.stage.reds.len().checked_sub(1) else { return self.pack_point(g, row, rows, to) };
+        let Some(last) = self.stage.reds.len().checked_sub(1) else { return self.pack_point(g, row, rows, panel) };
         let var = self.w.kernel.outer.len() + last;
         let window = self.a_window();
-        let first = self.unravel(block);
+        let first = self.unravel(self.add(block, from));
         code.range(self.int(0), rows, 1, |r| {
             let mut point = g.point.clone();
             self.set(&self.c.rows, self.add(row, r), &mut point);
-            let to = code.element(self.c.dtype.into(), to, self.mul(r, self.int(A_ROW)));
+            let to = code.element(self.c.dtype.into(), panel, self.add(from, self.mul(r, self.int(A_ROW))));
             self.pieces(&first, steps, &mut |at, reds, length| {
                 let scope = self.scope(&point, reds);
                 let to = code.element(self.c.dtype.into(), to, at);

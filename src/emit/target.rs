@@ -13,7 +13,7 @@ use std::sync::OnceLock;
 pub const TRIPLE: &str = "x86_64-unknown-linux-gnu";
 
 /// Everything that emission names; asked for at the start, because LLVM ends the process where something is missing later.
-const INTRINSICS: [&str; 12] = [
+const INTRINSICS: [&str; 14] = [
     "llvm.fma",
     "llvm.fabs",
     "llvm.sqrt",
@@ -26,6 +26,8 @@ const INTRINSICS: [&str; 12] = [
     "llvm.masked.gather",
     "llvm.masked.scatter",
     "llvm.x86.avx512.mask.scalef.ps.512",
+    "llvm.x86.avx512.permvar.sf.512",
+    "llvm.x86.avx2.permps",
 ];
 
 /// Whether this LLVM can do what emission needs.

@@ -5,6 +5,7 @@
 mod body;
 pub mod canonical;
 pub mod contract;
+mod demand;
 mod flat;
 pub mod fuse;
 mod group;
