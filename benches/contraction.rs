@@ -117,6 +117,12 @@ fn cases() -> Vec<Case> {
     for what in ["forward", "weight"] {
         cases.push(convolution(what, 16, 3, 64, 32, 3, 1));
     }
+    for what in ["forward", "data", "weight"] {
+        cases.push(convolution(what, 16, 512, 512, 4, 3, 1));
+        cases.push(convolution(what, 64, 32, 64, 14, 3, 1));
+    }
+    cases.push(convolution("forward", 1, 512, 512, 7, 3, 1));
+    cases.push(convolution("forward", 1, 3, 64, 224, 7, 2));
     cases.push(convolution("forward", 16, 64, 128, 32, 3, 2));
     cases.push(convolution("forward", 16, 64, 64, 32, 1, 1));
     cases

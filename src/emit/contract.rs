@@ -22,9 +22,10 @@ use crate::emit::body::{Scope, Writer};
 use crate::emit::code::{Elem, ok};
 use crate::emit::micro::{self, Field, PANEL};
 use crate::emit::modes::Mode;
+use crate::emit::operand::{Walk, direct};
 use crate::ir::{Scalar, Size};
-use crate::kernel::contract::{Contraction, ROWS, packed, panel, recognise};
-use crate::kernel::linear::{Check, Linear, Run, address, linear, window};
+use crate::kernel::contract::{Contraction, ROWS, panel, recognise};
+use crate::kernel::linear::{Linear, Run, address};
 use crate::kernel::lower::product;
 use crate::kernel::{Index, Instr, Kernel, Stage, Store, Target};
 use inkwell::IntPredicate;
@@ -40,6 +41,8 @@ const PANELS: i64 = 16;
 const NEAR: i64 = 3;
 /// The same where it is packed.
 const NEAR_PACKED: i64 = 10;
+/// Tiles that meet a leaf of a panel after the other, so that B comes to the first cache once.
+const LOW: i64 = 10;
 /// Steps that packing may write beyond the last.
 const SLACK: i64 = 16;
 /// Elements between packed rows of A: not a power of two, so that rows do not meet in one set of the first cache.
@@ -48,15 +51,17 @@ pub const A_ROW: i64 = BLOCK + 32;
 pub const TILE_STEP: i64 = ROWS;
 /// Rows up to which B is read in place: packing would touch it more often than multiplying.
 const FEW_ROWS: i64 = ROWS;
-/// Panels up to which A is read in place even where its steps lie apart.
-const FEW_PANELS: i64 = 1;
 
-/// Bytes of a packed panel; then come masks of packing, sums, packed rows of A.
+/// Bytes of a packed panel; then come what packing knows of panels, sums, packed rows of A.
 const B_BYTES: i64 = (BLOCK + SLACK) * PANEL;
 pub const MASKS_AT: i64 = PANELS * B_BYTES;
 pub const MASKS: i64 = 64;
 pub const BASES_AT: i64 = MASKS_AT + PANELS * MASKS * 8;
-const C_AT: i64 = BASES_AT + PANELS * 8;
+/// Words that packing knows of a panel's part.
+pub const BASES: i64 = 8;
+/// Of every step of a block: where it is read, and its mask.
+pub const STEPS_AT: i64 = BASES_AT + PANELS * BASES * 8;
+const C_AT: i64 = STEPS_AT + BLOCK * 2 * 8;
 pub const A_AT: i64 = C_AT + (PANELS * CHUNK * ROWS + 1) * PANEL;
 
 /// Bytes of scratch that the kernel needs.
@@ -64,23 +69,15 @@ pub fn scratch(kernel: &Kernel) -> i64 {
     recognise(kernel).map_or(0, |c| A_AT + NEAR_PACKED * ROWS * A_ROW * c.dtype.bytes() as i64)
 }
 
-/// A where it can be read in place: rows one step apart, `k` in at most two runs.
-fn direct(kernel: &Kernel, c: &Contraction) -> Option<(Linear, Vec<Run>, Vec<Run>)> {
-    let stage = &kernel.stages[c.stage];
-    let form = linear(kernel, &stage.body[c.factors[0]], kernel.outer.len() + stage.reds.len())?;
-    let rows = form.runs(&named(kernel, &c.rows));
-    let steps = form.runs(&reductions(kernel, stage));
-    (rows.len() <= 1 && steps.len() <= 2).then_some((form, rows, steps))
-}
-
-/// The result where the product is all that is stored, rows one step apart and columns contiguous; and the step of its rows.
+/// The result where the product is all that is stored, rows one step apart and a panel's columns contiguous; and the step of its rows.
 fn home(kernel: &Kernel, c: &Contraction) -> Option<(Linear, Size)> {
     let ([stage], outer) = (&kernel.stages[..], kernel.outer.len()) else { return None };
     let [Store { target: Target::Param { param, index, fold: None }, .. }] = &stage.stores[..] else { return None };
     let form = address(kernel, *param, index, outer).filter(|_| kernel.params[*param].dtype == c.dtype)?;
     let rows = form.runs(&named(kernel, &c.rows));
     let columns = form.runs(&named(kernel, &c.columns));
-    let near = matches!(columns.as_slice(), [only] if only.step.as_const() == Some(1));
+    let whole = |run: &Run| columns.len() == 1 || run.extent.as_const().is_some_and(|n| n % panel(c.dtype) == 0);
+    let near = columns.last().is_some_and(|run| run.step.as_const() == Some(1) && whole(run));
     (rows.len() <= 1 && near).then(|| (form, rows.first().map_or_else(Size::default, |r| r.step.clone())))
 }
 
@@ -136,7 +133,7 @@ pub struct Engine<'a, 'k, 'c> {
     pub stage: &'k Stage,
     /// The expressions of A and B.
     pub factors: [Vec<Instr>; 2],
-    direct: Option<(Linear, Vec<Run>, Vec<Run>)>,
+    pub direct: Option<(Linear, Vec<Run>, Vec<Run>)>,
     home: Option<(Linear, Size)>,
     pub scratch: PointerValue<'c>,
     /// The description handed to the micro-kernel.
@@ -148,7 +145,7 @@ pub struct Engine<'a, 'k, 'c> {
 pub struct Group<'c> {
     /// Values of the batch's variables.
     pub point: Vec<IntValue<'c>>,
-    panel: IntValue<'c>,
+    pub panel: IntValue<'c>,
     pub count: IntValue<'c>,
     from: IntValue<'c>,
     to: IntValue<'c>,
@@ -156,19 +153,8 @@ pub struct Group<'c> {
     each: IntValue<'c>,
     extra: IntValue<'c>,
     /// Columns and steps in all.
-    columns: IntValue<'c>,
-    k: IntValue<'c>,
-}
-
-/// How A is read.
-struct Walk<'c> {
-    packs: IntValue<'c>,
-    base: IntValue<'c>,
-    /// Bytes between rows.
-    row: IntValue<'c>,
-    /// What was packed first.
-    first: IntValue<'c>,
-    tile: IntValue<'c>,
+    pub columns: IntValue<'c>,
+    pub k: IntValue<'c>,
 }
 
 /// Where the packed panel stands.
@@ -309,85 +295,48 @@ impl<'c> Engine<'_, '_, 'c> {
     fn group(&self, g: &Group<'c>, level: Level) -> Result<(), String> {
         let code = &self.w.code;
         let i64t = code.ty(Elem::I64, 1);
-        let start = |tile: IntValue<'c>| self.start(g, tile);
         let packed = code.variable(i64t);
         code.set(packed, self.int(-1).into());
-        let few = self.is(IntPredicate::SLE, self.sub(start(g.to), start(g.from)), self.int(FEW_ROWS));
+        let few = self.is(IntPredicate::SLE, self.sub(self.start(g, g.to), self.start(g, g.from)), self.int(FEW_ROWS));
+        // Few tiles meet each panel while a leaf of it is in the first cache; more would wait too long for their sums.
+        let low = self.is(IntPredicate::SLE, self.sub(g.to, g.from), self.int(LOW));
+        let pick = |low_value: i64, other: i64| code.select(low.into(), self.int(low_value).into(), self.int(other).into()).into_int_value();
+        let (size, close) = (pick(micro::LEAF, BLOCK), pick(LOW, if self.streams() { NEAR } else { NEAR_PACKED }));
         // Sums of a single block are used at once, those of several wait for the others.
-        let waits = self.is(IntPredicate::SGT, g.k, self.int(BLOCK));
+        let waits = self.is(IntPredicate::SGT, g.k, size);
         // Sums wait in scratch, unless the result holds them all.
         let elsewhere = self.is(IntPredicate::SLT, self.wholes(g), g.count);
         let kept = code.select(elsewhere.into(), self.int(CHUNK).into(), self.sub(g.to, g.from).into()).into_int_value();
         let kept = if self.home.is_some() { kept } else { self.int(CHUNK) };
+        self.begin_b(g)?;
+        // Panels that are packed together: all of them, or each one just before its tiles.
+        let together = code.select(low.into(), self.int(1).into(), g.count.into()).into_int_value();
         code.range_by(g.from, g.to, kept, |chunk| {
             let chunk_end = self.w.lesser(g.to, self.add(chunk, kept));
             // Once even where there is nothing to sum: sums are zero then.
-            code.range(self.int(0), self.w.greater(g.k, self.int(1)), BLOCK, |block| {
-                let steps = self.w.lesser(self.int(BLOCK), self.sub(g.k, block));
+            code.range_by(self.int(0), self.w.greater(g.k, self.int(1)), size, |block| {
+                let steps = self.w.lesser(size, self.sub(g.k, block));
                 let last = self.is(IntPredicate::EQ, self.add(block, steps), g.k);
                 self.field(Field::Count, steps);
                 let is_first = self.is(IntPredicate::EQ, block, self.int(0));
                 self.field(Field::First, ok(code.builder.build_int_z_extend(is_first, code.context.i64_type(), "")));
                 let missing = self.is(IntPredicate::NE, code.get(i64t, packed).into_int_value(), block);
-                code.only_if(missing, || {
-                    code.set(packed, block.into());
-                    if self.packed().is_some() {
-                        return Ok(());
-                    }
-                    let in_place = code.select(few.into(), self.wholes(g).into(), self.int(0).into()).into_int_value();
-                    let from = if self.b_in_place().is_some() { in_place } else { self.int(0) };
-                    self.pack_b(g, from, [block, steps], level)
-                })?;
-                let close = if self.streams() { NEAR } else { NEAR_PACKED };
-                code.range(chunk, chunk_end, close, |near| {
-                    let near_end = self.w.lesser(chunk_end, self.add(near, self.int(close)));
-                    let walk = self.describe_a(g, block, steps, [near, near_end])?;
-                    code.range(self.int(0), g.count, 1, |n| {
-                        let panel = self.panel(g, n);
-                        let (mut b, mut b_step) = (self.address(self.packed_panel(n)), self.int(PANEL));
-                        if let Some(param) = self.packed() {
-                            let at = self.mul(self.mul(panel.first, g.k), self.int(self.elements()));
-                            b = self.add(self.add(self.address(self.w.params[param]), at), self.mul(block, self.int(PANEL)));
-                        } else if let Some((direct, base, step)) = self.in_place(&panel, few) {
-                            let pick = |a: IntValue<'c>, b: IntValue<'c>| code.select(direct.into(), a.into(), b.into()).into_int_value();
-                            (b, b_step) = (pick(self.add(base, self.mul(block, step)), b), pick(step, b_step));
-                        }
-                        self.field(Field::B, b);
-                        self.field(Field::BStep, b_step);
-                        let home = self.home(&panel);
-                        let row_step = home.map_or(self.int(PANEL), |(whole, _, row)| {
-                            code.select(whole.into(), row.into(), self.int(PANEL).into()).into_int_value()
-                        });
-                        self.field(Field::CRow, row_step);
-                        code.range(near, near_end, 1, |tile| {
-                            let row = start(tile);
-                            let rows = self.sub(start(self.add(tile, self.int(1))), row);
-                            self.field(Field::A, self.a_of(&walk, tile, row));
-                            let waiting = self.add(self.mul(n, self.int(CHUNK * ROWS)), self.sub(row, start(chunk)));
-                            let place = code.select(waits.into(), waiting.into(), self.int(0).into()).into_int_value();
-                            let sums = code.element(Elem::I8, self.at(C_AT), self.mul(place, self.int(PANEL)));
-                            let (mut c, mut after) = (self.address(sums), last);
-                            if let Some((whole, base, step)) = home {
-                                c = code.select(whole.into(), self.add(base, self.mul(row, step)).into(), c.into()).into_int_value();
-                                after = ok(code.builder.build_and(last, ok(code.builder.build_not(whole, "")), ""));
-                            }
-                            self.field(Field::C, c);
-                            let multiply = micro::declare(code.context, &code.module, self.c.dtype, level, self.c.reach.as_ref().map(|r| r.side));
-                            let call = || {
-                                ok(code.builder.build_call(multiply, &[self.tile.into(), rows.into()], ""));
-                                Ok::<(), String>(())
-                            };
-                            self.describe_reach(row, block);
-                            match self.needed(&panel, row, rows) {
-                                None => call()?,
-                                Some(needed) => {
-                                    code.only_if(needed, call)?;
-                                    if self.silent() {
-                                        after = ok(code.builder.build_and(after, needed, ""));
-                                    }
-                                }
-                            }
-                            code.only_if(after, || self.rows(&panel, row, rows, sums))
+                code.set(packed, block.into());
+                code.only_if(missing, || self.begin_block([block, steps]))?;
+                code.range_by(self.int(0), g.count, together, |first| {
+                    let end = self.w.lesser(g.count, self.add(first, together));
+                    let pack = ok(code.builder.build_or(missing, low, ""));
+                    code.only_if(pack, || if self.packed().is_some() { Ok(()) } else { self.pack_b(g, [first, end], few, [block, steps], level) })?;
+                    code.range_by(chunk, chunk_end, close, |near| {
+                        let near = [near, self.w.lesser(chunk_end, self.add(near, close))];
+                        // Where panels come one by one all tiles come together: A is there since the first panel.
+                        let begins = self.is(IntPredicate::EQ, first, self.int(0));
+                        let walk = self.describe_a(g, begins, [block, steps], near)?;
+                        code.range(first, end, 1, |number| {
+                            let panel = self.panel(g, number);
+                            self.describe_b(g, &panel, self.sub(number, first), few, block);
+                            let sums = self.add(self.mul(number, self.int(CHUNK * ROWS)), self.sub(self.int(0), self.start(g, chunk)));
+                            self.tiles(g, &panel, near, &walk, (waits, sums, block, last), level)
                         })?;
                         Ok::<(), String>(())
                     })?;
@@ -396,6 +345,53 @@ impl<'c> Engine<'_, '_, 'c> {
                 Ok::<(), String>(())
             })?;
             Ok::<(), String>(())
+        })?;
+        Ok(())
+    }
+
+    /// Multiplies tiles with a panel, and runs the kernel's other stages where this was the `last` block. Sums of row `r` wait in row `sums + r` of
+    /// scratch, where they must wait.
+    fn tiles(
+        &self,
+        g: &Group<'c>,
+        panel: &Panel<'c>,
+        [from, to]: [IntValue<'c>; 2],
+        walk: &Walk<'c>,
+        (waits, sums, block, last): (IntValue<'c>, IntValue<'c>, IntValue<'c>, IntValue<'c>),
+        level: Level,
+    ) -> Result<(), String> {
+        let code = &self.w.code;
+        let home = self.home(panel);
+        let row_step = home.map_or(self.int(PANEL), |(whole, _, row)| code.select(whole.into(), row.into(), self.int(PANEL).into()).into_int_value());
+        self.field(Field::CRow, row_step);
+        code.range(from, to, 1, |tile| {
+            let row = self.start(g, tile);
+            let rows = self.sub(self.start(g, self.add(tile, self.int(1))), row);
+            self.field(Field::A, self.a_of(walk, tile, row));
+            let place = code.select(waits.into(), self.add(sums, row).into(), self.int(0).into()).into_int_value();
+            let sums = code.element(Elem::I8, self.at(C_AT), self.mul(place, self.int(PANEL)));
+            let (mut c, mut after) = (self.address(sums), last);
+            if let Some((whole, base, step)) = home {
+                c = code.select(whole.into(), self.add(base, self.mul(row, step)).into(), c.into()).into_int_value();
+                after = ok(code.builder.build_and(last, ok(code.builder.build_not(whole, "")), ""));
+            }
+            self.field(Field::C, c);
+            let multiply = micro::declare(code.context, &code.module, self.c.dtype, level, self.c.reach.as_ref().map(|r| r.side));
+            let call = || {
+                ok(code.builder.build_call(multiply, &[self.tile.into(), rows.into()], ""));
+                Ok::<(), String>(())
+            };
+            self.describe_reach(row, block);
+            match self.needed(panel, row, rows) {
+                None => call()?,
+                Some(needed) => {
+                    code.only_if(needed, call)?;
+                    if self.silent() {
+                        after = ok(code.builder.build_and(after, needed, ""));
+                    }
+                }
+            }
+            code.only_if(after, || self.rows(panel, row, rows, sums))
         })?;
         Ok(())
     }
@@ -413,64 +409,6 @@ impl<'c> Engine<'_, '_, 'c> {
 
     pub fn packed_panel(&self, number: IntValue<'c>) -> PointerValue<'c> {
         self.w.code.element(Elem::I8, self.scratch, self.mul(number, self.int(B_BYTES)))
-    }
-
-    /// Whether A is read in place from where its steps are contiguous.
-    fn streams(&self) -> bool {
-        self.direct.as_ref().is_some_and(|(_, _, steps)| steps.last().is_none_or(|run| run.step.as_const() == Some(1)))
-    }
-
-    /// The form of A where its rows are contiguous, its steps are not.
-    pub fn a_columns(&self) -> Option<&Linear> {
-        let (form, rows, _) = self.direct.as_ref().filter(|_| !self.streams())?;
-        matches!(rows.as_slice(), [only] if only.step.as_const() == Some(1)).then_some(form)
-    }
-
-    /// Describes A for these tiles and steps, packed where it must be or where it pays: the address that row 0 has or would have, and the bytes
-    /// from one tile's first row to the next one's.
-    fn describe_a(&self, g: &Group<'c>, block: IntValue<'c>, steps: IntValue<'c>, tiles: [IntValue<'c>; 2]) -> Result<Walk<'c>, String> {
-        let code = &self.w.code;
-        let endless = self.int(i64::MAX);
-        let base = self.address(self.at(A_AT));
-        let element = self.int(self.elements());
-        let rows = tiles.map(|tile| self.start(g, tile));
-        let packed = match self.a_columns() {
-            // Tile after tile, each [k][rows].
-            Some(_) => [base, element, self.int(TILE_STEP * self.elements()), endless, endless, self.int(0)],
-            None => [base, self.int(A_ROW * self.elements()), element, endless, endless, self.int(0)],
-        };
-        let (packs, chosen) = match self.a_in_place(g, block) {
-            None => (code.context.bool_type().const_all_ones(), packed),
-            Some(direct) if self.streams() => (code.context.bool_type().const_zero(), direct),
-            Some(direct) => {
-                // Scattered over as many lines as there are steps: a few times is enough.
-                let packs = self.is(IntPredicate::SGT, g.count, self.int(FEW_PANELS));
-                let pick = |n: usize| code.select(packs.into(), packed[n].into(), direct[n].into()).into_int_value();
-                (packs, [0, 1, 2, 3, 4, 5].map(pick))
-            }
-        };
-        for (field, value) in [Field::ARow, Field::AStep, Field::Left, Field::Run, Field::Jump].into_iter().zip(&chosen[1..]) {
-            self.field(field, *value);
-        }
-        if !self.streams() {
-            let taken = self.taken(rows, block, steps);
-            code.only_if(packs, || self.pack_a(g, block, taken, tiles))?;
-        }
-        Ok(Walk { packs, base: chosen[0], row: chosen[1], first: rows[0], tile: tiles[0] })
-    }
-
-    /// Where a tile's A begins.
-    fn a_of(&self, walk: &Walk<'c>, tile: IntValue<'c>, row: IntValue<'c>) -> IntValue<'c> {
-        let code = &self.w.code;
-        let direct = self.add(walk.base, self.mul(row, walk.row));
-        if self.streams() {
-            return direct;
-        }
-        let packed = match self.a_columns() {
-            Some(_) => self.mul(self.sub(tile, walk.tile), self.int(A_ROW * ROWS * self.elements())),
-            None => self.mul(self.sub(row, walk.first), walk.row),
-        };
-        code.select(walk.packs.into(), self.add(walk.base, packed).into(), direct.into()).into_int_value()
     }
 
     /// Where the panel's sums are stored at once: whether it is whole, the address of row 0, the bytes between rows.
@@ -497,59 +435,6 @@ impl<'c> Engine<'_, '_, 'c> {
         self.mul(self.w.size(size), self.int(self.elements()))
     }
 
-    /// A in place from step `block` on: the address of row 0, and the values of the fields from [`Field::ARow`] on.
-    fn a_in_place(&self, g: &Group<'c>, block: IntValue<'c>) -> Option<[IntValue<'c>; 6]> {
-        let (form, rows, runs) = self.direct.as_ref()?;
-        let batch: Vec<_> = self.c.batch.iter().map(|v| (*v, g.point[*v])).collect();
-        let base = self.form(form, &batch);
-        let row = rows.first().map_or(self.int(0), |r| self.bytes(&r.step));
-        let endless = self.int(i64::MAX);
-        let step = |run: Option<&Run>| run.map_or(self.int(0), |r| self.bytes(&r.step));
-        let inner = step(runs.last());
-        let [outer, run] = match runs.as_slice() {
-            [outer, inner] => [self.bytes(&outer.step), self.w.greater(self.w.size(&inner.extent), self.int(1))],
-            _ => return Some([self.add(base, self.mul(block, inner)), row, inner, endless, endless, self.int(0)]),
-        };
-        let (number, within) = self.divide(block, run);
-        let start = self.add(self.mul(number, outer), self.mul(within, inner));
-        Some([self.add(base, start), row, inner, self.sub(run, within), run, self.sub(outer, self.mul(run, inner))])
-    }
-
-    /// B where its panels were packed in advance.
-    fn packed(&self) -> Option<usize> {
-        packed(self.w.kernel, self.c)
-    }
-
-    /// B as a linear form, with what must hold for its loads not to be zero.
-    pub fn b_form(&self) -> Option<(Linear, Vec<Check>)> {
-        let ranges: Vec<Size> = self.w.kernel.outer.iter().chain(&self.stage.reds).cloned().collect();
-        window(self.w.kernel, &self.stage.body[self.c.factors[1]], &ranges)
-    }
-
-    /// B where its rows are contiguous panels.
-    pub fn b_rows(&self) -> Option<(Linear, Vec<Check>)> {
-        let (form, checks) = self.b_form()?;
-        let columns = form.runs(&named(self.w.kernel, &self.c.columns));
-        let one = matches!(columns.as_slice(), [only] if only.step.as_const() == Some(1));
-        one.then_some((form, checks))
-    }
-
-    /// B where whole panels of it can be read in place, and its step.
-    fn b_in_place(&self) -> Option<(Linear, Size)> {
-        let (form, _) = self.b_rows().filter(|(_, checks)| checks.is_empty())?;
-        let mut steps = form.runs(&reductions(self.w.kernel, self.stage));
-        let step = steps.pop().map_or_else(Size::default, |r| r.step);
-        steps.is_empty().then_some((form, step))
-    }
-
-    /// Whether B is read in place, where that is possible at all: a whole panel, used by few rows. Then its address and the bytes between steps.
-    fn in_place(&self, panel: &Panel<'c>, few: IntValue<'c>) -> Option<(IntValue<'c>, IntValue<'c>, IntValue<'c>)> {
-        let (form, step) = self.b_in_place()?;
-        let whole = self.is(IntPredicate::EQ, panel.columns, self.int(self.width));
-        let base = self.form(&form, &self.batch_point(panel, &self.c.columns));
-        Some((ok(self.w.code.builder.build_and(whole, few, "")), base, self.bytes(&step)))
-    }
-
     /// All stages at the rows of a tile; the product's sums are at `sums`.
     fn rows(&self, panel: &Panel<'c>, row: IntValue<'c>, rows: IntValue<'c>, sums: PointerValue<'c>) -> Result<(), String> {
         let (w, code) = (self.w, &self.w.code);
@@ -559,7 +444,7 @@ impl<'c> Engine<'_, '_, 'c> {
             let ranges = w.kernel.outer.clone();
             let scope = Scope { point, ranges, lane: None, mask: None, locals: vec![] };
             let sums = code.element(Elem::I8, sums, self.mul(r, self.int(PANEL)));
-            self.columns(panel, &scope, &mut |scope, column| {
+            self.columns(self.c.near, panel, &scope, &mut |scope, column| {
                 let scope = Scope { locals: w.locals(scope.lanes()), ..scope.clone() };
                 for (n, stage) in w.kernel.stages.iter().enumerate() {
                     if n != self.c.stage {

@@ -167,6 +167,62 @@ fn random_contractions_are_what_they_mean() {
     assert!(engine > 20, "{engine} kernels are contractions");
 }
 
+/// A convolution `[b, o, y, x]` of images `[b, c, y, x]` with weights `[o, c, r, s]`, or one of its gradients; then half of the time maps of its own box.
+fn convolution(random: &mut Random, f: &mut Function) -> Value {
+    let mut pick = |from: &[i64]| from[random.below(from.len())];
+    let (pass, taps, size) = (pick(&[0, 1, 2]), pick(&[1, 3, 3, 5]), pick(&[2, 3, 4, 4, 7, 8, 9, 16, 17]));
+    let (batch, stride) = (pick(&[1, 2, 3]), pick(&[1, 1, 1, 2]));
+    let (from, to) = (pick(&[1, 3, 6, 17]), pick(&[1, 5, 13, 40]));
+    let (map, batched) = (pick(&[0, 1]) == 1, pick(&[0, 1]) == 1);
+    let out = (size + stride - 1) / stride;
+    let images = if batched { Size::dim("B") } else { c(batch) };
+    let (image, result) = ([images.clone(), c(from), c(size), c(size)], [images, c(to), c(out), c(out)]);
+    let weight = [c(to), c(from), c(taps), c(taps)];
+    let at = |v: usize, tap: usize| Affine::var(v).scale(&c(stride)).add(&Affine::var(tap)).sub(&Affine::constant(taps / 2));
+    let back = |v: usize, tap: usize| Affine::var(v).add(&Affine::constant(taps / 2)).sub(&Affine::var(tap));
+    let padded = |operand, index: [Affine; 4]| Expr::Load { operand, index: index.map(Index::Affine).to_vec(), otherwise: Some(Scalar::f32(0.0)) };
+    let var = Affine::var;
+    let (shapes, outer, reds, factors) = match pass {
+        0 => ([&image, &weight], &result, weight[1..].to_vec(), [padded(0, [var(0), var(4), at(2, 5), at(3, 6)]), load_at(1, [1, 4, 5, 6])]),
+        // Of a stride of one: others scatter.
+        1 => {
+            let index = [var(0), var(4), back(2, 5), back(3, 6)];
+            let shapes = [&result, &weight];
+            (shapes, &image, vec![c(to), c(taps), c(taps)], [padded(0, index), load_at(1, [4, 1, 5, 6])])
+        }
+        _ => {
+            let reds = vec![result[0].clone(), c(out), c(out)];
+            ([&result, &image], &weight, reds, [load_at(0, [4, 0, 5, 6]), padded(1, [var(4), var(1), at(5, 2), at(6, 3)])])
+        }
+    };
+    let mut input = |shape: &[Size]| f.input(&format!("x{}", f.inputs.len()), Type::new(DType::F32, shape));
+    let inputs = shapes.map(|s| input(s));
+    let extra = [input(outer), input(&outer[1..2])];
+    let nest = Nest::fold(outer.to_vec(), reds, Fold::Dot, Expr::op(ScalarOp::Mul, factors));
+    let dot = f.nest(nest, inputs, Span::default());
+    if !map {
+        return dot;
+    }
+    // Bias and what is beside; the box itself where it is not batched.
+    let beside = Expr::op(ScalarOp::Sub, [load_at(1, 0..4), Expr::op(ScalarOp::Mul, [load_at(0, 0..4), float(DType::F32, 0.5)])]);
+    let beside = Expr::op(ScalarOp::Add, [beside, load_at(2, [1])]);
+    f.nest(Nest::map(outer.to_vec(), beside), [dot, extra[0], extra[1]], Span::default())
+}
+
+#[test]
+fn random_convolutions_are_what_they_mean() {
+    let mut engine = 0;
+    for seed in generate::seeds(8) {
+        let mut random = Random(seed);
+        let mut f = Function::new("convolutions");
+        f.results = (0..6).map(|_| (None, convolution(&mut random, &mut f))).collect();
+        let module = program(f);
+        engine += crate::kernel::lower(&module).kernels.iter().filter(|k| recognise(k).is_some()).count();
+        law(&module, &[[("B".into(), 1)].into(), [("B".into(), 3)].into()], seed);
+    }
+    assert!(engine > 20, "{engine} kernels are contractions");
+}
+
 /// Sums of nothing are zero, rows of nothing are nothing.
 #[test]
 fn empty_products_are_zero() {

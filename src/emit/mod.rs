@@ -22,12 +22,14 @@ mod lanes;
 mod merge;
 mod micro;
 mod modes;
+mod operand;
 mod pack;
 #[cfg(test)]
 mod rows_tests;
 mod stage;
 mod strided;
 mod target;
+mod turn;
 #[cfg(test)]
 mod tests;
 mod triangle;

@@ -6,57 +6,79 @@
 use crate::emit::Level;
 use crate::emit::body::Scope;
 use crate::emit::code::{Elem, V, ok};
-use crate::emit::contract::{A_AT, A_ROW, BASES_AT, Engine, Group, MASKS, MASKS_AT, Panel, TILE_STEP, named, reductions};
+use crate::emit::contract::{A_AT, A_ROW, BASES, BASES_AT, Engine, Group, MASKS, MASKS_AT, Panel, STEPS_AT, TILE_STEP, reductions};
 use crate::emit::micro::PANEL;
-use crate::ir::{Affine, IndexAtom, Scalar, Size};
+use crate::ir::{Scalar, Size};
 use crate::kernel::contract::ROWS;
-use crate::kernel::linear::{Check, Linear, Run, window};
+use crate::kernel::linear::{Check, Linear, window};
 use inkwell::IntPredicate;
+use inkwell::types::BasicTypeEnum;
 use inkwell::values::{IntValue, PointerValue};
 
+/// B's panels as rows that are copied.
+struct Rows {
+    form: Linear,
+    checks: Vec<Check>,
+    /// The first of the reduction variables that choose a mask.
+    taps: usize,
+    parts: Vec<Part>,
+    /// Columns that lie together, where it is not all.
+    run: Option<i64>,
+}
+
+/// Where some of a panel's columns lie, and what is written down of them.
+#[derive(PartialEq)]
+enum Part {
+    /// All in one place: its address at the first step.
+    One,
+    /// In two: both addresses, that of the second as if it had the first's columns too, and bits of the columns in the first.
+    Two,
+}
+
 impl<'c> Engine<'_, '_, 'c> {
-    /// Packs `steps` steps of the group's panels from number `from` on, beginning with step `block`.
-    pub fn pack_b(&self, g: &Group<'c>, from: IntValue<'c>, [block, steps]: [IntValue<'c>; 2], level: Level) -> Result<(), String> {
+    /// Packs `steps` steps of some of the group's panels, beginning with step `block`; but for those that a `few` rows read in place.
+    pub fn pack_b(
+        &self,
+        g: &Group<'c>,
+        [first, end]: [IntValue<'c>; 2],
+        few: IntValue<'c>,
+        [block, steps]: [IntValue<'c>; 2],
+        level: Level,
+    ) -> Result<(), String> {
         let code = &self.w.code;
-        let outer = self.w.kernel.outer.len();
+        let in_place = code.select(few.into(), self.wholes(g).into(), self.int(0).into()).into_int_value();
+        let from = if self.b_in_place().is_some() { self.w.greater(first, in_place) } else { first };
+        let place = |n: IntValue<'c>| self.packed_panel(self.sub(n, first));
         if let Some((form, runs)) = self.b_turned() {
-            return code
-                .range(from, g.count, 1, |n| self.turn(&self.panel(g, n), &form, &runs, [block, steps], self.packed_panel(n), level))
-                .map(drop);
+            return code.range(from, end, 1, |n| self.turn(&self.panel(g, n), &form, &runs, [block, steps], place(n), level)).map(drop);
         }
-        if let Some((form, checks)) = self.b_rows()
-            && let Some(taps) = self.taps(&checks)
-        {
-            code.range(from, g.count, 1, |n| {
-                let panel = self.panel(g, n);
-                let base = self.form(&form, &self.batch_point(&panel, &self.c.columns));
-                code.store(code.element(Elem::I64, self.at(BASES_AT), n), base.into(), 8);
-                self.masks(&panel, &checks, taps, self.mul(n, self.int(MASKS)))
-            })?;
-            let wholes = self.wholes(g);
-            // All panels' columns of a step lie side by side in memory.
-            return self.walk(block, steps, &mut |k, reds| {
-                let offset = reds.iter().enumerate().fold(self.int(0), |sum, (n, v)| self.add(sum, self.mul(*v, self.bytes(&form.steps[outer + n]))));
-                let sizes = self.stage.reds.iter().enumerate().skip(taps);
-                let tap = sizes.fold(self.int(0), |tap, (n, size)| self.add(self.mul(tap, self.w.size(size)), reds[n]));
-                let to = self.mul(k, self.int(PANEL));
-                code.range(from, g.count, 1, |n| {
-                    let base = code.load(code.ty(Elem::I64, 1), code.element(Elem::I64, self.at(BASES_AT), n), 8).into_int_value();
-                    let plain = Some(self.is(IntPredicate::SLT, n, wholes)).filter(|_| checks.is_empty());
-                    let mask = self.add(self.mul(n, self.int(MASKS)), tap);
-                    self.copy(self.add(base, offset), plain, mask, code.element(Elem::I8, self.packed_panel(n), to));
-                    Ok::<(), String>(())
+        if let Some(rows) = self.by_rows() {
+            let plain = |n: IntValue<'c>| Some(self.is(IntPredicate::SLT, n, self.wholes(g))).filter(|_| rows.checks.is_empty());
+            if self.even(&rows).is_some() {
+                // All panels' columns of a step lie side by side in memory.
+                code.range(self.int(0), steps, 1, |k| {
+                    let step = self.step(&rows, block, k);
+                    code.range(from, end, 1, |n| self.copy_step(&rows, &self.known(&rows, n), plain(n), n, step, k, place(n))).map(drop)
                 })?;
-                Ok(())
-            });
+            } else {
+                // Several lie in the same few lines of an image.
+                code.range(from, end, 1, |n| {
+                    let (known, plain) = (self.known(&rows, n), plain(n));
+                    code.range(self.int(0), steps, 1, |k| self.copy_step(&rows, &known, plain, n, self.step(&rows, block, k), k, place(n))).map(drop)
+                })?;
+            }
+            return Ok(());
+        }
+        if let Some((form, checks)) = self.b_windows() {
+            return code.range(from, end, 1, |n| self.turn_windows(&self.panel(g, n), &form, &checks, [block, steps], place(n), level)).map(drop);
         }
         let expression = &self.factors[1];
-        code.range(from, g.count, 1, |n| {
+        code.range(from, end, 1, |n| {
             let panel = self.panel(g, n);
             self.walk(block, steps, &mut |k, reds| {
                 let scope = self.scope(&panel.point, reds);
-                let row = code.element(Elem::I8, self.packed_panel(n), self.mul(k, self.int(PANEL)));
-                self.columns(&panel, &scope, &mut |scope, column| {
+                let row = code.element(Elem::I8, place(n), self.mul(k, self.int(PANEL)));
+                self.columns(self.c.columns.len() - 1, &panel, &scope, &mut |scope, column| {
                     let mut values = vec![];
                     self.w.block(expression, scope, &mut values)?;
                     let value = code.splat(values[self.c.factors[1]], scope.lanes());
@@ -65,6 +87,133 @@ impl<'c> Engine<'_, '_, 'c> {
                 })
             })
         })?;
+        Ok(())
+    }
+
+    /// B's panels as rows that are copied.
+    fn by_rows(&self) -> Option<Rows> {
+        if self.b_turned().is_some() || self.packed().is_some() {
+            return None;
+        }
+        let (form, checks, run) = self.b_rows()?;
+        let taps = self.taps(&checks)?;
+        let parts = match run {
+            None => vec![Part::One],
+            Some(run) if run % self.width == 0 => vec![Part::One],
+            Some(run) if run % (self.width / 2) == 0 => vec![Part::One, Part::One],
+            Some(_) => vec![Part::Two, Part::Two],
+        };
+        Some(Rows { form, checks, taps, parts, run })
+    }
+
+    fn word(&self, at: i64, number: IntValue<'c>) -> PointerValue<'c> {
+        self.w.code.element(Elem::I64, self.at(at), number)
+    }
+
+    fn load_word(&self, at: PointerValue<'c>) -> IntValue<'c> {
+        self.w.code.load(self.w.code.ty(Elem::I64, 1), at, 8).into_int_value()
+    }
+
+    /// Where a panel's word number `n` stands.
+    fn base(&self, panel: IntValue<'c>, n: usize) -> PointerValue<'c> {
+        self.word(BASES_AT, self.add(self.mul(panel, self.int(BASES)), self.int(n as i64)))
+    }
+
+    /// All that was written down of a panel, part by part.
+    fn known(&self, rows: &Rows, panel: IntValue<'c>) -> Vec<IntValue<'c>> {
+        let words = rows.parts.iter().map(|part| if *part == Part::One { 1 } else { 3 }).sum();
+        (0..words).map(|n| self.load_word(self.base(panel, n))).collect()
+    }
+
+    /// Writes down what packing needs to know of the group's panels: where rows begin, and which columns lie inside.
+    pub fn begin_b(&self, g: &Group<'c>) -> Result<(), String> {
+        let code = &self.w.code;
+        let Some(rows) = self.by_rows() else { return Ok(()) };
+        let lanes = self.int(self.width / rows.parts.len() as i64);
+        code.range(self.int(0), g.count, 1, |n| {
+            let panel = self.panel(g, n);
+            let mut point = panel.point.clone();
+            let mut base = |column: IntValue<'c>| {
+                self.set(&self.c.columns, column, &mut point);
+                let at: Vec<_> = self.c.batch.iter().chain(&self.c.columns).map(|v| (*v, point[*v])).collect();
+                self.form(&rows.form, &at)
+            };
+            let (mut first, mut words) = (panel.first, vec![]);
+            for part in &rows.parts {
+                words.push(base(first));
+                if let (Part::Two, Some(run)) = (part, rows.run) {
+                    // Where the next run begins, if it begins within these columns.
+                    let (_, within) = self.divide(first, self.int(run));
+                    let own = self.w.lesser(lanes, self.sub(self.int(run), within));
+                    words.push(self.sub(base(self.add(first, own)), self.mul(own, self.int(self.elements()))));
+                    words.push(self.sub(ok(code.builder.build_left_shift(self.int(1), own, "")), self.int(1)));
+                }
+                first = self.add(first, lanes);
+            }
+            words.into_iter().enumerate().for_each(|(w, word)| code.store(self.base(n, w), word.into(), 8));
+            self.masks(&panel, &rows.checks, rows.taps, self.mul(n, self.int(MASKS)))
+        })?;
+        Ok(())
+    }
+
+    /// The step of `k` where rows lie evenly, with one mask for all.
+    fn even(&self, rows: &Rows) -> Option<Size> {
+        let mut runs = rows.form.runs(&reductions(self.w.kernel, self.stage));
+        let last = runs.pop();
+        (runs.is_empty() && rows.taps == self.stage.reds.len()).then(|| last.map_or_else(Size::default, |run| run.step))
+    }
+
+    /// Bytes from the first step's row to that of step `k` of the block, and its mask's number.
+    fn step(&self, rows: &Rows, block: IntValue<'c>, k: IntValue<'c>) -> [IntValue<'c>; 2] {
+        match self.even(rows) {
+            Some(step) => [self.mul(self.add(block, k), self.bytes(&step)), self.int(0)],
+            None => [0, 1].map(|n| self.load_word(self.word(STEPS_AT, self.add(self.mul(k, self.int(2)), self.int(n))))),
+        }
+    }
+
+    /// Writes down the same for all steps of a block, where it takes more than a multiplication.
+    pub fn begin_block(&self, [block, steps]: [IntValue<'c>; 2]) -> Result<(), String> {
+        let Some(rows) = self.by_rows().filter(|rows| self.even(rows).is_none()) else { return Ok(()) };
+        let outer = self.w.kernel.outer.len();
+        self.walk(block, steps, &mut |k, reds| {
+            let along = reds.iter().enumerate().map(|(n, v)| self.mul(*v, self.bytes(&rows.form.steps[outer + n])));
+            let offset = along.fold(self.int(0), |sum, n| self.add(sum, n));
+            let sizes = self.stage.reds.iter().enumerate().skip(rows.taps);
+            let tap = sizes.fold(self.int(0), |tap, (n, size)| self.add(self.mul(tap, self.w.size(size)), reds[n]));
+            for (n, value) in [offset, tap].into_iter().enumerate() {
+                let place = self.word(STEPS_AT, self.add(self.mul(k, self.int(2)), self.int(n as i64)));
+                self.w.code.store(place, value.into(), 8);
+            }
+            Ok(())
+        })
+    }
+
+    /// Packs the step `k` of panel number `n`, of which this is known, to `to`: whole rows where `plain` holds.
+    #[allow(clippy::too_many_arguments)]
+    fn copy_step(
+        &self,
+        rows: &Rows,
+        known: &[IntValue<'c>],
+        plain: Option<IntValue<'c>>,
+        n: IntValue<'c>,
+        [offset, tap]: [IntValue<'c>; 2],
+        k: IntValue<'c>,
+        to: PointerValue<'c>,
+    ) -> Result<(), String> {
+        let code = &self.w.code;
+        let lanes = self.width / rows.parts.len() as i64;
+        let mask = self.word(MASKS_AT, self.add(self.mul(n, self.int(MASKS)), tap));
+        let (mut known, mut bit) = (known.iter().copied(), 0);
+        let mut next = || known.next().expect("a word of every part");
+        for part in &rows.parts {
+            let to = code.element(Elem::I8, to, self.add(self.mul(k, self.int(PANEL)), self.int(bit * self.elements())));
+            let from = self.add(next(), offset);
+            match part {
+                Part::One => self.copy(from, plain, (mask, bit), lanes, to),
+                Part::Two => self.copy_two([from, self.add(next(), offset)], next(), (mask, bit), lanes, to),
+            }
+            bit += lanes;
+        }
         Ok(())
     }
 
@@ -91,7 +240,7 @@ impl<'c> Engine<'_, '_, 'c> {
                 (rest, reds[n]) = self.divide(rest, self.w.greater(self.w.size(&self.stage.reds[n]), self.int(1)));
             }
             code.set(bits, self.int(0).into());
-            self.columns(panel, &self.scope(&panel.point, &reds), &mut |scope, column| {
+            self.columns(self.c.columns.len() - 1, panel, &self.scope(&panel.point, &reds), &mut |scope, column| {
                 let lanes = scope.lanes();
                 let all = scope.mask.unwrap_or_else(|| code.constant(Scalar::bool(true), lanes));
                 let inside = checks.iter().fold(all, |mask, (index, size)| {
@@ -112,21 +261,13 @@ impl<'c> Engine<'_, '_, 'c> {
         Ok(())
     }
 
-    /// Copies a panel's columns of one step: all of them where `plain` holds, else what the mask says.
-    fn copy(&self, from: IntValue<'c>, plain: Option<IntValue<'c>>, mask: IntValue<'c>, to: PointerValue<'c>) {
+    /// Copies some of a panel's columns of one step: all of them where `plain` holds, else what the mask says from one of its bits on.
+    fn copy(&self, from: IntValue<'c>, plain: Option<IntValue<'c>>, (mask, bit): (PointerValue<'c>, i64), lanes: i64, to: PointerValue<'c>) {
         let code = &self.w.code;
-        let lanes = self.width as u32;
+        let lanes = lanes as u32;
         let (vector, align) = (code.ty(self.c.dtype.into(), lanes), self.elements() as u32);
-        let from = ok(code.builder.build_int_to_ptr(from, code.pointer().into_pointer_type(), ""));
-        let masked = || {
-            let bits = code.load(code.ty(Elem::I64, 1), code.element(Elem::I64, self.at(MASKS_AT), mask), 8).into_int_value();
-            let word = std::num::NonZeroU32::new(lanes).expect("lanes");
-            let word = ok(code.builder.build_int_truncate(bits, ok(code.context.custom_width_int_type(word)), ""));
-            let mask = ok(code.builder.build_bit_cast(word, code.ty(Elem::Bool, lanes), ""));
-            Ok::<_, String>(
-                code.masked("llvm.masked.load", &[vector, code.pointer()], vec![from.into(), mask, vector.const_zero()], 1, align).expect("a value"),
-            )
-        };
+        let from = self.pointer(from);
+        let masked = || Ok::<_, String>(self.masked_load(vector, from, self.mask(self.bits(mask, bit), lanes), align));
         let value = match plain {
             Some(plain) => code.either(plain, || Ok::<_, String>(code.load(vector, from, align)), masked),
             None => masked(),
@@ -134,125 +275,41 @@ impl<'c> Engine<'_, '_, 'c> {
         code.store(to, value.expect("loads emit no error"), align);
     }
 
-    /// B where `k` is contiguous and columns are one step apart.
-    fn b_turned(&self) -> Option<(Linear, Vec<Run>)> {
-        let (form, _) = self.b_form().filter(|(_, checks)| checks.is_empty())?;
-        let columns = form.runs(&named(self.w.kernel, &self.c.columns));
-        let runs = form.runs(&reductions(self.w.kernel, self.stage));
-        let unit = runs.last().is_some_and(|r| r.step.as_const() == Some(1));
-        (columns.len() == 1 && columns[0].step.as_const() != Some(1) && unit && runs.len() <= 2).then_some((form, runs))
+    /// The same where the columns come from two places, the first of which has those that `own` says.
+    fn copy_two(&self, from: [IntValue<'c>; 2], own: IntValue<'c>, (mask, bit): (PointerValue<'c>, i64), lanes: i64, to: PointerValue<'c>) {
+        let code = &self.w.code;
+        let lanes = lanes as u32;
+        let (vector, align) = (code.ty(self.c.dtype.into(), lanes), self.elements() as u32);
+        let bits = self.bits(mask, bit);
+        let and = |a, b| ok(code.builder.build_and(a, b, ""));
+        let [first, second] = [and(bits, own), and(bits, ok(code.builder.build_not(own, "")))].map(|bits| self.mask(bits, lanes));
+        let value = self.masked_load(vector, self.pointer(from[0]), first, align);
+        let args = vec![self.pointer(from[1]).into(), second, value];
+        let value = code.masked("llvm.masked.load", &[vector, code.pointer()], args, 1, align).expect("a value");
+        code.store(to, value, align);
     }
 
-    /// Packs a panel whose columns are contiguous along `k`: square blocks are turned in registers.
-    fn turn(
-        &self,
-        panel: &Panel<'c>,
-        form: &Linear,
-        runs: &[Run],
-        [block, steps]: [IntValue<'c>; 2],
-        to: PointerValue<'c>,
-        level: Level,
-    ) -> Result<(), String> {
-        let code = &self.w.code;
-        let i64t = code.ty(Elem::I64, 1);
-        let base = self.form(form, &self.batch_point(panel, &self.c.columns));
-        let columns = form.runs(&named(self.w.kernel, &self.c.columns));
-        let apart = self.bytes(&columns[0].step);
-        let [outer, run] = match runs {
-            [outer, inner] => [self.bytes(&outer.step), self.w.greater(self.w.size(&inner.extent), self.int(1))],
-            _ => [self.int(0), self.int(i64::MAX)],
-        };
-        let done = code.variable(i64t);
-        code.set(done, self.int(0).into());
-        let (head, inside, end) = (code.block(), code.block(), code.block());
-        code.go(head);
-        let at = code.get(i64t, done).into_int_value();
-        code.branch(self.is(IntPredicate::SLT, at, steps), inside, end);
-        code.builder.position_at_end(inside);
-        let (number, within) = self.divide(self.add(block, at), run);
-        let length = self.w.lesser(self.sub(steps, at), self.sub(run, within));
-        let start = self.add(base, self.add(self.mul(number, outer), self.mul(within, self.int(self.elements()))));
-        let to = code.element(Elem::I8, to, self.mul(at, self.int(PANEL)));
-        self.turn_run(panel, start, apart, length, to, level)?;
-        code.set(done, self.add(at, length).into());
-        code.jump(head);
-        code.builder.position_at_end(end);
-        Ok(())
+    /// Which columns lie inside, from one on.
+    fn bits(&self, mask: PointerValue<'c>, bit: i64) -> IntValue<'c> {
+        ok(self.w.code.builder.build_right_shift(self.load_word(mask), self.int(bit), false, ""))
     }
 
-    /// Turns `length` contiguous steps of all columns.
-    fn turn_run(
-        &self,
-        panel: &Panel<'c>,
-        start: IntValue<'c>,
-        apart: IntValue<'c>,
-        length: IntValue<'c>,
-        to: PointerValue<'c>,
-        level: Level,
-    ) -> Result<(), String> {
-        let code = &self.w.code;
-        let bytes = self.elements();
-        let lanes = match level {
-            Level::V3 => 32 / bytes,
-            Level::V4 => 64 / bytes,
-        };
-        let (vector, align) = (code.ty(self.c.dtype.into(), lanes as u32), bytes as u32);
-        let last = self.sub(panel.columns, self.int(1));
-        let square = |k: IntValue<'c>, column: IntValue<'c>, mask: Option<V<'c>>| {
-            let here = self.add(start, self.mul(k, self.int(bytes)));
-            // Columns beyond the last repeat it: what they give is never stored.
-            let rows = (0..lanes).map(|l| {
-                let column = self.w.lesser(self.add(column, self.int(l)), last);
-                let from = self.add(here, self.mul(column, apart));
-                let from = ok(code.builder.build_int_to_ptr(from, code.pointer().into_pointer_type(), ""));
-                match mask {
-                    None => code.load(vector, from, align),
-                    Some(mask) => code
-                        .masked("llvm.masked.load", &[vector, code.pointer()], vec![from.into(), mask, vector.const_zero()], 1, align)
-                        .expect("a value"),
-                }
-            });
-            let turned = self.transpose(rows.collect());
-            let corner = self.add(self.mul(k, self.int(PANEL)), self.mul(column, self.int(bytes)));
-            for (n, row) in turned.into_iter().enumerate() {
-                code.store(code.element(Elem::I8, to, self.add(corner, self.int(n as i64 * PANEL))), row, align);
-            }
-        };
-        code.range(self.int(0), panel.columns, lanes, |column| {
-            let whole = self.sub(length, self.int(lanes - 1));
-            let rest = code.range(self.int(0), whole, lanes, |k| {
-                square(k, column, None);
-                Ok::<(), String>(())
-            })?;
-            // Rows of zeros beyond the run: what follows overwrites them.
-            code.only_if(self.is(IntPredicate::SLT, rest, length), || {
-                let left = self.sub(length, rest);
-                let mask = code.icmp(IntPredicate::SLT, code.lane_numbers(lanes as u32), code.splat(left.into(), lanes as u32));
-                square(rest, column, Some(mask));
-                Ok::<(), String>(())
-            })
-        })?;
-        Ok(())
+    pub fn pointer(&self, address: IntValue<'c>) -> PointerValue<'c> {
+        ok(self.w.code.builder.build_int_to_ptr(address, self.w.code.pointer().into_pointer_type(), ""))
     }
 
-    /// Exchanges rows and lanes of a square: bit by bit of their numbers.
-    fn transpose(&self, mut rows: Vec<V<'c>>) -> Vec<V<'c>> {
+    /// A mask of lanes from bits.
+    pub fn mask(&self, bits: IntValue<'c>, lanes: u32) -> V<'c> {
         let code = &self.w.code;
-        let lanes = rows.len();
-        let mut bit = lanes / 2;
-        while bit > 0 {
-            for i in (0..lanes).filter(|i| i & bit == 0) {
-                let (a, b) = (rows[i].into_vector_value(), rows[i | bit].into_vector_value());
-                let pick = |of: &dyn Fn(usize) -> usize| {
-                    let mask: Vec<_> = (0..lanes).map(|l| code.context.i32_type().const_int(of(l) as u64, false)).collect();
-                    ok(code.builder.build_shuffle_vector(a, b, inkwell::types::VectorType::const_vector(&mask), "")).into()
-                };
-                rows[i] = pick(&|l| if l & bit == 0 { l } else { lanes + (l ^ bit) });
-                rows[i | bit] = pick(&|l| if l & bit == 0 { l ^ bit } else { lanes + l });
-            }
-            bit /= 2;
-        }
-        rows
+        let word = ok(code.context.custom_width_int_type(std::num::NonZeroU32::new(lanes).expect("lanes")));
+        ok(code.builder.build_bit_cast(ok(code.builder.build_int_truncate(bits, word, "")), code.ty(Elem::Bool, lanes), ""))
+    }
+
+    /// Lanes that the mask does not have are zero.
+    pub fn masked_load(&self, vector: BasicTypeEnum<'c>, from: PointerValue<'c>, mask: V<'c>, align: u32) -> V<'c> {
+        let code = &self.w.code;
+        let args = vec![from.into(), mask, vector.const_zero()];
+        code.masked("llvm.masked.load", &[vector, code.pointer()], args, 1, align).expect("a value")
     }
 
     /// Packs tiles of A whose rows are contiguous: for every step, a vector of each tile. What is written beyond a tile's rows the next step overwrites.
@@ -279,10 +336,7 @@ impl<'c> Engine<'_, '_, 'c> {
                 let row = self.start(g, tile);
                 let rows = self.sub(self.start(g, self.add(tile, self.int(1))), row);
                 let from = self.add(base, self.mul(row, self.int(self.elements())));
-                let from = ok(code.builder.build_int_to_ptr(from, code.pointer().into_pointer_type(), ""));
-                let value = code
-                    .masked("llvm.masked.load", &[vector, code.pointer()], vec![from.into(), mask(rows), vector.const_zero()], 1, align)
-                    .expect("a value");
+                let value = self.masked_load(vector, self.pointer(from), mask(rows), align);
                 let at = self.add(self.mul(self.sub(tile, tiles[0]), self.int(A_ROW * ROWS)), self.mul(k, self.int(TILE_STEP)));
                 code.store(code.element(self.c.dtype.into(), self.at(A_AT), at), value, align);
                 Ok::<(), String>(())
@@ -291,25 +345,29 @@ impl<'c> Engine<'_, '_, 'c> {
         })
     }
 
-    /// Packs tiles of A, these steps of a block: rows, one after the other.
-    pub fn pack_a(&self, g: &Group<'c>, block: IntValue<'c>, [from, to]: [IntValue<'c>; 2], tiles: [IntValue<'c>; 2]) -> Result<(), String> {
+    /// Packs tiles of A, at least these steps of a block: rows, one after the other.
+    pub fn pack_a(&self, g: &Group<'c>, block: IntValue<'c>, [from, steps]: [IntValue<'c>; 2], tiles: [IntValue<'c>; 2]) -> Result<(), String> {
         if let Some(form) = self.a_columns() {
-            return self.pack_columns(g, form, block, [from, to], tiles);
+            return self.pack_columns(g, form, block, [from, steps], tiles);
         }
-        let steps = self.sub(to, from);
         let code = &self.w.code;
-        let (panel, expression, bytes) = (self.at(A_AT), &self.factors[0], self.elements());
+        let (to, expression, bytes) = (self.at(A_AT), &self.factors[0], self.elements());
         let row = self.start(g, tiles[0]);
         let rows = self.sub(self.start(g, tiles[1]), row);
-        let Some(last) = self.stage.reds.len().checked_sub(1) else { return self.pack_point(g, row, rows, panel) };
+        let Some(last) = self.stage.reds.len().checked_sub(1) else { return self.pack_point(g, row, rows, to) };
         let var = self.w.kernel.outer.len() + last;
         let window = self.a_window();
-        let first = self.unravel(self.add(block, from));
+        if let Some((form, checks)) = &window
+            && let Some((outer, run)) = self.short_runs(form).filter(|_| checks.is_empty())
+        {
+            return self.copy_runs(g, form, &outer, run, [block, steps], row, rows);
+        }
+        let joined = window.as_ref().filter(|(_, checks)| checks.is_empty()).map_or(last, |(form, _)| self.joined(form));
         code.range(self.int(0), rows, 1, |r| {
             let mut point = g.point.clone();
             self.set(&self.c.rows, self.add(row, r), &mut point);
-            let to = code.element(self.c.dtype.into(), panel, self.add(from, self.mul(r, self.int(A_ROW))));
-            self.pieces(&first, steps, &mut |at, reds, length| {
+            let to = code.element(self.c.dtype.into(), to, self.mul(r, self.int(A_ROW)));
+            self.pieces(joined, block, steps, &mut |at, reds, length| {
                 let scope = self.scope(&point, reds);
                 let to = code.element(self.c.dtype.into(), to, at);
                 if let Some((form, checks)) = &window {
@@ -331,13 +389,64 @@ impl<'c> Engine<'_, '_, 'c> {
         Ok(())
     }
 
+    /// The step from one run of `k` to the next and how many steps a run has, where these are no more than a vector's lanes.
+    fn short_runs(&self, form: &Linear) -> Option<(Size, i64)> {
+        match form.runs(&reductions(self.w.kernel, self.stage)).as_slice() {
+            [outer, inner] => Some((outer.step.clone(), inner.extent.as_const().filter(|n| (1..=16).contains(n))?)),
+            _ => None,
+        }
+    }
+
+    /// Packs rows of A run by run: one vector each. What is written beyond a run the next one overwrites.
+    fn copy_runs(
+        &self,
+        g: &Group<'c>,
+        form: &Linear,
+        outer: &Size,
+        run: i64,
+        [block, steps]: [IntValue<'c>; 2],
+        row: IntValue<'c>,
+        rows: IntValue<'c>,
+    ) -> Result<(), String> {
+        let code = &self.w.code;
+        let (lanes, element, i64t) = (16, self.elements(), code.ty(Elem::I64, 1));
+        let (vector, align) = (code.ty(self.c.dtype.into(), lanes), element as u32);
+        let (apart, run) = (self.bytes(outer), self.int(run));
+        let below = |n: IntValue<'c>| code.icmp(IntPredicate::SLT, code.lane_numbers(lanes), code.splat(n.into(), lanes));
+        let (number, within) = self.divide(block, run);
+        let start = self.mul(number, apart);
+        let skipped = self.mul(within, self.int(element));
+        let first = self.sub(run, within);
+        code.range(self.int(0), rows, 1, |r| {
+            let mut point = g.point.clone();
+            self.set(&self.c.rows, self.add(row, r), &mut point);
+            let batch: Vec<_> = self.c.batch.iter().chain(&self.c.rows).map(|v| (*v, point[*v])).collect();
+            let from = self.add(self.form(form, &batch), start);
+            let to = code.element(self.c.dtype.into(), self.at(A_AT), self.mul(r, self.int(A_ROW)));
+            let value = self.masked_load(vector, self.pointer(self.add(from, skipped)), below(first), align);
+            code.store(to, value, align);
+            let source = code.variable(i64t);
+            code.set(source, self.add(from, apart).into());
+            let left = self.sub(steps, first);
+            let whole = run.get_sign_extended_constant().unwrap_or(1);
+            code.range(self.int(0), left, whole, |at| {
+                let from = code.get(i64t, source).into_int_value();
+                let value = self.masked_load(vector, self.pointer(from), below(run), align);
+                code.store(code.element(self.c.dtype.into(), to, self.add(first, at)), value, align);
+                code.set(source, self.add(from, apart).into());
+                Ok::<(), String>(())
+            })?;
+            Ok::<(), String>(())
+        })?;
+        Ok(())
+    }
+
     /// A as a load that is contiguous along the last reduction variable, with what must hold for it not to be zero.
     fn a_window(&self) -> Option<(Linear, Vec<Check>)> {
         let ranges: Vec<Size> = self.w.kernel.outer.iter().chain(&self.stage.reds).cloned().collect();
-        let last = ranges.len() - 1;
         let (form, checks) = window(self.w.kernel, &self.stage.body[self.c.factors[0]], &ranges)?;
-        let along = |a: &Affine| a.terms.iter().all(|(atom, c)| *atom != IndexAtom::Var(last) || c.as_const() == Some(1));
-        (form.steps[last].as_const() == Some(1) && checks.iter().all(|(a, _)| along(a))).then_some((form, checks))
+        let along = self.along(&form, &checks);
+        along.then_some((form, checks))
     }
 
     /// Copies `length` steps of a window from the scope's point on. What is written beyond the last the next piece overwrites.
@@ -364,12 +473,9 @@ impl<'c> Engine<'_, '_, 'c> {
         };
         code.range(self.int(0), length, lanes as i64, |i| {
             let word = ok(code.builder.build_and(below(self.sub(end, i)), ok(code.builder.build_not(below(self.sub(begin, i)), "")), ""));
-            let word = ok(code.builder.build_int_truncate(word, code.context.i16_type(), ""));
-            let mask = ok(code.builder.build_bit_cast(word, code.ty(Elem::Bool, lanes), ""));
+            let mask = self.mask(word, lanes);
             let from = self.add(from, self.mul(i, self.int(self.elements())));
-            let from = ok(code.builder.build_int_to_ptr(from, code.pointer().into_pointer_type(), ""));
-            let value =
-                code.masked("llvm.masked.load", &[vector, code.pointer()], vec![from.into(), mask, vector.const_zero()], 1, align).expect("a value");
+            let value = self.masked_load(vector, self.pointer(from), mask, align);
             code.store(code.element(self.c.dtype.into(), to, i), value, align);
             Ok::<(), String>(())
         })?;

@@ -7,7 +7,7 @@
 //! way. Nothing here is about order: every cut gives the same bits.
 
 use crate::ir::{Affine, DType, Fold, Guard, IndexAtom, Relation, Size};
-use crate::kernel::linear::window;
+use crate::kernel::linear::{Linear, address, window};
 use crate::kernel::lower::product;
 use crate::kernel::{Index, Instr, Kernel, Stage, Target};
 
@@ -27,8 +27,10 @@ pub struct Contraction {
     pub batch: Vec<usize>,
     /// Variables of A only.
     pub rows: Vec<usize>,
-    /// Variables of B only; the last one runs along the lanes.
+    /// Variables of B only; the last ones run along the lanes.
     pub columns: Vec<usize>,
+    /// The first of these lanes' variables: from it on columns lie one after the other in all that is read and stored beside the product.
+    pub near: usize,
     /// Which steps a row takes, where not all.
     pub reach: Option<Reach>,
     /// What must hold for a point to need its sum, where not all do: a condition on row and column.
@@ -52,6 +54,9 @@ pub enum Side {
     /// From it on.
     Above,
 }
+
+/// Lanes that make it worth to run along them.
+const LANES: i64 = 16;
 
 /// Columns of a panel.
 pub fn panel(dtype: DType) -> i64 {
@@ -85,28 +90,28 @@ pub fn roles(kernel: &Kernel) -> Option<Contraction> {
     // Neighbours of the result lie along the last variable: it belongs to the columns.
     let b = if only(last, first, second) { 0 } else { 1 };
     let other = (0..outer).rev().find(|v| if b == 0 { only(*v, second, first) } else { only(*v, first, second) });
-    // Taps of a window make poor lanes.
+    // Taps of a window make poor lanes, unless they go on in the neighbours' taps.
     let narrow = |v: usize| kernel.outer[v].as_const().is_some_and(|n| n < 8);
     let (b, last) = match other {
-        Some(other) if narrow(last) && !narrow(other) => (1 - b, other),
+        Some(other) if narrow(last) && !narrow(other) && !wide(kernel, number, stage.values[b], [first, second][b], [first, second][1 - b]) => {
+            (1 - b, other)
+        }
         _ => (b, last),
     };
     let (a_knows, b_knows) = if b == 0 { (second, first) } else { (first, second) };
     let factors = [stage.values[1 - b], stage.values[b]];
     let rows: Vec<usize> = (0..outer).filter(|v| only(*v, a_knows, b_knows)).collect();
     let mut columns: Vec<usize> = (0..outer).filter(|v| only(*v, b_knows, a_knows)).collect();
-    // Columns that lie apart from enough others are no neighbours: images of a batch.
+    // Columns of which it is not known how many lie together are no neighbours: images of a batch.
     let ranges: Vec<Size> = kernel.outer.iter().chain(&stage.reds).cloned().collect();
-    if let Some((form, _)) = window(kernel, &stage.body[factors[1]], &ranges) {
-        let near = (1..columns.len()).find(|cut| {
-            let near: Vec<(usize, Size)> = columns[*cut..].iter().map(|v| (*v, kernel.outer[*v].clone())).collect();
-            let runs = form.runs(&near);
-            matches!(runs.as_slice(), [run] if run.step.as_const() == Some(1) && run.extent.as_const().is_none_or(|n| n >= 24))
-        });
-        let all: Vec<(usize, Size)> = columns.iter().map(|v| (*v, kernel.outer[*v].clone())).collect();
-        if let Some(cut) = near.filter(|_| form.runs(&all).len() > 1) {
-            columns.drain(..cut);
-        }
+    if let Some((form, _)) = window(kernel, &stage.body[factors[1]], &ranges)
+        && !by_rows(kernel, &form, &columns)
+        && let Some(cut) = (1..columns.len()).find(|cut| {
+            let unknown = |vars: &[usize]| vars.iter().any(|v| kernel.outer[*v].as_const().is_none());
+            unknown(&columns[*cut..]) && by_rows(kernel, &form, &columns[*cut..])
+        })
+    {
+        columns.drain(..cut);
     }
     let batch = (0..outer).filter(|v| !rows.contains(v) && !columns.contains(v)).collect();
     let reach = match &stage.guards[..] {
@@ -114,8 +119,9 @@ pub fn roles(kernel: &Kernel) -> Option<Contraction> {
         list => Some(reach(&list[0], &rows, outer, &stage.reds)?),
     };
     let needs = needs(kernel, number, &rows, &columns);
+    let near = near(kernel, number, &columns);
     let stores_in_lanes = kernel.stages.iter().all(|s| in_lanes(s, last));
-    (dtype.is_float() && stores_in_lanes).then_some(Contraction { stage: number, dtype, factors, batch, rows, columns, reach, needs })
+    (dtype.is_float() && stores_in_lanes).then_some(Contraction { stage: number, dtype, factors, batch, rows, columns, near, reach, needs })
 }
 
 /// What the guard says about the steps of a row, where it compares the one with the other.
@@ -178,6 +184,79 @@ fn readers<'a>(
             _ => {}
         }
     }
+}
+
+/// Whether the variables of this factor only make good lanes together, though the last one has few points: beside each other where they are stored,
+/// many, and packed by vectors.
+fn wide(kernel: &Kernel, stage: usize, factor: usize, known: u64, others: u64) -> bool {
+    let columns: Vec<usize> =
+        (0..kernel.outer.len()).filter(|v| kernel.outer[*v].as_const() != Some(1) && known >> v & 1 == 1 && others >> v & 1 == 0).collect();
+    let count = |vars: &[usize]| sizes(kernel, vars).iter().try_fold(1i64, |n, (_, size)| n.checked_mul(size.as_const()?));
+    let many = |vars: &[usize], least: i64| count(vars).is_none_or(|n| n >= least);
+    if !many(&columns, 3 * LANES) || !many(&columns[near(kernel, stage, &columns)..], LANES) {
+        return false;
+    }
+    let body = &kernel.stages[stage];
+    let ranges: Vec<Size> = kernel.outer.iter().chain(&body.reds).cloned().collect();
+    window(kernel, &body.body[factor], &ranges).is_some_and(|(form, _)| by_rows(kernel, &form, &columns) || by_steps(kernel, body, &form))
+}
+
+fn unit(step: &Size) -> bool {
+    step.as_const() == Some(1)
+}
+
+fn sizes(kernel: &Kernel, vars: &[usize]) -> Vec<(usize, Size)> {
+    vars.iter().map(|v| (*v, kernel.outer[*v].clone())).collect()
+}
+
+/// Whether columns lie one after the other there, at least as many together as half a panel has.
+pub fn by_rows(kernel: &Kernel, form: &Linear, columns: &[usize]) -> bool {
+    let runs = form.runs(&sizes(kernel, columns));
+    runs.last().is_some_and(|run| unit(&run.step) && (runs.len() == 1 || run.extent.as_const().is_some_and(|n| n >= LANES)))
+}
+
+/// Whether the last reduction variable runs along memory there, for more than a few steps.
+pub fn by_steps(kernel: &Kernel, stage: &Stage, form: &Linear) -> bool {
+    let last = stage.reds.last().is_some_and(|n| n.as_const().is_none_or(|n| n >= 4));
+    last && form.steps.get(kernel.outer.len() + stage.reds.len() - 1).is_some_and(unit)
+}
+
+/// The place in `columns` from which on they lie one after the other in all that other stages read and all that is stored.
+fn near(kernel: &Kernel, product: usize, columns: &[usize]) -> usize {
+    let last = columns.len().saturating_sub(1);
+    let beside = |cut: &usize| {
+        let group = sizes(kernel, &columns[*cut..]);
+        kernel.stages.iter().enumerate().all(|(n, stage)| {
+            let vars = kernel.outer.len() + stage.inner.len() + stage.reds.len();
+            let stored = stage.stores.iter().all(|store| match &store.target {
+                Target::Local(_) => true,
+                Target::Param { param, index, .. } => in_order(kernel, *param, index, &group, vars),
+            });
+            stored && (n == product || body_in_order(kernel, &stage.body, &group, vars))
+        })
+    };
+    (0..last).find(beside).unwrap_or(last)
+}
+
+/// Whether the access goes from element to element as the group of variables does, or stays where it is.
+fn in_order(kernel: &Kernel, param: usize, index: &[Index], group: &[(usize, Size)], vars: usize) -> bool {
+    address(kernel, param, index, vars).is_some_and(|form| match form.runs(group).as_slice() {
+        [] => true,
+        [run] => unit(&run.step) || run.step.as_const() == Some(0),
+        _ => false,
+    })
+}
+
+fn body_in_order(kernel: &Kernel, body: &[Instr], group: &[(usize, Size)], vars: usize) -> bool {
+    let knows = |mask: u64| group.iter().any(|(v, _)| mask >> v & 1 == 1);
+    body.iter().all(|instr| match instr {
+        Instr::Const(_) | Instr::Local(_) | Instr::Op(..) | Instr::Cast(..) => true,
+        Instr::Index(a) => !knows(affine(a)),
+        Instr::Holds(list) => !knows(guards(list)),
+        Instr::Load { param, index, otherwise: None } => in_order(kernel, *param, index, group, vars),
+        Instr::Load { .. } => false,
+        Instr::Select { then, otherwise, .. } => [then, otherwise].iter().all(|side| body_in_order(kernel, &side.0, group, vars)),
+    })
 }
 
 /// Whether B is a load whose last axis follows the last reduction variable and knows nothing of the columns.

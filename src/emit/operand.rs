@@ -1,0 +1,173 @@
+//! Where a contraction's factors are read: in place, packed in advance, or from scratch.
+
+use crate::emit::code::ok;
+use crate::emit::contract::{A_AT, A_ROW, Engine, Group, Panel, TILE_STEP, named, reductions};
+use crate::emit::micro::{Field, PANEL};
+use crate::ir::Size;
+use crate::kernel::Kernel;
+use crate::kernel::contract::{Contraction, ROWS, by_rows, packed};
+use crate::kernel::linear::{Check, Linear, Run, linear, window};
+use inkwell::IntPredicate;
+use inkwell::values::IntValue;
+
+/// Steps of a run that is worth to be read in place.
+const LONG_RUN: i64 = 16;
+/// Panels up to which A is read in place even where its steps lie apart.
+const FEW_PANELS: i64 = 1;
+
+/// A where it can be read in place: rows one step apart, `k` in at most two runs, which are not short.
+pub fn direct(kernel: &Kernel, c: &Contraction) -> Option<(Linear, Vec<Run>, Vec<Run>)> {
+    let stage = &kernel.stages[c.stage];
+    let form = linear(kernel, &stage.body[c.factors[0]], kernel.outer.len() + stage.reds.len())?;
+    let rows = form.runs(&named(kernel, &c.rows));
+    let steps = form.runs(&reductions(kernel, stage));
+    let short = |run: &Run| run.extent.as_const().is_some_and(|n| n < LONG_RUN);
+    let long = steps.len() < 2 || steps.len() == 2 && !short(&steps[1]);
+    (rows.len() <= 1 && long).then_some((form, rows, steps))
+}
+
+/// How A is read.
+pub struct Walk<'c> {
+    packs: IntValue<'c>,
+    base: IntValue<'c>,
+    /// Bytes between rows.
+    row: IntValue<'c>,
+    /// What was packed first.
+    first: IntValue<'c>,
+    tile: IntValue<'c>,
+}
+
+impl<'c> Engine<'_, '_, 'c> {
+    /// Whether A is read in place from where its steps are contiguous.
+    pub fn streams(&self) -> bool {
+        self.direct.as_ref().is_some_and(|(_, _, steps)| steps.last().is_none_or(|run| run.step.as_const() == Some(1)))
+    }
+
+    /// The form of A where its rows are contiguous, its steps are not.
+    pub fn a_columns(&self) -> Option<&Linear> {
+        let (form, rows, _) = self.direct.as_ref().filter(|_| !self.streams())?;
+        matches!(rows.as_slice(), [only] if only.step.as_const() == Some(1)).then_some(form)
+    }
+
+    /// Describes A for these tiles and steps, packed where it must be or where it pays, unless it was before (`begins` is false): the address that row 0 has or would have, and the bytes
+    /// from one tile's first row to the next one's.
+    pub fn describe_a(
+        &self,
+        g: &Group<'c>,
+        begins: IntValue<'c>,
+        [block, steps]: [IntValue<'c>; 2],
+        tiles: [IntValue<'c>; 2],
+    ) -> Result<Walk<'c>, String> {
+        let code = &self.w.code;
+        let endless = self.int(i64::MAX);
+        let base = self.address(self.at(A_AT));
+        let element = self.int(self.elements());
+        let rows = tiles.map(|tile| self.start(g, tile));
+        let packed = match self.a_columns() {
+            // Tile after tile, each [k][rows].
+            Some(_) => [base, element, self.int(TILE_STEP * self.elements()), endless, endless, self.int(0)],
+            None => [base, self.int(A_ROW * self.elements()), element, endless, endless, self.int(0)],
+        };
+        let (packs, chosen) = match self.a_in_place(g, block) {
+            None => (code.context.bool_type().const_all_ones(), packed),
+            Some(direct) if self.streams() => (code.context.bool_type().const_zero(), direct),
+            Some(direct) => {
+                // Scattered over as many lines as there are steps: a few times is enough.
+                let packs = self.is(IntPredicate::SGT, g.count, self.int(FEW_PANELS));
+                let pick = |n: usize| code.select(packs.into(), packed[n].into(), direct[n].into()).into_int_value();
+                (packs, [0, 1, 2, 3, 4, 5].map(pick))
+            }
+        };
+        for (field, value) in [Field::ARow, Field::AStep, Field::Left, Field::Run, Field::Jump].into_iter().zip(&chosen[1..]) {
+            self.field(field, *value);
+        }
+        if !self.streams() {
+            let missing = ok(code.builder.build_and(packs, begins, ""));
+            let taken = self.taken(rows, block, steps);
+            code.only_if(missing, || self.pack_a(g, block, taken, tiles))?;
+        }
+        Ok(Walk { packs, base: chosen[0], row: chosen[1], first: rows[0], tile: tiles[0] })
+    }
+
+    /// Where a tile's A begins.
+    pub fn a_of(&self, walk: &Walk<'c>, tile: IntValue<'c>, row: IntValue<'c>) -> IntValue<'c> {
+        let code = &self.w.code;
+        let direct = self.add(walk.base, self.mul(row, walk.row));
+        if self.streams() {
+            return direct;
+        }
+        let packed = match self.a_columns() {
+            Some(_) => self.mul(self.sub(tile, walk.tile), self.int(A_ROW * ROWS * self.elements())),
+            None => self.mul(self.sub(row, walk.first), walk.row),
+        };
+        code.select(walk.packs.into(), self.add(walk.base, packed).into(), direct.into()).into_int_value()
+    }
+
+    /// A in place from step `block` on: the address of row 0, and the values of the fields from [`Field::ARow`] on.
+    fn a_in_place(&self, g: &Group<'c>, block: IntValue<'c>) -> Option<[IntValue<'c>; 6]> {
+        let (form, rows, runs) = self.direct.as_ref()?;
+        let batch: Vec<_> = self.c.batch.iter().map(|v| (*v, g.point[*v])).collect();
+        let base = self.form(form, &batch);
+        let row = rows.first().map_or(self.int(0), |r| self.bytes(&r.step));
+        let endless = self.int(i64::MAX);
+        let step = |run: Option<&Run>| run.map_or(self.int(0), |r| self.bytes(&r.step));
+        let inner = step(runs.last());
+        let [outer, run] = match runs.as_slice() {
+            [outer, inner] => [self.bytes(&outer.step), self.w.greater(self.w.size(&inner.extent), self.int(1))],
+            _ => return Some([self.add(base, self.mul(block, inner)), row, inner, endless, endless, self.int(0)]),
+        };
+        let (number, within) = self.divide(block, run);
+        let start = self.add(self.mul(number, outer), self.mul(within, inner));
+        Some([self.add(base, start), row, inner, self.sub(run, within), run, self.sub(outer, self.mul(run, inner))])
+    }
+
+    /// Describes B for a panel from step `block` on, which is number `place` of those that are packed now.
+    pub fn describe_b(&self, g: &Group<'c>, panel: &Panel<'c>, place: IntValue<'c>, few: IntValue<'c>, block: IntValue<'c>) {
+        let code = &self.w.code;
+        let (mut b, mut step) = (self.address(self.packed_panel(place)), self.int(PANEL));
+        if let Some(param) = self.packed() {
+            let at = self.mul(self.mul(panel.first, g.k), self.int(self.elements()));
+            b = self.add(self.add(self.address(self.w.params[param]), at), self.mul(block, self.int(PANEL)));
+        } else if let Some((direct, base, apart)) = self.in_place(panel, few) {
+            let pick = |a: IntValue<'c>, b: IntValue<'c>| code.select(direct.into(), a.into(), b.into()).into_int_value();
+            (b, step) = (pick(self.add(base, self.mul(block, apart)), b), pick(apart, step));
+        }
+        self.field(Field::B, b);
+        self.field(Field::BStep, step);
+    }
+
+    /// B where its panels were packed in advance.
+    pub fn packed(&self) -> Option<usize> {
+        packed(self.w.kernel, self.c)
+    }
+
+    /// B as a linear form, with what must hold for its loads not to be zero.
+    pub fn b_form(&self) -> Option<(Linear, Vec<Check>)> {
+        let ranges: Vec<Size> = self.w.kernel.outer.iter().chain(&self.stage.reds).cloned().collect();
+        window(self.w.kernel, &self.stage.body[self.c.factors[1]], &ranges)
+    }
+
+    /// B where many of its columns are contiguous, with the number of those where it is not all.
+    pub fn b_rows(&self) -> Option<(Linear, Vec<Check>, Option<i64>)> {
+        let (form, checks) = self.b_form().filter(|(form, _)| by_rows(self.w.kernel, form, &self.c.columns))?;
+        let runs = form.runs(&named(self.w.kernel, &self.c.columns));
+        let run = if runs.len() == 1 { None } else { runs.last().and_then(|run| run.extent.as_const()) };
+        Some((form, checks, run))
+    }
+
+    /// B where whole panels of it can be read in place, and its step.
+    pub fn b_in_place(&self) -> Option<(Linear, Size)> {
+        let (form, ..) = self.b_rows().filter(|(_, checks, run)| run.is_none() && checks.is_empty())?;
+        let mut steps = form.runs(&reductions(self.w.kernel, self.stage));
+        let step = steps.pop().map_or_else(Size::default, |r| r.step);
+        steps.is_empty().then_some((form, step))
+    }
+
+    /// Whether B is read in place, where that is possible at all: a whole panel, used by few rows. Then its address and the bytes between steps.
+    pub fn in_place(&self, panel: &Panel<'c>, few: IntValue<'c>) -> Option<(IntValue<'c>, IntValue<'c>, IntValue<'c>)> {
+        let (form, step) = self.b_in_place()?;
+        let whole = self.is(IntPredicate::EQ, panel.columns, self.int(self.width));
+        let base = self.form(&form, &self.batch_point(panel, &self.c.columns));
+        Some((ok(self.w.code.builder.build_and(whole, few, "")), base, self.bytes(&step)))
+    }
+}
