@@ -32,14 +32,18 @@ pub(super) fn sooner(entry: &mut Entry, kernels: &[Kernel]) {
         let kind = matches!(plan.steps[step], Step::Launch(_) | Step::Copy { .. });
         kind && around[step].1 == usize::MAX && step >= plan.advance as usize
     };
+    let ended = |k: usize| touched[k].iter().copied().filter(|b| ends[*b as usize] == k && !results.contains(b)).collect::<BTreeSet<BufferId>>();
+    let frees = |k: usize| {
+        let much = ended(k).iter().any(|b| plan.buffers[*b as usize].storage == Storage::Arena && bytes(plan, *b).is_some_and(|n| n >= MUCH));
+        much && !written[k].is_empty() && written[k].is_subset(&stored)
+    };
+    let Some(last) = (0..plan.steps.len()).rev().find(|k| moves(*k) && frees(*k)) else { return };
+    // Numbers that updates share, such as rates, are computed before any.
+    let scalars = |k: usize| !written[k].is_empty() && written[k].iter().all(|b| bytes(plan, *b).is_some_and(|n| n <= 8));
     // Steps keep their numbers while they move.
     let mut order: Vec<usize> = (0..plan.steps.len()).collect();
-    for k in (0..plan.steps.len()).filter(|k| moves(*k)) {
-        let ended: BTreeSet<BufferId> = touched[k].iter().copied().filter(|b| ends[*b as usize] == k && !results.contains(b)).collect();
-        let frees = ended.iter().any(|b| plan.buffers[*b as usize].storage == Storage::Arena && bytes(plan, *b) >= MUCH);
-        if !frees || written[k].is_empty() || !written[k].is_subset(&stored) {
-            continue;
-        }
+    for k in (0..=last).filter(|k| moves(*k) && (frees(*k) || scalars(*k))) {
+        let ended = ended(k);
         let waits = |step: &usize| {
             let made = !written[*step].is_disjoint(&touched[k]);
             made || !touched[*step].is_disjoint(&written[k]) || !touched[*step].is_disjoint(&ended) || !moves(*step)
@@ -64,8 +68,8 @@ fn written(plan: &Plan, step: &Step, kernels: &[Kernel]) -> BTreeSet<BufferId> {
     launch.args.iter().zip(params).filter(|(_, p)| p.written).map(|(b, _)| root(plan, *b)).collect()
 }
 
-/// The size of a buffer, 0 where it depends on dims.
-fn bytes(plan: &Plan, id: BufferId) -> i64 {
+/// The size of a buffer, where it does not depend on dims.
+fn bytes(plan: &Plan, id: BufferId) -> Option<i64> {
     let buffer = &plan.buffers[id as usize];
-    product(&buffer.shape).as_const().map_or(0, |n| n.saturating_mul(buffer.dtype.bytes() as i64))
+    product(&buffer.shape).as_const().map(|n| n.saturating_mul(buffer.dtype.bytes() as i64))
 }
