@@ -152,6 +152,25 @@ impl<'c> Code<'c> {
         ok(self.builder.build_shuffle_vector(v, v.get_type().get_poison(), VectorType::const_vector(&lanes), "")).into()
     }
 
+    /// Pieces of equal length, a power of two of them, side by side.
+    pub fn joined(&self, mut pieces: Vec<V<'c>>) -> V<'c> {
+        if let (true, [BasicValueEnum::FloatValue(first), ..]) = (pieces.len() > 1, &pieces[..]) {
+            let lanes = pieces.len() as u32;
+            return (0..).zip(&pieces).fold(first.get_type().vec_type(lanes).get_poison().into(), |all: V<'c>, (n, piece)| {
+                ok(self.builder.build_insert_element(all.into_vector_value(), *piece, self.context.i32_type().const_int(n, false), "")).into()
+            });
+        }
+        while pieces.len() > 1 {
+            let both = |pair: &[V<'c>]| -> V<'c> {
+                let (a, b) = (pair[0].into_vector_value(), pair[1].into_vector_value());
+                let all: Vec<_> = (0..2 * a.get_type().get_size()).map(|i| self.context.i32_type().const_int(i as u64, false)).collect();
+                ok(self.builder.build_shuffle_vector(a, b, VectorType::const_vector(&all), "")).into()
+            };
+            pieces = pieces.chunks(2).map(both).collect();
+        }
+        pieces[0]
+    }
+
     /// A two-operand instruction.
     pub fn binary(&self, op: InstructionOpcode, a: V<'c>, b: V<'c>) -> V<'c> {
         ok(self.builder.build_binop(op, a, b, ""))

@@ -336,7 +336,7 @@ impl<'c> Engine<'_, '_, 'c> {
                             let panel = self.panel(g, number);
                             self.describe_b(g, &panel, self.sub(number, first), few, block);
                             let sums = self.add(self.mul(number, self.int(CHUNK * ROWS)), self.sub(self.int(0), self.start(g, chunk)));
-                            self.tiles(g, &panel, near, &walk, (waits, sums, last), level)
+                            self.tiles(g, &panel, near, &walk, (waits, sums, block, last), level)
                         })?;
                         Ok::<(), String>(())
                     })?;
@@ -357,7 +357,7 @@ impl<'c> Engine<'_, '_, 'c> {
         panel: &Panel<'c>,
         [from, to]: [IntValue<'c>; 2],
         walk: &Walk<'c>,
-        (waits, sums, last): (IntValue<'c>, IntValue<'c>, IntValue<'c>),
+        (waits, sums, block, last): (IntValue<'c>, IntValue<'c>, IntValue<'c>, IntValue<'c>),
         level: Level,
     ) -> Result<(), String> {
         let code = &self.w.code;
@@ -376,9 +376,22 @@ impl<'c> Engine<'_, '_, 'c> {
                 after = ok(code.builder.build_and(last, ok(code.builder.build_not(whole, "")), ""));
             }
             self.field(Field::C, c);
+            let multiply = micro::declare(code.context, &code.module, self.c.dtype, level, self.c.reach.as_ref().map(|r| r.side));
+            let call = || {
+                ok(code.builder.build_call(multiply, &[self.tile.into(), rows.into()], ""));
+                Ok::<(), String>(())
+            };
+            self.describe_reach(row, block);
             code.only_if(after, || self.ask_ahead(panel, row, rows))?;
-            let multiply = micro::declare(code.context, &code.module, self.c.dtype, level);
-            ok(code.builder.build_call(multiply, &[self.tile.into(), rows.into()], ""));
+            match self.needed(panel, row, rows) {
+                None => call()?,
+                Some(needed) => {
+                    code.only_if(needed, call)?;
+                    if self.silent() {
+                        after = ok(code.builder.build_and(after, needed, ""));
+                    }
+                }
+            }
             code.only_if(after, || self.rows(panel, row, rows, sums))
         })?;
         Ok(())

@@ -3,7 +3,7 @@
 use super::tests::{law, program};
 use crate::ir::generate::{self, Random};
 use crate::ir::*;
-use crate::kernel::contract::recognise;
+use crate::kernel::contract::{Side, recognise};
 use crate::span::Span;
 
 fn c(n: i64) -> Size {
@@ -240,12 +240,46 @@ fn empty_products_are_zero() {
     law(&module, &[dims(0, 5, 7), dims(5, 0, 7), dims(5, 7, 0), dims(600, 33, 1), dims(1, 1, 2600)], 1);
 }
 
+/// A product whose rows take the steps on one side of a diagonal, and one whose points on one side are read, in every place that the diagonal may have.
+#[test]
+fn triangular_products_are_what_they_mean() {
+    let text = "dim T >= 0\ndim S >= 0\ndim N >= 0\n\nfn @f(p: f32[2, T, S], q: f64[2, S, T], v: f32[S, 2, N], w: f64[2, S, N], k: f32[2, S, 7], r: f32[2, T, 7], b: f32[T]) {
+  %below[i, t, j]: f32[2, T, N] = dot[s < S](%p[i, t, s] * %v[s, i, j]) where t + 3 >= s
+  %shifted[i, t, j]: f64[2, T, N] = dot[s < S](%q[i, s, t] * %w[i, s, j]) where t >= s + 2
+  %above[t, i, j]: f64[T, 2, N] = dot[s < S](%q[i, s, t] * %w[i, s, j]) where s >= t
+  %late[i, t, j]: f32[2, T, N] = dot[s < S](%v[s, i, j] * %p[i, t, s]) where s >= t + 5
+  %scores[i, t, s]: f32[2, T, S] = dot[e < 7](%r[i, t, e] * %k[i, s, e])
+  %masked[i, t, s]: f32[2, T, S] = select([t >= s], exp(%scores[i, t, s] - %b[t]), 0.0)
+  %others[i, t, s]: f32[2, T, S] = dot[e < 7](%r[i, t, e] * %k[i, s, e])
+  %rest[i, t, s]: f32[2, T, S] = select([s >= t + 9], %others[i, t, s], inf)
+  %third[i, t, s]: f32[2, T, S] = dot[e < 7](%r[i, t, e] * %k[i, s, e])
+  %hidden[i, t, s]: f32[2, T, S] = exp(%third[i, t, s])
+  %read[i, t, j]: f32[2, T, N] = dot[s < S](%hidden[i, t, s] * %v[s, i, j]) where t >= s
+  return %below, %shifted, %above, %late, %masked, %rest, %read
+}
+";
+    let mut module = crate::ir::parse::module(text).unwrap();
+    let module = program(module.functions.remove(0));
+    let kernels = crate::kernel::lower(&module).kernels;
+    let found: Vec<_> = kernels.iter().filter_map(recognise).collect();
+    let count = |such: &dyn Fn(&crate::kernel::contract::Contraction) -> bool| found.iter().filter(|c| such(c)).count();
+    assert_eq!((found.len(), count(&|c| c.reach.is_some()), count(&|c| c.needs.is_some())), (8, 5, 3));
+    let dims = |t: i64, s: i64, n: i64| -> Dims { [("T".into(), t), ("S".into(), s), ("N".into(), n)].into() };
+    law(&module, &[dims(40, 40, 33), dims(1, 9, 32), dims(13, 300, 40), dims(270, 13, 32), dims(5, 5, 1)], 1);
+    law(&module, &[dims(250, 261, 33), dims(261, 256, 2), dims(20, 1030, 2), dims(540, 530, 1), dims(0, 4, 4), dims(4, 0, 4)], 2);
+}
+
 /// The sums of the widest tile stay in registers, in loops of nothing but loads and multiplications.
 #[test]
 fn micro_kernels_spill_nothing() {
     for dtype in [DType::F32, DType::F64] {
         for level in super::Level::ALL {
-            let assembly = super::multiply(dtype, level, super::What::Assembly).unwrap();
+            let assembly = super::multiply(dtype, level, None, super::What::Assembly).unwrap();
+            for side in [Side::Below, Side::Above] {
+                let part = super::multiply(dtype, level, Some(side), super::What::Assembly).unwrap();
+                let widest = part.split_once(".v4.12:").map_or("", |(_, rest)| rest);
+                assert!(!widest.lines().any(|l| l.contains("%zmm") && l.contains("(%rsp")), "{part}");
+            }
             let register = if level == super::Level::V4 { "%zmm" } else { "%ymm" };
             assert!(assembly.contains(register) && assembly.contains("vfmadd"), "{assembly}");
             let spilled = assembly.lines().find(|l| l.contains(register) && l.contains("(%rsp"));

@@ -21,6 +21,13 @@ impl<'c, const W: bool> Lanes<'_, 'c, W> {
         if W { Elem::I64 } else { Elem::I32 }
     }
 
+    /// What `part` makes of every `width` lanes, side by side.
+    fn parts(&self, width: u32, args: &[V<'c>], part: &dyn Fn(&[V<'c>]) -> V<'c>) -> V<'c> {
+        let slice = |v: V<'c>, from: u32| if self.lanes == width { v } else { self.code.slice(v.into_vector_value(), from, width) };
+        let pieces = (0..self.lanes / width).map(|n| part(&args.iter().map(|a| slice(*a, n * width)).collect::<Vec<_>>())).collect();
+        self.code.joined(pieces)
+    }
+
     fn intrinsic(&self, name: &str, args: &[V<'c>]) -> V<'c> {
         self.code.intrinsic(name, &[self.code.ty(self.elem(), self.lanes)], args).expect("a value")
     }
@@ -82,11 +89,31 @@ impl<'a, 'c, const W: bool> Machine for Lanes<'a, 'c, W> {
     fn shr(&self, a: V<'c>, n: u32) -> V<'c> { self.code.binary(Op::LShr, a, self.int(n as i64)) }
     fn sar(&self, a: V<'c>, n: u32) -> V<'c> { self.code.binary(Op::AShr, a, self.int(n as i64)) }
     fn scale(&self, a: V<'c>, n: V<'c>) -> V<'c> {
-        if W || self.lanes != 16 || !self.code.avx512() {
+        if W || !self.lanes.is_multiple_of(16) || !self.code.avx512() {
             return scale(self, a, n);
         }
         let (all, rounding) = (self.code.context.i16_type().const_all_ones(), self.code.context.i32_type().const_int(4, false));
-        self.code.intrinsic("llvm.x86.avx512.mask.scalef.ps.512", &[], &[a, self.from_int(n), a, all.into(), rounding.into()]).expect("a value")
+        self.parts(16, &[a, self.from_int(n)], &|args| {
+            self.code.intrinsic("llvm.x86.avx512.mask.scalef.ps.512", &[], &[args[0], args[1], args[0], all.into(), rounding.into()]).expect("a value")
+        })
+    }
+    fn lookup(&self, table: &[f64; 16], n: V<'c>) -> V<'c> {
+        let code = self.code;
+        let entry = |x: &f64| code.constant(if W { Scalar::f64(*x) } else { Scalar::f32(*x as f32) }, 1);
+        let entries = |part: &[f64]| -> V<'c> { inkwell::types::VectorType::const_vector(&part.iter().map(entry).collect::<Vec<_>>()).into() };
+        let permute = |name: &str, table: V<'c>, n: V<'c>| code.intrinsic(name, &[], &[table, n]).expect("a value");
+        if !W && self.lanes.is_multiple_of(16) && code.avx512() {
+            return self.parts(16, &[n], &|n| permute("llvm.x86.avx512.permvar.sf.512", entries(table), n[0]));
+        }
+        if !W && self.lanes.is_multiple_of(8) {
+            let upper = self.shl(n, 28);
+            return self.parts(8, &[n, upper], &|n| {
+                let [low, high] = [&table[..8], &table[8..]].map(|half| permute("llvm.x86.avx2.permps", entries(half), n[0]));
+                code.select(code.icmp(IntPredicate::SLT, n[1], n[1].get_type().const_zero()), high, low)
+            });
+        }
+        let n = self.iand(n, self.int(15));
+        self.parts(1, &[n], &|n| ok(code.builder.build_extract_element(entries(table).into_vector_value(), n[0].into_int_value(), "")))
     }
     fn ilt(&self, a: V<'c>, b: V<'c>) -> V<'c> { self.code.icmp(IntPredicate::SLT, a, b) }
     fn ieq(&self, a: V<'c>, b: V<'c>) -> V<'c> { self.code.icmp(IntPredicate::EQ, a, b) }

@@ -10,7 +10,7 @@ use crate::emit::Level;
 use crate::emit::code::{Code, Elem, V, ok};
 use crate::emit::target;
 use crate::ir::{DType, Scalar};
-use crate::kernel::contract::ROWS;
+use crate::kernel::contract::{ROWS, Side};
 use inkwell::context::Context;
 use inkwell::module::{Linkage, Module};
 use inkwell::values::{FunctionValue, InstructionOpcode as Op, IntValue, PhiValue, PointerValue};
@@ -48,19 +48,26 @@ pub enum Field {
     Count,
     /// Whether `C` holds nothing yet.
     First,
+    /// Where rows take some steps only: how many the first row takes (below the diagonal), or the step that it begins with.
+    Reach,
 }
 
 /// How many words a description has.
-pub const FIELDS: u32 = Field::First as u32 + 1;
+pub const FIELDS: u32 = Field::Reach as u32 + 1;
 
 /// The function's name.
-pub fn name(dtype: DType, level: Level) -> String {
-    format!("multiply.{dtype}.{}", level.name())
+pub fn name(dtype: DType, level: Level, side: Option<Side>) -> String {
+    let part = match side {
+        None => "",
+        Some(Side::Below) => "below.",
+        Some(Side::Above) => "above.",
+    };
+    format!("multiply.{part}{dtype}.{}", level.name())
 }
 
 /// The function, declared.
-pub fn declare<'c>(context: &'c Context, module: &Module<'c>, dtype: DType, level: Level) -> FunctionValue<'c> {
-    let name = name(dtype, level);
+pub fn declare<'c>(context: &'c Context, module: &Module<'c>, dtype: DType, level: Level, side: Option<Side>) -> FunctionValue<'c> {
+    let name = name(dtype, level, side);
     module.get_function(&name).unwrap_or_else(|| {
         let ty = context.void_type().fn_type(&[context.ptr_type(AddressSpace::default()).into(), context.i64_type().into()], false);
         module.add_function(&name, ty, None)
@@ -68,7 +75,7 @@ pub fn declare<'c>(context: &'c Context, module: &Module<'c>, dtype: DType, leve
 }
 
 /// Adds the functions for one type at one level.
-pub fn define<'c>(context: &'c Context, mut module: Module<'c>, dtype: DType, level: Level) -> Module<'c> {
+pub fn define<'c>(context: &'c Context, mut module: Module<'c>, dtype: DType, level: Level, side: Option<Side>) -> Module<'c> {
     let (most, registers) = match level {
         Level::V3 => (ROWS / 2, 2),
         Level::V4 => (ROWS, 1),
@@ -76,7 +83,7 @@ pub fn define<'c>(context: &'c Context, mut module: Module<'c>, dtype: DType, le
     let ty = context.void_type().fn_type(&[context.ptr_type(AddressSpace::default()).into()], false);
     let mut variants = vec![];
     for rows in 1..=most {
-        let function = module.add_function(&format!("{}.{rows}", name(dtype, level)), ty, Some(Linkage::Internal));
+        let function = module.add_function(&format!("{}.{rows}", name(dtype, level, side)), ty, Some(Linkage::Internal));
         target::attributes(context, function, level);
         let micro = Micro {
             code: begin(context, module, function),
@@ -84,11 +91,14 @@ pub fn define<'c>(context: &'c Context, mut module: Module<'c>, dtype: DType, le
             rows: rows as usize,
             lanes: (PANEL / 2 / registers / dtype.bytes() as i64) as u32,
         };
-        micro.write();
+        match side {
+            None => micro.write(),
+            Some(side) => micro.write_part(side),
+        }
         module = micro.code.module;
         variants.push(function);
     }
-    let function = declare(context, &module, dtype, level);
+    let function = declare(context, &module, dtype, level, side);
     target::attributes(context, function, level);
     let code = begin(context, module, function);
     let tile = parameter(function, 0).into_pointer_value();
@@ -156,6 +166,7 @@ fn quarters<'c>(code: &Code<'c>, variants: &[FunctionValue<'c>], tile: PointerVa
     for (half, rows) in rows.into_iter().enumerate() {
         let (mut a, mut c) = (a, c);
         if half == 1 {
+            code.store(word(code, quarter, Field::Reach), add(field(code, tile, Field::Reach), skipped).into(), 8);
             a = add(a, ok(code.builder.build_int_mul(skipped, field(code, tile, Field::ARow), "")));
             c = add(c, ok(code.builder.build_int_mul(skipped, field(code, tile, Field::CRow), "")));
         }
@@ -210,25 +221,186 @@ impl<'c> Micro<'c> {
         self.code.element(Elem::I8, base.into_pointer_value(), by).into()
     }
 
+    fn pointer(&self, address: IntValue<'c>) -> V<'c> {
+        ok(self.code.builder.build_int_to_ptr(address, self.code.context.ptr_type(AddressSpace::default()), "")).into()
+    }
+
+    /// Pointers to every third row of A.
+    fn pointers(&self, first: IntValue<'c>, row: IntValue<'c>) -> Vec<V<'c>> {
+        let three_rows = ok(self.code.builder.build_int_mul(row, self.code.int(GROUP as i64), ""));
+        let mut a = vec![self.pointer(first)];
+        while a.len() < self.rows.div_ceil(GROUP) {
+            a.push(self.offset(a[a.len() - 1], three_rows));
+        }
+        a
+    }
+
+    /// The sums after a step: of the rows that take it, where a row's mask says which lanes do.
+    fn step(&self, at: &Place<'c>, row: IntValue<'c>, sums: &[V<'c>], mask: &dyn Fn(usize) -> Option<V<'c>>) -> Vec<V<'c>> {
+        let code = &self.code;
+        let (vector, bytes) = (code.ty(self.dtype.into(), self.lanes), self.dtype.bytes() as u32);
+        let half = code.int((self.lanes * bytes) as i64);
+        let columns = [at.b, self.offset(at.b, half)].map(|p| code.load(vector, p.into_pointer_value(), bytes));
+        let mut next = vec![];
+        for r in 0..self.rows {
+            let base = at.a[r / GROUP];
+            let address =
+                if r % GROUP == 0 { base } else { self.offset(base, ok(code.builder.build_int_mul(row, code.int((r % GROUP) as i64), ""))) };
+            let element = code.splat(code.load(code.ty(self.dtype.into(), 1), address.into_pointer_value(), bytes), self.lanes);
+            let takes = mask(r);
+            for (half, column) in columns.iter().enumerate() {
+                let sum = sums[2 * r + half];
+                let new = code.intrinsic("llvm.fma", &[vector], &[element, *column, sum]).expect("a value");
+                next.push(takes.map_or(new, |takes| code.select(takes, new, sum)));
+            }
+        }
+        next
+    }
+
+    /// Sums of a leaf join those in C, or are the first there.
+    fn join(&self, [c, c_row]: [IntValue<'c>; 2], fresh: IntValue<'c>, sums: &[V<'c>]) {
+        let (code, b) = (&self.code, &self.code.builder);
+        let (vector, bytes) = (code.ty(self.dtype.into(), self.lanes), self.dtype.bytes() as u32);
+        let half = code.int((self.lanes * bytes) as i64);
+        let places: Vec<PointerValue<'c>> = (0..2 * self.rows)
+            .map(|n| {
+                let row = self.offset(self.pointer(c), ok(b.build_int_mul(c_row, code.int(n as i64 / 2), "")));
+                if n % 2 == 0 { row } else { self.offset(row, half) }.into_pointer_value()
+            })
+            .collect();
+        let (set, add, joined) = (code.block(), code.block(), code.block());
+        code.branch(ok(b.build_int_compare(IntPredicate::NE, fresh, code.int(0), "")), set, add);
+        b.position_at_end(set);
+        places.iter().zip(sums).for_each(|(p, s)| code.store(*p, *s, bytes));
+        code.jump(joined);
+        b.position_at_end(add);
+        for (place, sum) in places.iter().zip(sums) {
+            code.store(*place, code.binary(Op::FAdd, code.load(vector, *place, bytes), *sum), bytes);
+        }
+        code.go(joined);
+    }
+
+    /// The same where the rows take steps on one side of the diagonal only: a loop of the steps that all take, and one of those that some do.
+    /// Leaves without a step count as sums of 0. A has one run.
+    fn write_part(&self, side: Side) {
+        let code = &self.code;
+        let b = &code.builder;
+        let tile = parameter(code.function, 0).into_pointer_value();
+        let get = |f: Field| field(code, tile, f);
+        let (a, row, step) = (get(Field::A), get(Field::ARow), get(Field::AStep));
+        let (panel, b_step, c, c_row) = (get(Field::B), get(Field::BStep), get(Field::C), get(Field::CRow));
+        let (count, first, reach) = (get(Field::Count), get(Field::First), get(Field::Reach));
+        let add = |x: IntValue<'c>, y: IntValue<'c>| ok(b.build_int_add(x, y, ""));
+        let mul = |x: IntValue<'c>, y: IntValue<'c>| ok(b.build_int_mul(x, y, ""));
+        let pick =
+            |p, x: IntValue<'c>, y: IntValue<'c>| code.select(ok(b.build_int_compare(p, x, y, "")).into(), x.into(), y.into()).into_int_value();
+        let between = |from: IntValue<'c>, x: IntValue<'c>, to: IntValue<'c>| pick(IntPredicate::SGT, from, pick(IntPredicate::SLT, x, to));
+        let zero = code.constant(Scalar::float(self.dtype, 0.0), self.lanes);
+        let fresh = code.variable(code.ty(Elem::I64, 1));
+        code.set(fresh, first.into());
+        // Pointers are variables: what a loop can compute from its start becomes one long chain of additions.
+        let pointers: Vec<V<'c>> = [self.pointers(a, row), vec![self.pointer(panel)]].concat();
+        let slots: Vec<PointerValue<'c>> = pointers.iter().map(|p| code.variable(p.get_type())).collect();
+        slots.iter().zip(&pointers).for_each(|(slot, p)| code.set(*slot, *p));
+        // Once even where there is nothing to sum: sums are zero then.
+        let finished = code.range(code.int(0), pick(IntPredicate::SGT, count, code.int(1)), LEAF, |leaf| {
+            let end = pick(IntPredicate::SLT, count, add(leaf, code.int(LEAF)));
+            let some = between(leaf, reach, end);
+            let all = between(some, add(reach, code.int(self.rows as i64 - 1)), end);
+            let steps = [step, b_step, row];
+            let mut at: Vec<V<'c>> = slots.iter().map(|slot| code.get(pointers[0].get_type(), *slot)).collect();
+            let mut sums = vec![zero; 2 * self.rows];
+            match side {
+                Side::Below => {
+                    (at, sums) = self.steps(at, [leaf, some], steps, sums, None);
+                    (at, sums) = self.steps(at, [some, all], steps, sums, Some((side, reach)));
+                }
+                Side::Above => {
+                    let skipped = ok(b.build_int_sub(some, leaf, ""));
+                    let (panel, rows) = at.split_last_mut().expect("B has a pointer");
+                    rows.iter_mut().for_each(|p| *p = self.offset(*p, mul(skipped, step)));
+                    *panel = self.offset(*panel, mul(skipped, b_step));
+                    (at, sums) = self.steps(at, [some, all], steps, sums, Some((side, reach)));
+                    (at, sums) = self.steps(at, [all, end], steps, sums, None);
+                }
+            }
+            slots.iter().zip(&at).for_each(|(slot, p)| code.set(*slot, *p));
+            self.join([c, c_row], code.get(code.ty(Elem::I64, 1), fresh).into_int_value(), &sums);
+            code.set(fresh, code.int(0).into());
+            Ok::<(), std::convert::Infallible>(())
+        });
+        let Ok(_) = finished;
+        ok(b.build_return(None));
+        b.position_at_end(code.entry);
+        code.jump(code.function.get_basic_blocks()[1]);
+    }
+
+    /// The pointers and sums after these steps; with a side, of the rows that take them.
+    fn steps(
+        &self,
+        start: Vec<V<'c>>,
+        [from, end]: [IntValue<'c>; 2],
+        [step, b_step, row]: [IntValue<'c>; 3],
+        sums: Vec<V<'c>>,
+        part: Option<(Side, IntValue<'c>)>,
+    ) -> (Vec<V<'c>>, Vec<V<'c>>) {
+        let (code, b) = (&self.code, &self.code.builder);
+        let int = if self.dtype == DType::F64 { Elem::I64 } else { Elem::I32 };
+        let whole = code.ty(int, 1).into_int_type();
+        let numbers = |n: usize| code.repeat_constant(whole.const_int(n as u64, false).into(), self.lanes);
+        // How many steps beyond the first row's: in lanes, because a comparison of scalars would become branches.
+        let beyond: Vec<V<'c>> = part
+            .iter()
+            .map(|(_, reach)| {
+                let first = ok(b.build_int_sub(from, *reach, ""));
+                let first = if int == Elem::I64 { first } else { ok(b.build_int_truncate(first, whole, "")) };
+                code.splat(first.into(), self.lanes)
+            })
+            .collect();
+        let before = [start, sums, beyond, vec![from.into()]].concat();
+        let (inside, after) = (code.block(), code.block());
+        let entered = code.here();
+        code.branch(ok(b.build_int_compare(IntPredicate::SLT, from, end, "")), inside, after);
+        b.position_at_end(inside);
+        let phis: Vec<PhiValue<'c>> = before.iter().map(|v| self.phi(*v)).collect();
+        let now: Vec<V<'c>> = phis.iter().map(|p| p.as_basic_value()).collect();
+        let (pointers, rest) = now.split_at(self.rows.div_ceil(GROUP) + 1);
+        let (chain, rest) = rest.split_at(2 * self.rows);
+        let (panel, rows) = pointers.split_last().expect("B has a pointer");
+        let number = rest[rest.len() - 1];
+        let takes = |r: usize| {
+            let (side, _) = part?;
+            Some(code.icmp(if side == Side::Below { IntPredicate::SLT } else { IntPredicate::SGE }, rest[0], numbers(r)))
+        };
+        let next = self.step(&Place { a: rows.to_vec(), b: *panel, left: number }, row, chain, &takes);
+        let number: V<'c> = ok(b.build_int_add(number.into_int_value(), code.int(1), "")).into();
+        let moved = rows.iter().map(|p| self.offset(*p, step)).chain([self.offset(*panel, b_step)]).collect();
+        let beyond = part.iter().map(|_| code.binary(Op::Add, rest[0], numbers(1))).collect();
+        let then = [moved, next, beyond, vec![number]].concat();
+        for (phi, (first, later)) in phis.iter().zip(before.iter().zip(&then)) {
+            phi.add_incoming(&[(first, entered), (later, inside)]);
+        }
+        code.branch(ok(b.build_int_compare(IntPredicate::SLT, number.into_int_value(), end, "")), inside, after);
+        b.position_at_end(after);
+        let merged = before.iter().zip(&then).take(pointers.len() + chain.len()).map(|(first, last)| {
+            let phi = self.phi(*last);
+            phi.add_incoming(&[(first, entered), (last, inside)]);
+            phi.as_basic_value()
+        });
+        let mut pointers_after: Vec<V<'c>> = merged.collect();
+        let sums = pointers_after.split_off(pointers.len());
+        (pointers_after, sums)
+    }
+
     fn write(&self) {
         let code = &self.code;
         let b = &code.builder;
         let tile = parameter(code.function, 0).into_pointer_value();
         let get = |f: Field| field(code, tile, f);
-        let pointer = |f: Field| -> V<'c> { ok(b.build_int_to_ptr(get(f), code.context.ptr_type(AddressSpace::default()), "")).into() };
         let (row, step, b_step, run, jump) = (get(Field::ARow), get(Field::AStep), get(Field::BStep), get(Field::Run), get(Field::Jump));
-        let vector = code.ty(self.dtype.into(), self.lanes);
         let zero = code.constant(Scalar::float(self.dtype, 0.0), self.lanes);
-        let bytes = self.dtype.bytes() as u32;
-        let half = code.int((self.lanes * bytes) as i64);
-        let two_rows = ok(b.build_int_add(row, row, ""));
-        let three_rows = ok(b.build_int_add(two_rows, row, ""));
-        let mut a = vec![pointer(Field::A)];
-        while a.len() < self.rows.div_ceil(GROUP) {
-            a.push(self.offset(a[a.len() - 1], three_rows));
-        }
-        let start = Place { a, b: pointer(Field::B), left: get(Field::Left).into() };
-        let (c, c_row) = (pointer(Field::C), get(Field::CRow));
+        let start = Place { a: self.pointers(get(Field::A), row), b: self.pointer(get(Field::B)), left: get(Field::Left).into() };
+        let (c, c_row) = (get(Field::C), get(Field::CRow));
         let (count, first) = (get(Field::Count), get(Field::First));
         let compare = |p, x: IntValue<'c>, y: IntValue<'c>| ok(b.build_int_compare(p, x, y, ""));
         let least = |x: IntValue<'c>, y: IntValue<'c>| code.select(compare(IntPredicate::SLT, x, y).into(), x.into(), y.into()).into_int_value();
@@ -272,21 +444,7 @@ impl<'c> Micro<'c> {
         }
         chain.iter().zip(&sums).for_each(|(p, s)| p.add_incoming(&[(&s.as_basic_value(), segment)]));
         rest.add_incoming(&[(&now, segment)]);
-        let columns = [at.b, self.offset(at.b, half)].map(|p| code.load(vector, p.into_pointer_value(), bytes));
-        let mut next = vec![];
-        for r in 0..self.rows {
-            let base = at.a[r / GROUP];
-            let address = match r % GROUP {
-                0 => base,
-                1 => self.offset(base, row),
-                _ => self.offset(base, two_rows),
-            };
-            let element = code.splat(code.load(code.ty(self.dtype.into(), 1), address.into_pointer_value(), bytes), self.lanes);
-            for (half, column) in columns.iter().enumerate() {
-                let sum = chain[2 * r + half].as_basic_value();
-                next.push(code.intrinsic("llvm.fma", &[vector], &[element, *column, sum]).expect("a value"));
-            }
-        }
+        let next = self.step(&at, row, &chain.iter().map(|p| p.as_basic_value()).collect::<Vec<_>>(), &|_| None);
         let moved = Place { a: at.a.iter().map(|p| self.offset(*p, step)).collect(), b: self.offset(at.b, b_step), left: at.left };
         let fewer = ok(b.build_int_sub(rest.as_basic_value().into_int_value(), code.int(1), ""));
         self.feed(&step_phis, &moved);
@@ -310,22 +468,8 @@ impl<'c> Micro<'c> {
 
         // The leaf's sums join those before.
         b.position_at_end(leaf_end);
-        let places: Vec<PointerValue<'c>> = (0..2 * self.rows)
-            .map(|n| {
-                let row = self.offset(c, ok(b.build_int_mul(c_row, code.int(n as i64 / 2), "")));
-                if n % 2 == 0 { row } else { self.offset(row, half) }.into_pointer_value()
-            })
-            .collect();
-        let (set, add, joined) = (code.block(), code.block(), code.block());
-        code.branch(compare(IntPredicate::NE, fresh.as_basic_value().into_int_value(), code.int(0)), set, add);
-        b.position_at_end(set);
-        places.iter().zip(&sums).for_each(|(p, s)| code.store(*p, s.as_basic_value(), bytes));
-        code.jump(joined);
-        b.position_at_end(add);
-        for (place, sum) in places.iter().zip(&sums) {
-            code.store(*place, code.binary(Op::FAdd, code.load(vector, *place, bytes), sum.as_basic_value()), bytes);
-        }
-        code.go(joined);
+        self.join([c, c_row], fresh.as_basic_value().into_int_value(), &sums.iter().map(|p| p.as_basic_value()).collect::<Vec<_>>());
+        let joined = code.here();
         let remaining = ok(b.build_int_sub(left_value, in_leaf, ""));
         self.feed(&leaf_phis, &at_segment);
         left.add_incoming(&[(&remaining, joined)]);

@@ -32,11 +32,12 @@ mod strided;
 mod target;
 #[cfg(test)]
 mod tests;
+mod triangle;
 mod turn;
 mod walk;
 
 use crate::ir::{DType, ScalarOp};
-use crate::kernel::contract::recognise;
+use crate::kernel::contract::{Side, recognise};
 use crate::kernel::{Instr, Kernel};
 use body::Writer;
 use code::{Code, Elem, ok};
@@ -48,6 +49,7 @@ use inkwell::targets::{FileType, TargetTriple};
 use nnc_runtime::manifest::Kernel as Declaration;
 use rayon::prelude::*;
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 /// What a CPU must have: see the x86-64 psABI.
@@ -111,7 +113,7 @@ pub fn compile(kernels: &[Kernel], names: &[Declaration], levels: &[Level]) -> R
             let context = Context::create();
             let mut module = module(&context)?;
             match job {
-                Job::Multiply(dtype, level) => module = micro::define(&context, module, dtype, level),
+                Job::Multiply(dtype, level, side) => module = micro::define(&context, module, dtype, level, side),
                 Job::Kernels(range) => {
                     for (kernel, name) in kernels[range.clone()].iter().zip(&names[range]) {
                         for level in levels {
@@ -131,14 +133,15 @@ pub fn compile(kernels: &[Kernel], names: &[Declaration], levels: &[Level]) -> R
 enum Job {
     /// These kernels, at every level.
     Kernels(Range<usize>),
-    /// The functions that multiply, for one type at one level.
-    Multiply(DType, Level),
+    /// The functions that multiply, for one type at one level, where rows take all steps or those on one side.
+    Multiply(DType, Level, Option<Side>),
 }
 
 /// What there is to compile, the heaviest first: a decision from the kernels alone.
 fn jobs(kernels: &[Kernel], levels: &[Level]) -> Vec<(usize, Job)> {
-    let used = [DType::F32, DType::F64].into_iter().filter(|t| kernels.iter().any(|k| recognise(k).is_some_and(|c| c.dtype == *t)));
-    let multiply = used.flat_map(|t| levels.iter().map(move |level| (MULTIPLY, Job::Multiply(t, *level))));
+    let used = kernels.iter().filter_map(recognise).map(|c| (c.dtype, c.reach.map(|r| r.side)));
+    let used: BTreeSet<(DType, Option<Side>)> = used.collect();
+    let multiply = used.iter().flat_map(|(t, side)| levels.iter().map(|level| (MULTIPLY, Job::Multiply(*t, *level, *side))));
     let mut jobs: Vec<(usize, Job)> = multiply.collect();
     let (mut first, mut sum) = (0, 0);
     for (n, kernel) in kernels.iter().enumerate() {
@@ -201,10 +204,10 @@ fn print(module: &Module, what: What) -> Result<String, String> {
 ///
 /// # Errors
 /// As [`compile`].
-pub fn multiply(dtype: DType, level: Level, what: What) -> Result<String, String> {
+pub fn multiply(dtype: DType, level: Level, side: Option<Side>, what: What) -> Result<String, String> {
     target::check()?;
     let context = Context::create();
-    print(&micro::define(&context, module(&context)?, dtype, level), what)
+    print(&micro::define(&context, module(&context)?, dtype, level, side), what)
 }
 
 /// Verifies, runs the passes, and hands on to code generation.

@@ -13,7 +13,7 @@ use inkwell::values::IntValue;
 /// Steps of a run that is worth to be read in place.
 const LONG_RUN: i64 = 16;
 /// Panels up to which A is read in place even where its steps lie apart.
-const FEW_PANELS: i64 = 2;
+const FEW_PANELS: i64 = 1;
 
 /// A where it can be read in place: rows one step apart, `k` in at most two runs, which are not short.
 pub fn direct(kernel: &Kernel, c: &Contraction) -> Option<(Linear, Vec<Run>, Vec<Run>)> {
@@ -83,7 +83,8 @@ impl<'c> Engine<'_, '_, 'c> {
         }
         if !self.streams() {
             let missing = ok(code.builder.build_and(packs, begins, ""));
-            code.only_if(missing, || self.pack_a(g, block, steps, tiles))?;
+            let taken = self.taken(rows, block, steps);
+            code.only_if(missing, || self.pack_a(g, block, taken, tiles))?;
         }
         Ok(Walk { packs, base: chosen[0], row: chosen[1], first: rows[0], tile: tiles[0] })
     }

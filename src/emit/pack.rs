@@ -308,7 +308,14 @@ impl<'c> Engine<'_, '_, 'c> {
     }
 
     /// Packs tiles of A whose rows are contiguous: for every step, a vector of each tile. What is written beyond a tile's rows the next step overwrites.
-    fn pack_columns(&self, g: &Group<'c>, form: &Linear, [block, steps]: [IntValue<'c>; 2], tiles: [IntValue<'c>; 2]) -> Result<(), String> {
+    fn pack_columns(
+        &self,
+        g: &Group<'c>,
+        form: &Linear,
+        block: IntValue<'c>,
+        [from, to]: [IntValue<'c>; 2],
+        tiles: [IntValue<'c>; 2],
+    ) -> Result<(), String> {
         let code = &self.w.code;
         let outer = self.w.kernel.outer.len();
         let lanes = 16;
@@ -317,7 +324,8 @@ impl<'c> Engine<'_, '_, 'c> {
         let mask = |rows: IntValue<'c>| code.icmp(IntPredicate::SLT, code.lane_numbers(lanes), code.splat(rows.into(), lanes));
         // Steps often lie in a page each, where no processor looks ahead by itself.
         let ahead = form.steps.last().map_or(self.int(0), |step| self.mul(self.int(AHEAD), self.bytes(step)));
-        self.walk(block, steps, &mut |k, reds| {
+        self.walk(self.add(block, from), self.sub(to, from), &mut |k, reds| {
+            let k = self.add(from, k);
             let mut point = batch.clone();
             point.extend(reds.iter().enumerate().map(|(n, v)| (outer + n, *v)));
             let base = self.form(form, &point);
@@ -335,10 +343,10 @@ impl<'c> Engine<'_, '_, 'c> {
         })
     }
 
-    /// Packs tiles of A: rows, one after the other.
-    pub fn pack_a(&self, g: &Group<'c>, block: IntValue<'c>, steps: IntValue<'c>, tiles: [IntValue<'c>; 2]) -> Result<(), String> {
+    /// Packs tiles of A, at least these steps of a block: rows, one after the other.
+    pub fn pack_a(&self, g: &Group<'c>, block: IntValue<'c>, [from, steps]: [IntValue<'c>; 2], tiles: [IntValue<'c>; 2]) -> Result<(), String> {
         if let Some(form) = self.a_columns() {
-            return self.pack_columns(g, form, [block, steps], tiles);
+            return self.pack_columns(g, form, block, [from, steps], tiles);
         }
         let code = &self.w.code;
         let (to, expression, bytes) = (self.at(A_AT), &self.factors[0], self.elements());

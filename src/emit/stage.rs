@@ -3,7 +3,8 @@
 use crate::emit::body::{Scope, Writer};
 use crate::emit::code::{Code, Elem, V, ok};
 use crate::emit::modes::{Mode, Modes, few, together};
-use crate::ir::{DType, Fold, Scalar, ScalarOp, ScatterFold, Size};
+use crate::ir::{DType, Fold, IndexAtom, Relation, Scalar, ScalarOp, ScatterFold, Size};
+use crate::kernel::contract::coefficient;
 use crate::kernel::{Stage, Target};
 use inkwell::IntPredicate;
 use inkwell::types::BasicTypeEnum;
@@ -221,6 +222,9 @@ impl<'c> Writer<'_, 'c> {
     /// Stages over the same box in one loop, lanes along its last variable: each does its part of a group of lanes before the next one does.
     fn sweep(&self, stages: &[Stage], scope: &Scope<'c>) -> Result<(), String> {
         let scope = Scope { ranges: self.ranges(&stages[0]), ..scope.clone() };
+        let limit = self.limit(stages, &scope);
+        let whole: Vec<Stage> = stages.iter().map(|s| Stage { guards: vec![], skip: false, ..s.clone() }).collect();
+        let stages = if limit.is_some() { &whole } else { stages };
         let banks = stages.iter().map(|stage| match stage.fold {
             Fold::None => Ok(None),
             _ => self.open_lanes(stage).map(Some),
@@ -228,16 +232,43 @@ impl<'c> Writer<'_, 'c> {
         let banks = banks.collect::<Result<Vec<_>, String>>()?;
         let sizes = if stages[0].reds.is_empty() { &stages[0].inner } else { &stages[0].reds };
         let folds = stages.iter().any(|s| s.fold != Fold::None);
-        self.over(sizes, folds, &scope, &mut |scope| {
+        let mut body = |scope: &Scope<'c>| {
             stages.iter().zip(&banks).try_for_each(|(stage, bank)| match bank {
                 None => self.guarded_point(stage, Mode::Scalar, scope),
                 Some(bank) => self.join_lanes(stage, *bank, scope),
             })
-        })?;
+        };
+        match limit {
+            Some(limit) => self.lanes(self.code.int(0), limit, 16, &scope, &mut body)?,
+            None => self.over(sizes, folds, &scope, &mut body)?,
+        }
         stages.iter().zip(&banks).try_for_each(|(stage, bank)| match bank {
             None => Ok(()),
             Some(bank) => self.results(stage, &[self.joined_lanes(stage, *bank)], &scope, &[]),
         })
+    }
+
+    /// Where the points that take part in each of the stages end, if their guard says no more than that: one loop, up to some place of it.
+    fn limit(&self, stages: &[Stage], scope: &Scope<'c>) -> Option<IntValue<'c>> {
+        let size = match (&stages[0].inner[..], &stages[0].reds[..]) {
+            ([size], []) | ([], [size]) => size,
+            _ => return None,
+        };
+        let [guard] = &stages[0].guards[..] else { return None };
+        let var = self.kernel.outer.len();
+        if guard.relation != Relation::NonNegative || coefficient(&guard.expr, var) != Some(-1) {
+            return None;
+        }
+        let same = |s: &Stage| s.guards == stages[0].guards && s.skip == (s.fold == Fold::None);
+        let mut other = guard.expr.clone();
+        other.terms.retain(|(atom, _)| *atom != IndexAtom::Var(var));
+        let mut knows = false;
+        other.visit_vars(&mut |v| knows |= v == var || scope.lane.is_some_and(|(lane, _)| lane == v));
+        if knows || !stages.iter().all(same) {
+            return None;
+        }
+        let last = self.affine(&other, scope, true).into_int_value();
+        Some(self.lesser(self.size(size), ok(self.code.builder.build_int_add(last, self.code.int(1), ""))))
     }
 
     /// The loops of a box, 16 lanes along the last one; where `folds`, every point in the lane that its position in the box gives it.

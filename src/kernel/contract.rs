@@ -6,7 +6,7 @@
 //! rows than columns, so that threads share out the larger factor and each reads the smaller one. Machine code and interpreter both count tasks this
 //! way. Nothing here is about order: every cut gives the same bits.
 
-use crate::ir::{Affine, DType, Fold, Guard, Size};
+use crate::ir::{Affine, DType, Fold, Guard, IndexAtom, Relation, Size};
 use crate::kernel::linear::{Linear, address, window};
 use crate::kernel::lower::product;
 use crate::kernel::{Index, Instr, Kernel, Stage, Target};
@@ -31,6 +31,28 @@ pub struct Contraction {
     pub columns: Vec<usize>,
     /// The first of these lanes' variables: from it on columns lie one after the other in all that is read and stored beside the product.
     pub near: usize,
+    /// Which steps a row takes, where not all.
+    pub reach: Option<Reach>,
+    /// What must hold for a point to need its sum, where not all do: a condition on row and column.
+    pub needs: Option<Guard>,
+}
+
+/// The steps that row number `r` takes: those up to step `r + shift` or those from it on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reach {
+    /// Which of the two.
+    pub side: Side,
+    /// Between a row's number and its last or first step.
+    pub shift: Size,
+}
+
+/// On which side of the diagonal a row's steps lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Side {
+    /// Up to it.
+    Below,
+    /// From it on.
+    Above,
 }
 
 /// Lanes that make it worth to run along them.
@@ -52,7 +74,7 @@ pub fn roles(kernel: &Kernel) -> Option<Contraction> {
     let mut dots = kernel.stages.iter().enumerate().filter(|(_, s)| s.fold == Fold::Dot);
     let ((number, stage), None) = (dots.next()?, dots.next()) else { return None };
     let outer = kernel.outer.len();
-    if !stage.inner.is_empty() || !stage.guards.is_empty() || outer + stage.reds.len() > 64 || locals(&stage.body) {
+    if !stage.inner.is_empty() || stage.guards.len() > 1 || outer + stage.reds.len() > 64 || locals(&stage.body) {
         return None;
     }
     // Factors are packed before any other stage runs.
@@ -92,9 +114,76 @@ pub fn roles(kernel: &Kernel) -> Option<Contraction> {
         columns.drain(..cut);
     }
     let batch = (0..outer).filter(|v| !rows.contains(v) && !columns.contains(v)).collect();
+    let reach = match &stage.guards[..] {
+        [] => None,
+        list => Some(reach(&list[0], &rows, outer, &stage.reds)?),
+    };
+    let needs = needs(kernel, number, &rows, &columns);
     let near = near(kernel, number, &columns);
     let stores_in_lanes = kernel.stages.iter().all(|s| in_lanes(s, last));
-    (dtype.is_float() && stores_in_lanes).then_some(Contraction { stage: number, dtype, factors, batch, rows, columns, near })
+    (dtype.is_float() && stores_in_lanes).then_some(Contraction { stage: number, dtype, factors, batch, rows, columns, near, reach, needs })
+}
+
+/// What the guard says about the steps of a row, where it compares the one with the other.
+fn reach(guard: &Guard, rows: &[usize], outer: usize, reds: &[Size]) -> Option<Reach> {
+    let ([row], [_], Relation::NonNegative) = (rows, reds, guard.relation) else { return None };
+    let [row, step] = [*row, outer].map(|v| coefficient(&guard.expr, v));
+    let shift = &guard.expr.constant;
+    match (guard.expr.terms.len(), row, step) {
+        (2, Some(1), Some(-1)) => Some(Reach { side: Side::Below, shift: shift.clone() }),
+        (2, Some(-1), Some(1)) => Some(Reach { side: Side::Above, shift: shift.checked_mul(&Size::constant(-1))? }),
+        _ => None,
+    }
+}
+
+/// The variable's coefficient, where it is a number.
+pub fn coefficient(a: &Affine, var: usize) -> Option<i64> {
+    a.terms.iter().find(|(atom, _)| *atom == IndexAtom::Var(var)).and_then(|(_, c)| c.as_const())
+}
+
+/// The condition under which all that read the product do so, where it is one on row and column.
+fn needs(kernel: &Kernel, dot: usize, rows: &[usize], columns: &[usize]) -> Option<Guard> {
+    let ([row], [column]) = (rows, columns) else { return None };
+    let [store] = &kernel.stages[dot].stores[..] else { return None };
+    let Target::Local(local) = store.target else { return None };
+    let mut found: Vec<Option<&Guard>> = vec![];
+    for stage in &kernel.stages {
+        let under = stage.guards.first().filter(|_| stage.skip && stage.guards.len() == 1);
+        readers(&stage.body, local, under, &mut vec![], &mut found);
+    }
+    let guard = found.first().copied().flatten().filter(|g| found.iter().all(|f| *f == Some(g)))?;
+    let known = [*row, *column].iter().filter(|v| coefficient(&guard.expr, **v).is_some_and(|c| c.abs() == 1)).count();
+    (guard.relation == Relation::NonNegative && known == guard.expr.terms.len()).then(|| guard.clone())
+}
+
+/// The outermost condition of one guard that every read of the local stands under.
+fn readers<'a>(
+    body: &'a [Instr],
+    local: usize,
+    under: Option<&'a Guard>,
+    conditions: &mut Vec<Option<&'a Guard>>,
+    found: &mut Vec<Option<&'a Guard>>,
+) {
+    for instr in body {
+        conditions.push(match instr {
+            Instr::Holds(list) if list.len() == 1 => list.first(),
+            _ => None,
+        });
+        match instr {
+            Instr::Local(l) if *l == local => found.push(under),
+            Instr::Select { condition, then, otherwise } => {
+                let start = conditions.len() - 1;
+                let holds = conditions[*condition];
+                for (side, under) in [(then, under.or(holds)), (otherwise, under)] {
+                    conditions.truncate(start);
+                    readers(&side.0, local, under, conditions, found);
+                }
+                conditions.truncate(start);
+                conditions.push(None);
+            }
+            _ => {}
+        }
+    }
 }
 
 /// Whether the variables of this factor only make good lanes together, though the last one has few points: beside each other where they are stored,

@@ -3,8 +3,7 @@
 //! In: a group as [`super::fuse`] decides it. Out: one stage a nest, in order, or for several maps (see [`super::join`]). A result that has no inner axes is a local for the nests after
 //! it; it is written to memory only where someone outside of the group reads it. Other results go to memory and are read back from there.
 
-use crate::ir::{Affine, DType, Fold, Function, NodeId, Op, ScalarOp, Size, Type, Value};
-use crate::ir::{Expr, Nest};
+use crate::ir::{Affine, DType, Expr, Fold, Function, NodeId, Op, ScalarOp, Size, Type, Value};
 use crate::kernel::body::{Code, Source};
 use crate::kernel::fuse::{Group, nest_of};
 use crate::kernel::join::join;
@@ -69,6 +68,10 @@ pub(super) fn kernel(state: &mut State, group: &Group) -> Launch {
     for id in &group.nodes {
         let nest = nest_of(f, *id);
         let operands = &f.node(*id).operands;
+        // What nobody reads is neither computed nor stored, unless it is handed on in this kernel.
+        let value = Value { node: *id, result: 0 };
+        let stays = nest.outs.len() == group.outer && uses(f, group, value).0;
+        let part = state.demanded(value).filter(|_| nest.fold == Fold::None && nest.guards.is_empty() && !stays).cloned();
         let mut source = |operand: usize| {
             let value = operands[operand];
             if let Some(local) = locals.get(&value) {
@@ -80,7 +83,11 @@ pub(super) fn kernel(state: &mut State, group: &Group) -> Launch {
             }
         };
         let mut code = Code::default();
-        let values = values(nest, &mut code, &mut source);
+        let body = match (&part, &nest.body) {
+            (Some(guard), Expr::Op(ScalarOp::Select, args)) if args[0] == Expr::Holds(vec![guard.clone()]) => &args[1],
+            (_, body) => body,
+        };
+        let values = values(nest.fold, body, &mut code, &mut source);
         let mut stores = Vec::new();
         for result in 0..nest.fold.results() {
             let value = Value { node: *id, result: result as u32 };
@@ -101,8 +108,8 @@ pub(super) fn kernel(state: &mut State, group: &Group) -> Launch {
         writer.kernel.stages.push(Stage {
             inner: nest.outs[group.outer..].to_vec(),
             reds: nest.reds.clone(),
-            guards: nest.guards.clone(),
-            skip: false,
+            skip: part.is_some(),
+            guards: part.map_or_else(|| nest.guards.clone(), |guard| vec![guard]),
             fold: nest.fold,
             body: code.finish(),
             values,
@@ -114,8 +121,8 @@ pub(super) fn kernel(state: &mut State, group: &Group) -> Launch {
     state.launch(&writer.kernel, writer.args, span)
 }
 
-fn values(nest: &Nest, code: &mut Code, source: &mut dyn FnMut(usize) -> Source) -> Vec<usize> {
-    match (nest.fold, &nest.body) {
+fn values(fold: Fold, body: &Expr, code: &mut Code, source: &mut dyn FnMut(usize) -> Source) -> Vec<usize> {
+    match (fold, body) {
         (Fold::Dot, Expr::Op(ScalarOp::Mul, factors)) => factors.iter().map(|e| code.expr(e, source)).collect(),
         (Fold::Dot, other) => panic!("the body of a dot is a product, not {other:?}"),
         (_, body) => vec![code.expr(body, source)],

@@ -4,9 +4,12 @@
 //! steps in an order of execution. Buffers are row-major and as large as their value. Calls and scans stay references to functions; the plan
 //! puts their steps in place.
 
-use crate::ir::{Affine, Base, DType, Expr, Fold, Function, FunctionId, Index, Module, NodeId, Op, Place, Scalar, ScalarOp, Scan, Size, Type, Value};
+use crate::ir::{
+    Affine, Base, DType, Expr, Fold, Function, FunctionId, Guard, Index, Module, NodeId, Op, Place, Scalar, ScalarOp, Scan, Size, Type, Value,
+};
 use crate::kernel::canonical::Registry;
 use crate::kernel::contract::{self, Contraction};
+use crate::kernel::demand::demand;
 use crate::kernel::fuse::{Unit, fuse};
 use crate::kernel::placed::{Spot, covers, spots, uses};
 use crate::kernel::{Instr, Kernel, Stage, group, movement, verify};
@@ -170,6 +173,8 @@ pub(super) struct State<'a> {
     values: BTreeMap<Value, usize>,
     /// How often each value is read.
     uses: BTreeMap<Value, usize>,
+    /// What is read of values of which not all is.
+    demand: BTreeMap<Value, Guard>,
     /// Values that are computed as parts of others.
     spots: BTreeMap<Value, Spot>,
     /// Those of them that have been.
@@ -178,8 +183,8 @@ pub(super) struct State<'a> {
 
 fn function(module: &Module, f: &Function, units: Vec<Unit>, registry: &mut Registry) -> Lower {
     let uses = uses(f);
-    let spots = spots(f, &uses);
-    let mut state = State { module, f, out: Lower::default(), registry, values: BTreeMap::new(), uses, spots, placed: BTreeSet::new() };
+    let (spots, demand) = (spots(f, &uses), demand(f));
+    let mut state = State { module, f, out: Lower::default(), registry, values: BTreeMap::new(), uses, demand, spots, placed: BTreeSet::new() };
     for unit in units {
         match unit {
             Unit::Group(g) => {
@@ -267,6 +272,11 @@ impl State<'_> {
         let ty = self.f.ty(value).clone();
         let own = (0..ty.shape.len()).map(Affine::var).collect();
         (self.define(value, Kind::Own), ty, own)
+    }
+
+    /// The guard that all who read the value read it under.
+    pub fn demanded(&self, value: Value) -> Option<&Guard> {
+        self.demand.get(&value).filter(|_| !self.spots.contains_key(&value))
     }
 
     /// The value as a literal, where it is a scalar (an index of a larger one may be out of bounds).

@@ -5,11 +5,12 @@
 mod body;
 pub mod canonical;
 pub mod contract;
+mod demand;
 mod flat;
 pub mod fuse;
 mod group;
-mod join;
 pub mod interpret;
+mod join;
 pub mod linear;
 pub mod lower;
 mod movement;

@@ -60,7 +60,7 @@ pub struct Stage {
     pub reds: Vec<Size>,
     /// Points that take part; without a fold, points left out have the value zero (or, with `skip`, are not stored).
     pub guards: Vec<Guard>,
-    /// With [`Fold::None`]: points left out store nothing.
+    /// With [`Fold::None`]: points left out store nothing. Nobody reads what was not stored.
     pub skip: bool,
     /// How points are folded.
     pub fold: Fold,

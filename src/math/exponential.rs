@@ -107,11 +107,18 @@ pub fn log1p<M: Machine>(m: &M, x: M::F) -> M::F {
 /// Error function.
 pub fn erf<M: Machine>(m: &M, x: M::F) -> M::F {
     let a = m.abs(x);
-    let z = m.mul(a, a);
-    let near = m.fma(a, if M::WIDE { horner(m, z, &ERF64) } else { horner(m, z, &ERF32) }, a);
-    let far = if M::WIDE { pieces(m, a, &ERF64_PIECES) } else { pieces(m, a, &ERF32_PIECES) };
-    let y = m.pick(m.lt(a, m.float(1.0)), near, at_most(m, far, 1.0));
-    copysign(m, y, x)
+    if M::WIDE {
+        let z = m.mul(a, a);
+        let near = m.fma(a, horner(m, z, &ERF64), a);
+        let y = m.pick(m.lt(a, m.float(1.0)), near, at_most(m, pieces(m, a, &ERF64_PIECES), 1.0));
+        return copysign(m, y, x);
+    }
+    let a = at_most(m, a, 3.97);
+    let (n, _) = nearest(m, a, m.float(128.0 / 33.0));
+    let u = m.sub(a, m.lookup(&ERF32_CENTRES, n));
+    let first = m.pick(m.ieq(n, m.int(0)), a, m.lookup(&ERF32[0], n));
+    let slope = ERF32[1..6].iter().rev().fold(m.lookup(&ERF32[6], n), |p, c| m.fma(p, u, m.lookup(c, n)));
+    copysign(m, at_most(m, m.fma(slope, u, first), 1.0), x)
 }
 
 /// Upper end, centre, coefficients.

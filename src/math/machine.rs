@@ -105,6 +105,9 @@ pub trait Machine: Sized {
         scale(self, a, n)
     }
 
+    /// Entry `n mod 16`, rounded.
+    fn lookup(&self, table: &[f64; 16], n: Self::I) -> Self::F;
+
     /// `a < b`
     fn ilt(&self, a: Self::I, b: Self::I) -> Self::B;
     /// `a == b`
@@ -165,6 +168,7 @@ macro_rules! values {
             fn shl(&self, a: $i, n: u32) -> $i { a << n }
             fn shr(&self, a: $i, n: u32) -> $i { (a as $u >> n) as $i }
             fn sar(&self, a: $i, n: u32) -> $i { a >> n }
+            fn lookup(&self, table: &[f64; 16], n: $i) -> $f { table[(n & 15) as usize] as $f }
             fn ilt(&self, a: $i, b: $i) -> bool { a < b }
             fn ieq(&self, a: $i, b: $i) -> bool { a == b }
         }

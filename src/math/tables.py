@@ -53,18 +53,14 @@ for bits, n in ((32, 4), (64, 7)):
 for bits, n in ((32, 6), (64, 12)):
     table(f"ATAN{bits}", "`(atan(t) - t) / t^3` in t^2 for |t| <= tan(pi/8)",
           fit(over(lambda t: (atan(t) - t) / t**3), 0, ((root - 1) * mpf("1.001")) ** 2, n))
-pieces = {32: (["1", "1.75", "2.6", "4"], 10), 64: (["1", "1.6", "2.3", "3.1", "4.2", "6"], 17)}
-for bits, n in ((32, 8), (64, 13)):
-    table(f"ERF{bits}", "`erf(x)/x - 1` in x^2 for |x| <= 1", fit(over(lambda x: erf(x) / x - 1), 0, 1, n))
-    edges, n = pieces[bits]
-    rows = []
-    for a, b in zip(edges, edges[1:]):
-        c = mpf(float((mpf(a) + mpf(b)) / 2))
-        # To f32's own values, so that both widths subtract the same centre.
-        c = mpf(struct.unpack("f", struct.pack("f", float(c)))[0])
-        rows.append((b, c, fit(lambda u: erf(c + u), mpf(a) - c, mpf(b) - c, n)))
-    body = ",\n    ".join(f"({show(mpf(b))}, {show(c)}, [{', '.join(show(x) for x in p)}])" for b, c, p in rows)
-    out.append(f"/// Upper end, centre `c` and `erf(c + u)` in u, from 1 on.\npub const ERF{bits}_PIECES: [(f64, f64, [f64; {n}]); {len(rows)}] = [\n    {body},\n];")
+table("ERF64", "`erf(x)/x - 1` in x^2 for |x| <= 1", fit(over(lambda x: erf(x) / x - 1), 0, 1, 13))
+edges, rows = ["1", "1.6", "2.3", "3.1", "4.2", "6"], []
+for a, b in zip(edges, edges[1:]):
+    c = mpf(float((mpf(a) + mpf(b)) / 2))
+    c = mpf(struct.unpack("f", struct.pack("f", float(c)))[0])
+    rows.append((b, c, fit(lambda u: erf(c + u), mpf(a) - c, mpf(b) - c, 17)))
+body = ",\n    ".join(f"({show(mpf(b))}, {show(c)}, [{', '.join(show(x) for x in p)}])" for b, c, p in rows)
+out.append(f"/// Upper end, centre `c` and `erf(c + u)` in u, from 1 on.\npub const ERF64_PIECES: [(f64, f64, [f64; 17]); {len(rows)}] = [\n    {body},\n];")
 
 
 def cut(x, bits):
@@ -75,6 +71,20 @@ def cut(x, bits):
 def single(x):
     return mpf(struct.unpack("f", struct.pack("f", float(x)))[0])
 
+
+# erf in f32: around points near multiples of 33/128 at which erf is almost exactly an f32.
+centres, rows, h = [mpf(0)], [], mpf(33) / 256 * mpf("1.002")
+for n in range(1, 16):
+    near = struct.unpack("I", struct.pack("f", n * 33 / 128))[0]
+    points = (mpf(struct.unpack("f", struct.pack("I", near + i))[0]) for i in range(-2000, 2000))
+    centres.append(min(points, key=lambda c: abs(erf(c) - single(erf(c)))))
+for n, c in enumerate(centres):
+    f = (lambda u: (erf(c + u) - erf(c)) / u) if n > 0 else (lambda u: erf(u) / u - 1)
+    middle = mpf(n) * 33 / 128
+    rows.append([single(erf(c))] + fit(f, middle - h - c, middle + h - c, 6))
+table("ERF32_CENTRES", "`c` near multiples of 33/128", centres)
+lines = ",\n    ".join(f"[{', '.join(show(row[j]) for row in rows)}]" for j in range(7))
+out.append(f"/// `erf(c + u)` in ascending powers of u, for every centre; of the first, `erf(u) - u`.\npub const ERF32: [[f64; 16]; 7] = [\n    {lines},\n];")
 
 ln2 = log(mpf(2))
 constant("LOG2E", "1 / ln(2)", 1 / ln2)

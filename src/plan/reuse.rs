@@ -202,16 +202,16 @@ pub(super) fn in_place(kernel: &Kernel, r: usize, w: usize) -> bool {
     }
     let mut stores = kernel.stages.iter().enumerate().flat_map(|(n, stage)| {
         stage.stores.iter().filter_map(move |store| match &store.target {
-            Target::Param { param, index, fold } if *param == w => Some((n, stage, index, fold)),
+            Target::Param { param, index, fold } if *param == w => Some((n, index, fold)),
             Target::Param { .. } | Target::Local(_) => None,
         })
     });
-    let (Some((at, stage, stored, None)), None) = (stores.next(), stores.next()) else { return false };
+    let (Some((at, stored, None)), None) = (stores.next(), stores.next()) else { return false };
     let variables: Option<Vec<Option<usize>>> = stored.iter().map(variable).collect();
     let Some(variables) = variables else { return false };
     let distinct = variables.iter().enumerate().all(|(i, v)| v.is_none() || !variables[..i].contains(v));
     let covered = (0..kernel.outer.len()).all(|v| variables.contains(&Some(v)) || kernel.outer[v].as_const() == Some(1));
-    if stage.skip || !distinct || !covered {
+    if !distinct || !covered {
         return false;
     }
     let outer = |v: &Option<usize>| v.is_some_and(|v| v < kernel.outer.len());

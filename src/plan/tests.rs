@@ -363,6 +363,32 @@ fn update(results: &[&str]) -> Planned {
     plan(&module, &lowered, &Sources::default()).1.remove(0)
 }
 
+/// Large gradients are used up one by one, each before the next is computed; small ones together.
+#[test]
+fn updates_follow_large_gradients() {
+    let alive = |rows: i64| {
+        let text = "fn @step(p: f32[ROWS, 500], q: f32[ROWS, 500], x: f32[500], y: f32[ROWS], z: f32[500], w: f32[ROWS]) {
+  %g[i, j]: f32[500, ROWS] = exp(%x[i] * %y[j])
+  %h[i, j]: f32[500, ROWS] = exp(%z[i] * %w[j])
+  %a[i, j]: f32[ROWS, 500] = %p[i, j] + %g[j, i]
+  %b[i, j]: f32[ROWS, 500] = %q[i, j] + %h[j, i]
+  return %a, %b
+}
+";
+        let mut module = crate::ir::parse::module(&text.replace("ROWS", &rows.to_string())).unwrap();
+        let tensor = |n: &str| Source::Tensor(n.into());
+        let inputs = vec![tensor("p"), tensor("q"), tensor("x"), tensor("y"), tensor("z"), tensor("w")];
+        let results = vec![Sink::Tensor("p".into()), Sink::Tensor("q".into())];
+        module.entries = vec![ir::Entry { name: "train:test".into(), function: FunctionId(0), inputs, results }];
+        let lowered = lower(&module);
+        let plan = plan(&module, &lowered, &Sources::default()).1.remove(0).plan;
+        let arena: Vec<_> = plan.buffers.iter().filter(|b| b.storage == Storage::Arena).map(|b| (b.first, b.last)).collect();
+        (plan.steps.len(), arena)
+    };
+    assert_eq!(alive(600), (4, vec![(0, 1), (2, 3)]));
+    assert_eq!(alive(6).0, 2, "small ones are one launch each");
+}
+
 #[test]
 fn a_stored_tensor_is_written_over_itself_unless_someone_reads_it_later() {
     let own = |entry: &Planned| entry.plan.buffers.iter().filter(|b| matches!(b.storage, Storage::Arena | Storage::Result)).count();
