@@ -3,13 +3,14 @@
 //! `cargo bench --bench contraction [-- WORD]`: one line a shape, GFLOP/s and share of the peak, medians of paired rounds, sizes known at launch only,
 //! packing included. One thread is measured by its own clock, which stands still while others run; two threads by the wall's.
 
-use nnc::emit::{self, Level};
+mod common;
+
+use common::{clock, compiled, floats, level, median};
 use nnc::ir::*;
 use nnc::kernel::lower;
 use nnc::plan::plan;
 use nnc::span::{Sources, Span};
 use nnc_runtime::exec::Kernels;
-use nnc_runtime::loader::{self, Loader};
 use nnc_runtime::manifest::{Sink, Source, Step};
 use nnc_runtime::memory::Aligned;
 use nnc_runtime::pool::{Pool, Region};
@@ -158,19 +159,6 @@ fn peak(level: &str) -> f64 {
     2.0 * lanes * rounds as f64 / (clock() - start) / 1e9
 }
 
-/// Seconds that this thread has run.
-fn clock() -> f64 {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // Safety: fills in what it is given.
-    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) };
-    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
-}
-
-fn median(mut of: Vec<f64>) -> f64 {
-    of.sort_by(f64::total_cmp);
-    of[of.len() / 2]
-}
-
 /// One phase of equal parts.
 struct Launched<'a> {
     opened: AtomicBool,
@@ -190,26 +178,19 @@ impl Region for Launched<'_> {
 
 fn main() {
     let word = std::env::args().skip(1).find(|a| !a.starts_with("--"));
-    let level = loader::level().expect("a CPU that runs compiled programs");
+    let level = level();
     println!("level {level}; {:48} {:>21} {:>21} {:>21}", "shape", "1 thread: GFLOP/s", "2 threads: GFLOP/s", "best of 1 and 2");
     for case in cases().into_iter().filter(|c| word.as_ref().is_none_or(|w| c.name.contains(w.as_str()))) {
         let lowered = lower(&case.module);
         let (kernels, entries) = plan(&case.module, &lowered, &Sources::default());
-        let names: Vec<_> = kernels.iter().enumerate().map(|(i, k)| emit::declare(&format!("k{i}"), k)).collect();
-        let objects = emit::compile(&kernels, &names, &Level::ALL).expect("the kernels compile");
-        let loader = Loader::new(objects.iter().map(Vec::as_slice), &names, level).expect("the kernels load");
+        let (loader, each) = compiled(&kernels);
         let Some(Step::Launch(launch)) = entries[0].plan.steps.first() else { panic!("one launch") };
         let number = |s: &Size| s.eval(&case.dims).expect("all dims are given");
-        let bytes = |b: u32| entries[0].plan.buffers[b as usize].shape.iter().map(&number).product::<i64>() as usize * 4;
-        let mut buffers: Vec<Aligned> = launch.args.iter().map(|b| Aligned::zeroed(bytes(*b)).expect("memory")).collect();
-        for buffer in &mut buffers {
-            let floats = buffer.chunks_exact_mut(4).enumerate();
-            floats.for_each(|(i, f)| f.copy_from_slice(&((i * 7919 % 1000) as f32 / 1000.0 - 0.5).to_le_bytes()));
-        }
+        let elements = |b: u32| entries[0].plan.buffers[b as usize].shape.iter().map(&number).product::<i64>() as usize;
+        let buffers: Vec<Aligned> = launch.args.iter().map(|b| floats(elements(*b))).collect();
         let args: Vec<usize> = buffers.iter().map(|b| b.as_ptr() as usize).collect();
         let sizes: Vec<i64> = launch.sizes.iter().map(&number).collect();
         let tasks = number(&launch.tasks);
-        let each = (names[launch.kernel as usize].scratch as usize).next_multiple_of(64);
         let scratch = Aligned::zeroed(2 * each).expect("memory");
         let scratch = scratch.as_ptr() as usize;
         let mut pools = [Pool::new(1), Pool::new(2)];

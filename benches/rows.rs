@@ -4,11 +4,12 @@
 //! elements of its largest buffer a nanosecond, bytes of all its buffers a second, medians of repeated rounds. Buffers that a cache holds are read faster
 //! than memory is, so small sizes may pass 100 %.
 
+mod common;
+
+use common::{clock, compiled, floats, level, median};
 use nnc::driver::{self, Input};
-use nnc::emit::{self, Level};
 use nnc::ir::{DType, Dims, Size};
 use nnc_runtime::exec::Kernels;
-use nnc_runtime::loader::{self, Loader};
 use nnc_runtime::manifest::Step;
 use nnc_runtime::memory::Aligned;
 use nnc_runtime::peak;
@@ -85,24 +86,10 @@ const CASES: [Case; 11] = [
     },
 ];
 
-/// Seconds that this thread has run.
-fn clock() -> f64 {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // Safety: fills in what it is given.
-    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) };
-    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
-}
-
-fn median(mut of: Vec<f64>) -> f64 {
-    of.sort_by(f64::total_cmp);
-    of[of.len() / 2]
-}
-
 fn main() {
     let word = std::env::args().skip(1).find(|a| !a.starts_with("--"));
-    let level = loader::level().expect("a CPU that runs compiled programs");
     let roof = peak::read(1).expect("memory");
-    println!("level {level}; one core reads memory at {roof:.1} GB/s");
+    println!("level {}; one core reads memory at {roof:.1} GB/s", level());
     println!("{:>9} {:>12} {:>8} {:>6}  kernel", "us", "elements/ns", "GB/s", "roof");
     for case in CASES.iter().filter(|c| word.as_ref().is_none_or(|w| c.name.contains(w.as_str()))) {
         let text = format!("nn 1\n\ndim B, T\n\n{}\n", case.text);
@@ -114,17 +101,14 @@ fn main() {
             driver::add_derivative(&mut module, "M");
         }
         let lowered = driver::lower(module, &checked.sources);
-        let names: Vec<_> = lowered.kernels.iter().enumerate().map(|(i, k)| emit::declare(&format!("k{i}_{}", k.name), k)).collect();
-        let objects = emit::compile(&lowered.kernels, &names, &Level::ALL).expect("the kernels compile");
-        let loader = Loader::new(objects.iter().map(Vec::as_slice), &names, level).expect("the kernels load");
+        let (loader, scratch) = compiled(&lowered.kernels);
         let wanted = if case.derivative { "derivative:M" } else { "infer:M" };
         let entry = lowered.entries.iter().find(|e| &*e.name == wanted).expect("the model's entry");
         for [b, t] in case.sizes {
             println!("{}, B = {b}, T = {t}", case.name);
             let dims: Dims = [("B".into(), *b), ("T".into(), *t)].into();
             let number = |s: &Size| s.eval(&dims).expect("all dims are given");
-            let scratch = names.iter().map(|n| n.scratch as usize).max().unwrap_or(0);
-            let scratch = Aligned::zeroed(scratch.max(64)).expect("memory");
+            let scratch = Aligned::zeroed(scratch).expect("memory");
             for step in &entry.plan.steps {
                 let Step::Launch(launch) = step else { continue };
                 if nnc::kernel::contract::recognise(&lowered.kernels[launch.kernel as usize]).is_some() {
@@ -133,11 +117,8 @@ fn main() {
                 let buffer = |b: &u32| &entry.plan.buffers[*b as usize];
                 let elements = |b: &u32| buffer(b).shape.iter().map(&number).product::<i64>() as usize;
                 let bytes = |b: &u32| elements(b) * buffer(b).dtype.bytes();
-                let mut buffers: Vec<Aligned> = launch.args.iter().map(|b| Aligned::zeroed(bytes(b)).expect("memory")).collect();
-                for (memory, b) in buffers.iter_mut().zip(&launch.args).filter(|(_, b)| buffer(b).dtype == DType::F32) {
-                    let floats = memory.chunks_exact_mut(4).take(elements(b)).enumerate();
-                    floats.for_each(|(i, f)| f.copy_from_slice(&((i * 7919 % 1000) as f32 / 1000.0 - 0.5).to_le_bytes()));
-                }
+                let memory = |b: &u32| if buffer(b).dtype == DType::F32 { floats(elements(b)) } else { Aligned::zeroed(bytes(b)).expect("memory") };
+                let buffers: Vec<Aligned> = launch.args.iter().map(memory).collect();
                 let args: Vec<*mut u8> = buffers.iter().map(|b| b.as_ptr()).collect();
                 let sizes: Vec<i64> = launch.sizes.iter().map(&number).collect();
                 let tasks = number(&launch.tasks);

@@ -2,7 +2,7 @@
 
 use crate::emit::code::{Code, Elem, V, ok};
 use crate::emit::lanes::Lanes;
-use crate::emit::modes::{Access, along, loads};
+use crate::emit::modes::{Access, along, harmless, loads, read, shared};
 use crate::ir::{Affine, DType, Guard, IndexAtom, Relation, Scalar, ScalarOp, Size};
 use crate::kernel::{Index, Instr, Kernel};
 use crate::math;
@@ -189,6 +189,7 @@ impl<'c> Writer<'_, 'c> {
 
     /// Writes `body`; every instruction's value goes onto `values`.
     pub fn block(&self, body: &[Instr], scope: &Scope<'c>, values: &mut Vec<V<'c>>) -> Result<(), String> {
+        let start = values.len();
         for instr in body {
             let value = match instr {
                 Instr::Const(c) => self.code.constant(*c, 1),
@@ -198,14 +199,17 @@ impl<'c> Writer<'_, 'c> {
                 Instr::Holds(guards) => self.guards(guards, scope).unwrap_or_else(|| self.code.constant(Scalar::bool(true), 1)),
                 Instr::Op(op, args) => self.op(*op, &args.iter().map(|a| values[*a]).collect::<Vec<_>>()),
                 Instr::Cast(to, from) => self.cast(*to, values[*from]),
-                Instr::Select { condition, then, otherwise } => self.choose(values[*condition], [then, otherwise], scope, values)?,
+                Instr::Select { condition, then, otherwise } => {
+                    self.choose(values[*condition], read(body, start, *condition), [then, otherwise], scope, values)?
+                }
             };
             values.push(value);
         }
         Ok(())
     }
 
-    fn choose(&self, c: V<'c>, sides: [&(Vec<Instr>, usize); 2], scope: &Scope<'c>, values: &mut Vec<V<'c>>) -> Result<V<'c>, String> {
+    /// One of two blocks' values. Where the condition was `read` from memory, lanes hardly ever agree, and cheap sides are both computed.
+    fn choose(&self, c: V<'c>, read: bool, sides: [&(Vec<Instr>, usize); 2], scope: &Scope<'c>, values: &mut Vec<V<'c>>) -> Result<V<'c>, String> {
         let code = &self.code;
         let start = values.len();
         let mut side = |side: &(Vec<Instr>, usize), scope: &Scope<'c>| -> Result<V<'c>, String> {
@@ -215,7 +219,8 @@ impl<'c> Writer<'_, 'c> {
             Ok(value)
         };
         let [then, otherwise] = sides;
-        if !loads(&then.0) && !loads(&otherwise.0) {
+        let both = |side: &(Vec<Instr>, usize)| !loads(&side.0) || (read && Code::lanes(c) > 1 && harmless(&side.0, self.kernel, &scope.ranges));
+        if both(then) && both(otherwise) {
             let (a, b) = (side(then, scope)?, side(otherwise, scope)?);
             let lanes = Code::lanes(c).max(Code::lanes(a)).max(Code::lanes(b));
             return Ok(code.select(code.splat(c, lanes), code.splat(a, lanes), code.splat(b, lanes)));
@@ -357,7 +362,7 @@ impl<'c> Writer<'_, 'c> {
         if let (Some(Index::Affine(a)), Some((lane, _))) = (index.last(), scope.lane)
             && before.iter().all(|i| Code::lanes(*i) == 1)
             && Code::lanes(*last) > 1
-            && let access @ (Access::Contiguous | Access::Strided(_)) = along(a, lane)
+            && let access @ (Access::Contiguous | Access::Strided(_) | Access::Repeated(_)) = along(a, lane)
             && (access == Access::Contiguous || shuffled)
         {
             let first: Vec<V<'c>> = before.iter().copied().chain([self.affine(a, scope, true)]).collect();
@@ -422,6 +427,14 @@ impl<'c> Writer<'_, 'c> {
                 }
             }
             (Access::Strided(step), offset) => self.strided(param, offset.into_int_value(), step, mask, other),
+            (Access::Repeated(share), offset) => {
+                let begins = match (index.last(), scope.lane) {
+                    (Some(Index::Affine(a)), Some((lane, _))) => shared(a, lane).map(|(a, _)| self.affine(a, scope, true)),
+                    _ => None,
+                };
+                let begins = self.divide(begins.expect("an access is what its index says"), &Size::constant(share)).1;
+                self.repeated(param, offset.into_int_value(), begins.into_int_value(), share, mask, other)
+            }
             (Access::Scattered | Access::Same, offset) => {
                 let addresses = self.addresses(param, offset);
                 let mask = mask.unwrap_or_else(|| code.constant(Scalar::bool(true), lanes));
@@ -477,7 +490,7 @@ impl<'c> Writer<'_, 'c> {
                     }
                 }
             }
-            Access::Same | Access::Strided(_) | Access::Scattered => {
+            Access::Same | Access::Strided(_) | Access::Repeated(_) | Access::Scattered => {
                 let (addresses, value) = (self.addresses(param, code.splat(offset, lanes)), self.storable(value));
                 let mask = scope.mask.unwrap_or_else(|| code.constant(Scalar::bool(true), lanes));
                 let overload = [value.get_type(), addresses.get_type()];

@@ -211,6 +211,11 @@ impl<'c> Code<'c> {
         self.binary(InstructionOpcode::And, self.splat(a, lanes), self.splat(b, lanes))
     }
 
+    /// Whether one of two vectors of truth values holds at least, lane by lane.
+    pub fn one_of(&self, a: V<'c>, b: V<'c>) -> V<'c> {
+        self.binary(InstructionOpcode::Or, a, b)
+    }
+
     /// The opposite of a truth value.
     pub fn not(&self, a: V<'c>) -> V<'c> {
         let all = self.constant(Scalar::bool(true), Self::lanes(a));
@@ -231,6 +236,12 @@ impl<'c> Code<'c> {
         let function = self.declaration(name, overload);
         let args: Vec<_> = args.iter().map(|a| (*a).into()).collect();
         ok(self.builder.build_call(function, &args, "")).try_as_basic_value().basic()
+    }
+
+    /// Asks for the line at an address, which may be anywhere, to be brought to the second cache.
+    pub fn prefetch(&self, at: PointerValue<'c>) {
+        let word = |n: u64| self.context.i32_type().const_int(n, false).into();
+        self.intrinsic("llvm.prefetch", &[self.pointer()], &[at.into(), word(0), word(2), word(1)]);
     }
 
     fn declaration(&self, name: &str, overload: &[BasicTypeEnum<'c>]) -> FunctionValue<'c> {

@@ -12,6 +12,7 @@
 //! fixed, lanes only run along independent points or along a fold's own 16 lanes, and no fast-math flag is ever set. The same input gives the
 //! same bytes. An error means that a kernel or this LLVM is not what it should be.
 
+mod ahead;
 mod body;
 mod code;
 mod contract;

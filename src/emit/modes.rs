@@ -1,7 +1,7 @@
 //! Which variable the lanes run along: a decision from the kernel's structure alone, which changes no result.
 
 use crate::emit::strided::near;
-use crate::ir::{Affine, DType, Fold, ScalarOp, Size};
+use crate::ir::{Affine, DType, Fold, IndexAtom, ScalarOp, Size};
 use crate::kernel::{Index, Instr, Kernel, Stage, Target};
 
 /// How the elements of an access lie along the lanes.
@@ -13,6 +13,8 @@ pub enum Access {
     Contiguous,
     /// So many elements apart that whole vectors are read, and shuffled.
     Strided(i64),
+    /// One after the other, each for so many neighbouring lanes: read as they lie, and shuffled.
+    Repeated(i64),
     /// Anywhere.
     Scattered,
 }
@@ -40,12 +42,23 @@ pub struct Modes {
 pub fn along(a: &Affine, var: usize) -> Access {
     let mut seen = 0;
     a.visit_vars(&mut |v| seen += (v == var) as usize);
-    let step = a.terms.iter().find(|(atom, _)| *atom == crate::ir::IndexAtom::Var(var)).and_then(|(_, c)| c.as_const());
+    let step = a.terms.iter().find(|(atom, _)| *atom == IndexAtom::Var(var)).and_then(|(_, c)| c.as_const());
     match step.filter(|_| seen == 1) {
         Some(1) => Access::Contiguous,
         Some(step) if near(step) => Access::Strided(step),
+        _ if seen == 1 => shared(a, var).map_or(Access::Scattered, |(_, lanes)| Access::Repeated(lanes)),
         _ => Access::Scattered,
     }
+}
+
+/// Where `var` stands in one quotient only: what is divided, one more in each lane, and by how much.
+pub fn shared(a: &Affine, var: usize) -> Option<(&Affine, i64)> {
+    a.terms.iter().find_map(|(atom, c)| match atom {
+        IndexAtom::Div(divided, by) if c.as_const() == Some(1) && along(divided, var) == Access::Contiguous => {
+            by.as_const().filter(|n| near(*n)).map(|n| (divided.as_ref(), n))
+        }
+        _ => None,
+    })
 }
 
 fn depends(a: &Affine, var: usize) -> bool {
@@ -61,6 +74,46 @@ pub fn loads(body: &[Instr]) -> bool {
         Instr::Select { then, otherwise, .. } => loads(&then.0) || loads(&otherwise.0),
         Instr::Const(_) | Instr::Local(_) | Instr::Index(_) | Instr::Holds(_) | Instr::Op(..) | Instr::Cast(..) => false,
     })
+}
+
+/// Whether a value of the block, whose first one has number `start`, depends on what is read from memory in the block.
+pub fn read(body: &[Instr], start: usize, value: usize) -> bool {
+    let Some(at) = value.checked_sub(start) else { return false };
+    match &body[at] {
+        Instr::Load { .. } => true,
+        Instr::Op(_, args) => args.iter().any(|a| read(body, start, *a)),
+        Instr::Cast(_, from) => read(body, start, *from),
+        Instr::Const(_) | Instr::Local(_) | Instr::Index(_) | Instr::Holds(_) | Instr::Select { .. } => false,
+    }
+}
+
+/// Whether the code may as well run where its value is not asked for: a few cheap operations, and every element it reads is there.
+pub fn harmless(body: &[Instr], kernel: &Kernel, ranges: &[Size]) -> bool {
+    use ScalarOp::*;
+    body.len() <= 8
+        && body.iter().all(|i| match i {
+            Instr::Const(_) | Instr::Local(_) | Instr::Index(_) | Instr::Holds(_) | Instr::Cast(..) => true,
+            Instr::Op(op, _) => matches!(op, Add | Sub | Mul | Max | Min | Neg | Abs | And | Or | Not | Eq | Ne | Lt | Le | Select),
+            Instr::Load { index, otherwise: None, param } => {
+                index.iter().zip(&kernel.params[*param].shape).all(|(i, size)| matches!(i, Index::Affine(a) if inside(a, size, ranges)))
+            }
+            Instr::Load { .. } => false,
+            Instr::Select { then, otherwise, .. } => harmless(&then.0, kernel, ranges) && harmless(&otherwise.0, kernel, ranges),
+        })
+}
+
+/// Whether an index is in its axis wherever the variables are in their ranges; seen for variables, their quotients, and numbers.
+fn inside(a: &Affine, axis: &Size, ranges: &[Size]) -> bool {
+    if let (Some(n), Some(size)) = (a.as_size().and_then(Size::as_const), axis.as_const()) {
+        return (0..size).contains(&n);
+    }
+    match a.terms.as_slice() {
+        [(IndexAtom::Var(v), _)] => a.as_var() == Some(*v) && ranges[*v] == *axis,
+        [(IndexAtom::Div(divided, by), c)] if c.as_const() == Some(1) && a.constant.as_const() == Some(0) => {
+            divided.as_var().is_some_and(|v| axis.checked_mul(by).is_some_and(|n| n == ranges[v]))
+        }
+        _ => false,
+    }
 }
 
 /// What a stage does along a variable.
@@ -100,7 +153,7 @@ fn walk(body: &[Instr], var: usize, outer: bool, varying: &mut Vec<bool>, survey
                 match access {
                     Access::Same => {}
                     Access::Contiguous => survey.contiguous += 1,
-                    Access::Strided(_) => {}
+                    Access::Strided(_) | Access::Repeated(_) => {}
                     Access::Scattered => survey.scattered += 1,
                 }
                 access != Access::Same

@@ -15,6 +15,9 @@ use inkwell::IntPredicate;
 use inkwell::types::BasicTypeEnum;
 use inkwell::values::{IntValue, PointerValue};
 
+/// Steps that are asked for before they are packed, where they lie apart.
+const AHEAD: i64 = 12;
+
 /// B's panels as rows that are copied.
 struct Rows {
     form: Linear,
@@ -327,6 +330,8 @@ impl<'c> Engine<'_, '_, 'c> {
         let (vector, align) = (code.ty(self.c.dtype.into(), lanes), self.elements() as u32);
         let batch: Vec<_> = self.c.batch.iter().map(|v| (*v, g.point[*v])).collect();
         let mask = |rows: IntValue<'c>| code.icmp(IntPredicate::SLT, code.lane_numbers(lanes), code.splat(rows.into(), lanes));
+        // Steps often lie in a page each, where no processor looks ahead by itself.
+        let ahead = form.steps.last().map_or(self.int(0), |step| self.mul(self.int(AHEAD), self.bytes(step)));
         self.walk(self.add(block, from), self.sub(to, from), &mut |k, reds| {
             let k = self.add(from, k);
             let mut point = batch.clone();
@@ -337,6 +342,7 @@ impl<'c> Engine<'_, '_, 'c> {
                 let rows = self.sub(self.start(g, self.add(tile, self.int(1))), row);
                 let from = self.add(base, self.mul(row, self.int(self.elements())));
                 let value = self.masked_load(vector, self.pointer(from), mask(rows), align);
+                code.prefetch(code.element(Elem::I8, self.pointer(from), ahead));
                 let at = self.add(self.mul(self.sub(tile, tiles[0]), self.int(A_ROW * ROWS)), self.mul(k, self.int(TILE_STEP)));
                 code.store(code.element(self.c.dtype.into(), self.at(A_AT), at), value, align);
                 Ok::<(), String>(())

@@ -1,4 +1,4 @@
-//! The law of emission on what row kernels are made of: windows, stages that share a loop, sums of columns.
+//! The law of emission on what row kernels are made of: windows, elements that lanes share, stages that share a loop, sums of columns.
 
 use super::tests::{law, program};
 use crate::ir::*;
@@ -28,6 +28,32 @@ fn windows(t: DType) -> Module {
             let padded = Nest::fold(outs, vec![c(3), c(3)], fold, padded);
             results.extend([plain, ordered, masked, padded].map(|nest| f.nest(nest, [image], Span::default())));
         }
+    }
+    f.results = results.iter().map(|v| (None, *v)).collect();
+    program(f)
+}
+
+/// Elements that neighbours share, chosen by what they or others are, by where they lie, or only where they are inside.
+fn shared(t: DType) -> Module {
+    let n = Size::dim("N");
+    let mut f = Function::new("shared");
+    let x = f.input("x", Type::new(t, [n.clone(), n.clone()]));
+    let mut results = vec![];
+    for by in [2, 3, 4, 5] {
+        let wide = n.checked_mul(&c(by)).unwrap();
+        let outs = vec![n.clone(), wide.clone()];
+        let y = f.input(format!("y{by}").as_str(), Type::new(t, outs.clone()));
+        let at = |a: Affine, otherwise| Expr::Load { operand: 0, index: [Affine::var(0), a.div(&c(by))].map(Index::Affine).to_vec(), otherwise };
+        let value = at(Affine::var(1), None);
+        let own = load_at(1, [0, 1]);
+        let either = |condition: Expr| Expr::op(ScalarOp::Select, [condition, value.clone(), Expr::Const(Scalar::float(t, -1.0))]);
+        let less = either(Expr::op(ScalarOp::Le, [own.clone(), Expr::Const(Scalar::float(t, 0.0))]));
+        let less = Expr::op(ScalarOp::Select, [Expr::op(ScalarOp::Lt, [own, value.clone()]), less, value.clone()]);
+        let odd = either(Expr::op(ScalarOp::Eq, [Expr::Index(Affine::var(1).modulo(&c(3))), Expr::Const(Scalar::i64(1))]));
+        let padded = at(Affine::var(1).add(&Affine::var(0)).sub(&Affine::constant(7)), Some(Scalar::float(t, 4.0)));
+        results.extend([value.clone(), less, odd, padded].map(|e| f.nest(Nest::map(outs.clone(), e), [x, y], Span::default())));
+        let sum = Nest::fold(vec![n.clone()], vec![wide], Fold::Sum, value);
+        results.push(f.nest(sum, [x, y], Span::default()));
     }
     f.results = results.iter().map(|v| (None, *v)).collect();
     program(f)
@@ -69,6 +95,13 @@ fn rows(t: DType) -> Module {
 fn windows_are_what_they_mean() {
     for t in [DType::F32, DType::F64] {
         law(&windows(t), &[1, 7, 21].map(|n| [("N".into(), n)].into()), 5);
+    }
+}
+
+#[test]
+fn shared_elements_are_what_they_mean() {
+    for t in [DType::F32, DType::F64, DType::I64] {
+        law(&shared(t), &[1, 7, 16, 21].map(|n| [("N".into(), n)].into()), 3);
     }
 }
 

@@ -384,7 +384,7 @@ impl<'c> Writer<'_, 'c> {
             self.fold(stage, mode, scope)?
         } else if stage.guards.is_empty() || stage.skip {
             self.block(&stage.body, scope, &mut values)?;
-            vec![values[stage.values[0]]]
+            stage.values.iter().map(|v| values[*v]).collect()
         } else {
             let ty = self.value_type(stage)?;
             let slot = self.code.variable(self.code.ty(ty.into(), scope.lanes()));

@@ -1,4 +1,5 @@
-//! Loads of lanes a few elements apart: whole vectors of what lies between, and a shuffle. A gather reads one element after the other.
+//! Loads of lanes a few elements apart, and of elements that a few neighbouring lanes share: whole vectors of what lies there, and a shuffle. A
+//! gather reads one element after the other.
 
 use crate::emit::body::{Writer, stored};
 use crate::emit::code::{Code, V, ok};
@@ -48,6 +49,33 @@ impl<'c> Writer<'_, 'c> {
             _ => panic!("lanes {step} apart"),
         };
         self.picked(low, high, (0..16).map(|lane| lane * step))
+    }
+
+    /// For 16 lanes, elements that `share` neighbours have in common: lane `l` has element `(begins + l) / share` from the first on, with `begins`
+    /// below `share`. Mask and `other` as in [`Writer::strided`].
+    pub fn repeated(&self, param: usize, first: IntValue<'c>, begins: IntValue<'c>, share: i64, mask: Option<V<'c>>, other: V<'c>) -> V<'c> {
+        let code = &self.code;
+        let dtype = self.kernel.params[param].dtype;
+        let (elem, align) = (stored(dtype), dtype.bytes() as u32);
+        let ty = code.ty(elem, 16);
+        let all = code.constant(Scalar::bool(true), 16);
+        let none = all.get_type().const_zero();
+        let pick = |of: &dyn Fn(i64) -> V<'c>| {
+            (0..share - 1).rev().fold(of(share - 1), |rest, r| {
+                let here = ok(code.builder.build_int_compare(inkwell::IntPredicate::EQ, begins, code.int(r), ""));
+                code.select(here.into(), of(r), rest)
+            })
+        };
+        // An element is read where one of its lanes takes part.
+        let needed = pick(&|r| {
+            let lane = |e: i64, d: i64| Some(e * share + d - r).filter(|l| (0..16).contains(l));
+            let each = (0..share).map(|d| self.picked(mask.unwrap_or(all), none, (0..16).map(|e| lane(e, d).unwrap_or(16))));
+            each.reduce(|a, b| code.one_of(a, b)).expect("a lane at least")
+        });
+        let address = code.element(elem, self.params[param], first);
+        let read = code.masked("llvm.masked.load", &[ty, code.pointer()], vec![address.into(), needed, ty.const_zero()], 1, align).expect("a value");
+        let value = pick(&|r| self.picked(read, read, (0..16).map(|l| (r + l) / share)));
+        mask.map_or(value, |m| code.select(m, value, other))
     }
 
     /// The elements of `a`, followed by those of `b`, at these positions.

@@ -13,7 +13,7 @@ use std::sync::OnceLock;
 pub const TRIPLE: &str = "x86_64-unknown-linux-gnu";
 
 /// Everything that emission names; asked for at the start, because LLVM ends the process where something is missing later.
-const INTRINSICS: [&str; 14] = [
+const INTRINSICS: [&str; 15] = [
     "llvm.fma",
     "llvm.fabs",
     "llvm.sqrt",
@@ -25,6 +25,7 @@ const INTRINSICS: [&str; 14] = [
     "llvm.masked.store",
     "llvm.masked.gather",
     "llvm.masked.scatter",
+    "llvm.prefetch",
     "llvm.x86.avx512.mask.scalef.ps.512",
     "llvm.x86.avx512.permvar.sf.512",
     "llvm.x86.avx2.permps",

@@ -1,11 +1,12 @@
 //! A group of nests as one kernel.
 //!
-//! In: a group as [`super::fuse`] decides it. Out: one stage a nest, in order. A result that has no inner axes is a local for the nests after
+//! In: a group as [`super::fuse`] decides it. Out: one stage a nest, in order, or for several maps (see [`super::join`]). A result that has no inner axes is a local for the nests after
 //! it; it is written to memory only where someone outside of the group reads it. Other results go to memory and are read back from there.
 
 use crate::ir::{Affine, DType, Expr, Fold, Function, NodeId, Op, ScalarOp, Size, Type, Value};
 use crate::kernel::body::{Code, Source};
 use crate::kernel::fuse::{Group, nest_of};
+use crate::kernel::join::join;
 use crate::kernel::lower::{Launch, State};
 use crate::kernel::{Index, Kernel, Param, Stage, Store, Target};
 use crate::span::Span;
@@ -116,6 +117,7 @@ pub(super) fn kernel(state: &mut State, group: &Group) -> Launch {
         });
     }
     let span = group.nodes.iter().map(|n| f.node(*n).span).find(|s| *s != Span::default()).unwrap_or_default();
+    join(&mut writer.kernel);
     state.launch(&writer.kernel, writer.args, span)
 }
 

@@ -115,7 +115,10 @@ impl Machine<'_> {
                 Some(())
             })?;
             self.point.truncate(depth + inner.len());
-            let results = fold.finish(reds.iter().product(), dtype);
+            let results = match stage.values.as_slice() {
+                several @ [_, _, ..] if stage.fold == Fold::None => several.iter().map(|v| values[*v]).collect(),
+                _ => fold.finish(reds.iter().product(), dtype),
+            };
             for store in &stage.stores {
                 match &store.target {
                     Target::Local(local) => self.locals[*local] = results[store.result],

@@ -9,6 +9,7 @@ mod demand;
 mod flat;
 pub mod fuse;
 mod group;
+mod join;
 pub mod interpret;
 pub mod linear;
 pub mod lower;

@@ -66,7 +66,7 @@ pub struct Stage {
     pub fold: Fold,
     /// Three-address code; later instructions refer to earlier ones by position.
     pub body: Vec<Instr>,
-    /// The value that is folded: one instruction, or the two factors of [`Fold::Dot`].
+    /// The value that is folded: one instruction, or the two factors of [`Fold::Dot`]. With [`Fold::None`] and no guards, all results.
     pub values: Vec<usize>,
     /// What happens to the fold's results.
     pub stores: Vec<Store>,

@@ -181,22 +181,30 @@ impl Check<'_> {
         self.require(stage.fold != Fold::None || stage.reds.is_empty(), || "reduction loops without a fold".into());
         self.require(!stage.skip || stage.fold == Fold::None, || "a fold skips".into());
         let wanted = if stage.fold == Fold::Dot { 2 } else { 1 };
-        self.require(stage.values.len() == wanted, || format!("{} folds {wanted} values, not {}", stage.fold.name(), stage.values.len()));
+        // Maps may have several results.
+        let several = stage.fold == Fold::None && stage.guards.is_empty() && !stage.values.is_empty();
+        self.require(several || stage.values.len() == wanted, || format!("{} folds {wanted} values, not {}", stage.fold.name(), stage.values.len()));
         let types = match types(self.kernel, &stage.body) {
             Ok(types) => types,
             Err(e) => return self.errors.push(e),
         };
         let values: Option<Vec<DType>> = stage.values.iter().map(|v| types.get(*v).copied()).collect();
         let Some([value, rest @ ..]) = values.as_deref() else { return self.errors.push("the folded value is not visible".into()) };
-        self.require(rest.iter().all(|t| t == value), || "the factors' types differ".into());
+        self.require(several || rest.iter().all(|t| t == value), || "the factors' types differ".into());
         self.vars = depth;
         for store in &stage.stores {
-            self.store(stage, store, &types, if store.result == 0 { *value } else { DType::I64 });
+            let result = match values.as_ref().filter(|_| several) {
+                Some(values) => values.get(store.result).copied().unwrap_or(*value),
+                None if store.result == 0 => *value,
+                None => DType::I64,
+            };
+            self.store(stage, store, &types, result);
         }
     }
 
     fn store(&mut self, stage: &Stage, store: &Store, types: &[DType], value: DType) {
-        self.require(store.result < stage.fold.results(), || format!("{} has no result {}", stage.fold.name(), store.result));
+        let results = if stage.fold == Fold::None { stage.values.len() } else { stage.fold.results() };
+        self.require(store.result < results, || format!("{} has no result {}", stage.fold.name(), store.result));
         match &store.target {
             Target::Local(l) => {
                 self.require(stage.inner.is_empty(), || format!("l{l} is stored in an inner loop"));

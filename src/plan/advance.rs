@@ -1,29 +1,35 @@
-//! What an entry computes of stored tensors alone, in advance: it runs again only when they have changed.
+//! What an entry computes of stored tensors alone, in advance: it runs again only when they have changed. And what a loop multiplies by in each of its
+//! rounds, packed before the loop.
 //!
-//! In: the steps of an entry that changes no tensor, as they stand. Out: the same results; first come steps that read nothing but stored tensors
-//! and each other's results, whose memory nobody else uses, and [`Plan::advance`] is their number. Weights that contractions multiply by are
-//! packed into panels by such steps.
+//! In: the steps of an entry, as they stand. Out: the same results. In an entry that changes no tensor, first come steps that read nothing but stored
+//! tensors and each other's results, whose memory nobody else uses, and [`Plan::advance`] is their number. Weights that contractions multiply by are
+//! packed into panels by such steps; in every entry, by steps before the loop that does not change them.
 //!
 //! [`Plan::advance`]: nnc_runtime::manifest::Plan::advance
 
-use super::lifetime::{buffers, root};
+use super::lifetime::root;
 use crate::ir::{Affine, Fold, Scalar, Size};
 use crate::kernel::contract::{Contraction, cut, packed, panel, panels, roles};
 use crate::kernel::lower::{product, tasks};
 use crate::kernel::{Index, Instr, Kernel, Param, Stage, Store, Target, canonical};
-use nnc_runtime::manifest::{Buffer, BufferId, Entry, Launch, Sink, Source, Step, Storage};
+use nnc_runtime::manifest::{Buffer, BufferId, Entry, Launch, Plan, Sink, Source, Step, Storage};
 use std::collections::BTreeSet;
 
 /// Rewrites the entry; launches count into `kernels`, which may become more.
 pub(super) fn advance(entry: &mut Entry, kernels: &mut Vec<Kernel>) {
-    if entry.results.iter().any(|(sink, _)| matches!(sink, Sink::Tensor(_))) {
-        return;
+    if !entry.results.iter().any(|(sink, _)| matches!(sink, Sink::Tensor(_))) {
+        of_tensors(entry, kernels);
     }
+    before_loops(entry, kernels);
+}
+
+/// In an entry that changes no tensor.
+fn of_tensors(entry: &mut Entry, kernels: &mut Vec<Kernel>) {
     let tensors: BTreeSet<BufferId> = entry.inputs.iter().filter(|(source, _)| matches!(source, Source::Tensor(_))).map(|(_, id)| *id).collect();
     let mut packs: Vec<Launch> = vec![];
     for k in 0..entry.plan.steps.len() {
         if let Step::Launch(launch) = entry.plan.steps[k].clone()
-            && let Some((reader, pack)) = prepack(entry, &launch, &tensors, kernels, &packs)
+            && let Some((reader, pack)) = prepack(entry, &launch, &|_, b| tensors.contains(&b), kernels, &packs)
         {
             entry.plan.steps[k] = Step::Launch(reader);
             packs.extend(pack);
@@ -33,11 +39,53 @@ pub(super) fn advance(entry: &mut Entry, kernels: &mut Vec<Kernel>) {
     hoist(entry, &tensors, kernels);
 }
 
-/// The launch with its B packed, and the launch that packs it, unless one of those before does.
+/// What loops leave as it is and multiply by is packed before the outermost of them.
+fn before_loops(entry: &mut Entry, kernels: &mut Vec<Kernel>) {
+    let plan = &entry.plan;
+    let loops: Vec<(usize, usize)> = plan
+        .steps
+        .iter()
+        .enumerate()
+        .filter_map(|(at, step)| if let Step::Loop { body, .. } = step { Some((at, at + *body as usize)) } else { None })
+        .collect();
+    let changed = |(at, end): (usize, usize)| -> BTreeSet<BufferId> {
+        plan.steps[at..=end].iter().flat_map(|step| written(step, kernels)).map(|b| root(plan, b)).collect()
+    };
+    let changed: Vec<BTreeSet<BufferId>> = loops.iter().map(|l| changed(*l)).collect();
+    let mut packs: Vec<Vec<Launch>> = vec![vec![]; loops.len()];
+    for ((at, end), n) in loops.iter().zip(0..) {
+        for k in at + 1..=*end {
+            let stays = |plan: &Plan, b: BufferId| {
+                let moves = matches!(&plan.buffers[b as usize].storage, Storage::Part(part) if !part.along.is_empty());
+                !moves && !changed[n].contains(&root(plan, b))
+            };
+            if let Step::Launch(launch) = entry.plan.steps[k].clone()
+                && let Some((reader, pack)) = prepack(entry, &launch, &stays, kernels, &packs[n])
+            {
+                entry.plan.steps[k] = Step::Launch(reader);
+                packs[n].extend(pack);
+            }
+        }
+    }
+    // The last first, so that what comes before stays where it is.
+    for ((at, _), packs) in loops.iter().zip(packs).rev() {
+        let more = packs.len() as u32;
+        for (around, step) in entry.plan.steps[..*at].iter_mut().enumerate() {
+            if let Step::Loop { body, .. } = step
+                && around + *body as usize >= *at
+            {
+                *body += more;
+            }
+        }
+        entry.plan.steps.splice(at..at, packs.into_iter().map(Step::Launch));
+    }
+}
+
+/// The launch with its B packed if it stays, and the launch that packs it, unless one of those before does.
 fn prepack(
     entry: &mut Entry,
     launch: &Launch,
-    tensors: &BTreeSet<BufferId>,
+    stays: &dyn Fn(&Plan, BufferId) -> bool,
     kernels: &mut Vec<Kernel>,
     before: &[Launch],
 ) -> Option<(Launch, Option<Launch>)> {
@@ -45,7 +93,7 @@ fn prepack(
     let c = roles(kernel).filter(|c| packed(kernel, c).is_none())?;
     let weights = plain(kernel, &c)?;
     let of = launch.args[weights.param];
-    if !tensors.contains(&of) {
+    if !stays(&entry.plan, of) {
         return None;
     }
     let in_program = |size: &Size| size.substitute(&|name| launch.sizes.get(name.strip_prefix('n')?.parse::<usize>().ok()?).cloned());
@@ -166,19 +214,23 @@ fn number(kernels: &mut Vec<Kernel>, kernel: Kernel) -> u32 {
     }) as u32
 }
 
+/// The buffers that a step writes.
+fn written(step: &Step, kernels: &[Kernel]) -> Vec<BufferId> {
+    match step {
+        Step::Launch(launch) => launch.args.iter().zip(&kernels[launch.kernel as usize].params).filter(|(_, p)| p.written).map(|(b, _)| *b).collect(),
+        Step::Copy { to, .. } => vec![*to],
+        Step::Loop { index, .. } => vec![*index],
+        Step::Check { .. } => vec![],
+    }
+}
+
 /// Brings the steps that can run in advance to the front: launches outside of loops that read tensors and each other's results, and write whole
 /// buffers of known size, no larger than what they read, that nobody else writes.
 fn hoist(entry: &mut Entry, tensors: &BTreeSet<BufferId>, kernels: &[Kernel]) {
     let plan = &mut entry.plan;
     let mut writers = vec![0; plan.buffers.len()];
     for step in &plan.steps {
-        let written: Vec<BufferId> = match step {
-            Step::Launch(launch) => {
-                launch.args.iter().zip(&kernels[launch.kernel as usize].params).filter(|(_, p)| p.written).map(|(b, _)| *b).collect()
-            }
-            other => buffers(other),
-        };
-        written.into_iter().for_each(|b| writers[root(plan, b) as usize] += 1);
+        written(step, kernels).into_iter().for_each(|b| writers[root(plan, b) as usize] += 1);
     }
     entry.results.iter().for_each(|(_, b)| writers[root(plan, *b) as usize] += 1);
     let (mut known, mut first, mut rest) = (tensors.clone(), vec![], vec![]);

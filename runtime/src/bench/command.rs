@@ -123,6 +123,10 @@ pub fn parse(args: &[String]) -> Result<Command> {
             word => command.entry = Some(word.to_string()),
         }
     }
+    let other = [("--wait", command.wait), ("--steps", command.steps.is_some())].into_iter().find(|(_, given)| *given);
+    if let (Some((other, _)), true) = (other, command.profile.is_some()) {
+        return Err(usage(format!("--profile times rounds of its own, and {other} asks for none: leave one of them out")));
+    }
     Ok(command)
 }
 
@@ -295,6 +299,8 @@ mod tests {
             ("--fast", "no option --fast"),
             ("train infer", "infer is one word too many"),
             ("--rounds", "--rounds needs a value"),
+            ("--wait --profile", "--profile times rounds of its own, and --wait asks for none"),
+            ("--profile=trace.json --steps 3", "and --steps asks for none"),
         ] {
             let error = words(text).unwrap_err();
             assert!(error.exit_code() == 2 && error.message().contains(why), "{text}: {}", error.message());

@@ -1,11 +1,12 @@
 //! The algebra that defines gradients: what differentiation writes down becomes what a textbook would.
 //!
 //! In: a module whose functions hold derived gradients. Out: one whose results are equal as real numbers, not to the bit: products with 0 and 1,
-//! sums with 0, constant factors, selections and one-hot sums are worked out. It runs once, before anything that keeps bits, so that its
+//! sums with 0, constant factors, selections, one-hot sums and windows' extrema are worked out. It runs once, before anything that keeps bits, so that its
 //! output is what the gradient *is*. What could overflow where the original does not is left alone: only divisors without loads move.
 
 mod fold;
 mod scalar;
+mod window;
 
 use crate::ir::*;
 use crate::passes::compose::{Policy, with};
@@ -35,9 +36,13 @@ fn node(dims: &[Dim], f: &mut Function, mut node: Node) -> Vec<Value> {
     if let Op::Nest(nest) = &node.op
         && matches!(nest.fold, Fold::Sum | Fold::Dot)
     {
+        let node = window::summed(f, &node).unwrap_or(node);
         return fold::fold(dims, f, node);
     }
     tidy_node(&mut node);
+    if let Some(spread) = window::rectified(f, &node) {
+        node = spread;
+    }
     match simplify::copied(f, &node) {
         Some(value) => vec![value],
         None => crate::passes::rebuild::keep(f, node),
