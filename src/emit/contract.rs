@@ -376,21 +376,20 @@ impl<'c> Engine<'_, '_, 'c> {
                 after = ok(code.builder.build_and(last, ok(code.builder.build_not(whole, "")), ""));
             }
             self.field(Field::C, c);
+            let needed = self.needed(panel, row, rows);
+            if let Some(needed) = needed.filter(|_| self.silent()) {
+                after = ok(code.builder.build_and(after, needed, ""));
+            }
+            code.only_if(after, || self.ask_ahead(panel, row, rows))?;
+            self.describe_reach(row, block);
             let multiply = micro::declare(code.context, &code.module, self.c.dtype, level, self.c.reach.as_ref().map(|r| r.side));
             let call = || {
                 ok(code.builder.build_call(multiply, &[self.tile.into(), rows.into()], ""));
                 Ok::<(), String>(())
             };
-            self.describe_reach(row, block);
-            code.only_if(after, || self.ask_ahead(panel, row, rows))?;
-            match self.needed(panel, row, rows) {
+            match needed {
                 None => call()?,
-                Some(needed) => {
-                    code.only_if(needed, call)?;
-                    if self.silent() {
-                        after = ok(code.builder.build_and(after, needed, ""));
-                    }
-                }
+                Some(needed) => code.only_if(needed, call)?,
             }
             code.only_if(after, || self.rows(panel, row, rows, sums))
         })?;

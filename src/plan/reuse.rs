@@ -81,11 +81,15 @@ impl<'a> Pass<'a> {
             if !self.whole(launch.args[w]) || self.spans[born as usize].map(|s| s.0) != Some(k) || !self.local(born, k) {
                 continue;
             }
-            let dying = (0..launch.args.len()).find(|&r| {
-                let old = self.root(launch.args[r]);
+            let dies = |r: &usize| {
+                let (r, old) = (*r, self.root(launch.args[*r]));
                 let dies = old != born && self.spans[old as usize].map(|s| s.1) == Some(k) && self.local(old, k);
                 dies && self.whole(launch.args[r]) && self.may_join(old, born) && alone(self, launch, r, old) && in_place(kernel, r, w)
-            });
+            };
+            // The old value of the same stored tensor first: any other memory would have to stay beside it.
+            let stored = |r: &usize| self.entry.plan.buffers[self.root(launch.args[*r]) as usize].storage == Storage::Input;
+            let (own, other): (Vec<usize>, Vec<usize>) = (0..launch.args.len()).partition(stored);
+            let dying = own.into_iter().chain(other).find(dies);
             if let Some(r) = dying {
                 self.join(self.root(launch.args[r]), born);
             }
