@@ -27,8 +27,11 @@ fn meet(found: &mut BTreeMap<Value, Vec<Guard>>, value: Value, guards: Vec<Guard
     found.entry(value).and_modify(|all| all.retain(|g| guards.contains(g))).or_insert(guards);
 }
 
+/// What is done at a load: the operand, its index, and what holds there.
+type See<'a> = &'a mut dyn FnMut(usize, &[Index], &[Guard]);
+
 /// Every load with the guards that it stands under.
-fn reads(e: &Expr, under: &mut Vec<Guard>, see: &mut dyn FnMut(usize, &[Index], &[Guard])) {
+fn reads(e: &Expr, under: &mut Vec<Guard>, see: See) {
     match e {
         Expr::Const(_) | Expr::Index(_) | Expr::Holds(_) => {}
         Expr::Load { operand, index, .. } => {
