@@ -1,7 +1,7 @@
 //! Memory that is used again in place: a result written over the operand that dies there, a copy of what dies there that is no copy.
 //!
 //! In: an entry's steps before lifetimes are set. Out: the same meaning with fewer buffers and copies. A stored tensor's new value is written over the
-//! old one where the kernel that makes it is the last to read that; a loop's carry likewise.
+//! old one where the kernel that makes it is the last to read that, or where nothing reads that; a loop's carry likewise.
 
 use super::lifetime::{buffers, root};
 use crate::ir::{Affine, IndexAtom};
@@ -24,6 +24,7 @@ pub(super) fn reuse(entry: &mut Entry, kernels: &[Kernel]) {
             Step::Loop { .. } | Step::Check { .. } => {}
         }
     }
+    pass.made_in_store();
     let dead = pass.dead;
     remove(&mut entry.plan.steps, &dead);
 }
@@ -111,6 +112,21 @@ impl<'a> Pass<'a> {
         if dies && self.whole(from) && self.whole(to) && self.may_join(old, new) {
             self.join(old, new);
             self.dead[k] = true;
+        }
+    }
+
+    /// What becomes a stored tensor's value, where the entry knows nothing of the old one (initial values), is made in the tensor's own memory.
+    fn made_in_store(&mut self) {
+        for (sink, id) in self.entry.results.clone() {
+            let (Sink::Tensor(path), root) = (sink, self.root(id)) else { continue };
+            let known = self.entry.inputs.iter().any(|(source, _)| matches!(source, Source::Tensor(other) if *other == path));
+            let sinks =
+                self.entry.results.iter().filter(|(sink, id)| self.root(*id) == root || matches!(sink, Sink::Tensor(other) if *other == path));
+            let only = sinks.count() == 1;
+            if !known && only && self.whole(id) && self.entry.plan.buffers[root as usize].storage == Storage::Result {
+                self.entry.plan.buffers[root as usize].storage = Storage::Input;
+                self.entry.inputs.push((Source::Tensor(path), root));
+            }
         }
     }
 

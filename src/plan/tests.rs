@@ -395,10 +395,14 @@ fn a_stored_tensor_is_written_over_itself_unless_someone_reads_it_later() {
     let place = |entry: &Planned, n: usize| entry.plan.buffers[entry.results[n].1 as usize].storage.clone();
     let entry = update(&["p"]);
     assert_eq!((own(&entry), place(&entry, 0)), (0, Storage::Alias(entry.inputs[0].1)));
-    // Another tensor's new value, a result that is read by the caller, and an old value that is still wanted have memory of their own.
-    for results in [&["q"][..], &["sum"], &["p", "old"]] {
+    // A tensor of which nothing else is known is made where it is stored.
+    let entry = update(&["q"]);
+    assert_eq!((own(&entry), place(&entry, 0)), (0, Storage::Input));
+    assert_eq!(entry.inputs.last(), Some(&(Source::Tensor("q".into()), entry.results[0].1)));
+    // A result that is read by the caller, and one whose old value is still wanted, have memory of their own.
+    for (results, count) in [(&["sum"][..], 1), (&["p", "old"], 2)] {
         let entry = update(results);
-        assert_eq!((own(&entry), place(&entry, 0)), (results.len(), Storage::Result), "{results:?}");
+        assert_eq!((own(&entry), place(&entry, 0)), (count, Storage::Result), "{results:?}");
     }
 }
 
