@@ -5,17 +5,18 @@
 //! ```text
 //! for each (batch, tiles, up to 16 panels):
 //!   for each 40 of the tiles:
-//!     for each block of 512 k:
-//!       pack the panels of B: [k][128 bytes of columns]   (unless still there, packed in advance, or read in place)
-//!       for each few tiles:                               (their block of A stays in the second cache)
-//!         pack A                                          (unless read in place)
-//!         for each panel, for each tile:
-//!           C += A * B, leaf by leaf                      (the micro-kernel)
-//!           after the last block: the kernel's stages, row by row, lanes along the columns; the product is read from C
-//!                                                         (unless the product is all, and C the result itself)
+//!     for each block of 512 k, or 256 where there are at most 10 tiles:
+//!       for all panels together, or for each where there are at most 10 tiles:
+//!         pack B: [k][128 bytes of columns]                 (unless still there, packed in advance, or read in place)
+//!         for each few tiles:                               (their block of A stays in the second cache)
+//!           pack A                                          (unless still there, or read in place)
+//!           for each panel, for each tile:
+//!             C += A * B, leaf by leaf                      (the micro-kernel)
+//!             after the last block: the kernel's stages, row by row, lanes along the columns; the product is read from C
+//!                                                           (unless the product is all, and C the result itself)
 //! ```
 //!
-//! How factors are packed says [`super::pack`].
+//! Where factors are read says [`super::operand`], how they are packed [`super::pack`] and [`super::turn`].
 
 use crate::emit::Level;
 use crate::emit::body::{Scope, Writer};
@@ -31,7 +32,7 @@ use crate::kernel::{Index, Instr, Kernel, Stage, Store, Target};
 use inkwell::IntPredicate;
 use inkwell::values::{IntValue, PointerValue};
 
-/// Steps of k that are packed at once: leaves that fit the second cache with what is multiplied.
+/// Most steps of k that are packed at once: leaves that fit the second cache with what is multiplied.
 const BLOCK: i64 = 2 * micro::LEAF;
 /// Tiles whose sums are kept between blocks.
 const CHUNK: i64 = 40;

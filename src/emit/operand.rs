@@ -49,8 +49,8 @@ impl<'c> Engine<'_, '_, 'c> {
         matches!(rows.as_slice(), [only] if only.step.as_const() == Some(1)).then_some(form)
     }
 
-    /// Describes A for these tiles and steps, packed where it must be or where it pays, unless it was before (`begins` is false): the address that row 0 has or would have, and the bytes
-    /// from one tile's first row to the next one's.
+    /// Describes A for these tiles and steps, packed where it must be or where it pays, unless it was before (`begins` is false): the address that
+    /// row 0 has or would have, and the bytes between rows.
     pub fn describe_a(
         &self,
         g: &Group<'c>,

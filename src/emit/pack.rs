@@ -1,7 +1,7 @@
 //! Packing of factors: B's panel as `[k][128 bytes of columns]`, a tile of A as rows along `k`.
 //!
 //! A factor's expression is evaluated, whatever it is: lanes along the columns, or along `k` for A. Loads with linear addresses are copied by rows,
-//! or, where `k` is the contiguous axis, turned in registers square by square. What is written beyond the last column or step is never used.
+//! or, where `k` is the contiguous axis, turned in registers square by square ([`super::turn`]). What is written beyond the last column or step is never used.
 
 use crate::emit::Level;
 use crate::emit::body::Scope;
