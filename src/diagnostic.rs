@@ -72,8 +72,11 @@ impl Diagnostic {
 
 /// The name among `known` that is nearest to `name`, if one is near enough to be what was meant.
 pub fn did_you_mean<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let limit = (name.chars().count() / 3).max(1);
-    known.into_iter().map(|k| (edit_distance(name, k), k)).filter(|(d, _)| *d <= limit).min().map(|(_, k)| k)
+    let length = name.chars().count();
+    let limit = (length / 3).max(1);
+    // Nobody mistypes longer names by a letter, and the work grows with the product of the lengths.
+    let near = |k: &&str| length <= 100 && k.chars().count().abs_diff(length) <= limit;
+    known.into_iter().filter(near).map(|k| (edit_distance(name, k), k)).filter(|(d, _)| *d <= limit).min().map(|(_, k)| k)
 }
 
 /// Insertions, deletions, substitutions and swaps of neighbours that lead from `a` to `b` (optimal string alignment).

@@ -211,9 +211,14 @@ pub fn show(checked: &Checked, stage: Stage, only: Option<&str>) -> Result<Strin
 }
 
 /// Adds an entry `derivative:MODEL` to the graph: from the model's inputs and one cotangent `d.RESULT` a float result, the results and `grad.INPUT` of every float input
-/// and, by its path, every parameter. What `gradcheck` and the comparisons with other frameworks run.
+/// and, by its path, every parameter. What the comparisons with other frameworks run.
 pub fn add_derivative(module: &mut Module, model: &str) {
-    let entry = module.entries.iter().find(|e| *e.name == *format!("infer:{model}")).expect("every model can infer").clone();
+    differentiate(module, &format!("infer:{model}"), &format!("derivative:{model}"));
+}
+
+/// The same of any entry, under any name; of a recipe's evaluation the results are what the loss is made of.
+pub fn differentiate(module: &mut Module, of: &str, name: &str) {
+    let entry = module.entries.iter().find(|e| *e.name == *of).expect("an entry of the module").clone();
     let callee = module.function(entry.function).clone();
     let mut f = Function::new(&format!("derivative.{}", callee.name));
     let mut sources = entry.inputs.clone();
@@ -223,7 +228,12 @@ pub fn add_derivative(module: &mut Module, model: &str) {
     for (k, sink) in entry.results.iter().enumerate() {
         let value = Value { node: call, result: k as u32 };
         f.results.push((None, value));
-        if let (Sink::Result(name), true) = (sink, f.ty(value).dtype.is_float()) {
+        let name = match sink {
+            Sink::Result(name) => Some(name),
+            Sink::Accumulate(name) => Some(name).filter(|n| n.starts_with("loss.")),
+            Sink::Tensor(_) => None,
+        };
+        if let (Some(name), true) = (name, f.ty(value).dtype.is_float()) {
             let name: std::sync::Arc<str> = format!("d.{name}").into();
             let cotangent = f.input(&name, f.ty(value).clone());
             sources.push(Source::Data(name));
@@ -244,5 +254,5 @@ pub fn add_derivative(module: &mut Module, model: &str) {
         sinks.push(Sink::Result(name.into()));
     }
     let function = module.add(f);
-    module.entries.push(crate::ir::Entry { name: format!("derivative:{model}").into(), function, inputs: sources, results: sinks });
+    module.entries.push(crate::ir::Entry { name: name.into(), function, inputs: sources, results: sinks });
 }

@@ -1,6 +1,7 @@
 //! One binary for all integration tests.
 
 mod cli;
+mod commands;
 mod golden;
 mod gradients;
 mod launches;

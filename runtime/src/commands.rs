@@ -199,7 +199,7 @@ fn run_observed(program: &Program, command: &Command, report: &Report, profile: 
 }
 
 /// A flag that Ctrl-C (or a polite kill) sets; the second one ends the process at once.
-fn interruption() -> Result<Arc<AtomicBool>> {
+pub fn interruption() -> Result<Arc<AtomicBool>> {
     let flag = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         let failed = |e: std::io::Error| RunError::World(format!("cannot listen for Ctrl-C: {e}"));

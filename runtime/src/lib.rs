@@ -13,6 +13,7 @@ pub mod evaluate;
 pub mod exec;
 pub mod files;
 pub mod infer;
+pub mod inspect;
 mod launch;
 pub mod loader;
 pub mod manifest;

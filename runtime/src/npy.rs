@@ -141,7 +141,7 @@ fn wide(b: [u8; 4]) -> [u8; 8] {
 }
 
 /// A half float's value, exactly.
-fn half(bits: u16) -> f32 {
+pub(crate) fn half(bits: u16) -> f32 {
     let (sign, exponent, fraction) = (bits >> 15, (bits >> 10) & 31, (bits & 1023) as f32);
     let size = match exponent {
         0 => fraction * 2f32.powi(-24),

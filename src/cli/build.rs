@@ -9,10 +9,16 @@ use crate::ir::DType;
 use nnc_runtime::artifact::Artifact;
 use nnc_runtime::tensors::Tensors;
 use nnc_runtime::weights;
+use serde_json::json;
 use std::path::{Path, PathBuf};
 
 /// Arguments of `nnc build`.
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  nnc build digits.nn                                   digits.nnc, without weights
+  nnc build digits.nn --weights runs/digits/fit/1/best.safetensors -o shipped.nnc
+  nnc build digits.nn --set const.Hidden=128 --time     another size; what each stage takes")]
 pub struct Args {
     #[command(flatten)]
     source: Source,
@@ -28,6 +34,9 @@ pub struct Args {
     /// Prints what each stage took, to standard error
     #[arg(long)]
     time: bool,
+    /// One JSON object
+    #[arg(long)]
+    json: bool,
 }
 
 /// Runs the command.
@@ -46,11 +55,12 @@ pub fn run(args: Args) -> Result<(), Failure> {
     if args.time {
         eprint!("{}", clock.text());
     }
-    if !args.quiet {
-        let kilobytes = artifact.to_bytes().len().div_ceil(1024);
-        super::print(&format!("{}: {} kernels, {kilobytes} KB\n", output.display(), artifact.manifest.kernels.len()))?;
+    let (kernels, bytes) = (artifact.manifest.kernels.len(), artifact.to_bytes().len());
+    if args.json {
+        let object = json!({ "file": output, "kernels": kernels, "bytes": bytes, "weights": artifact.weights.is_some() });
+        return super::print(&format!("{object}\n"));
     }
-    Ok(())
+    if args.quiet { Ok(()) } else { super::print(&format!("{}: {kernels} kernels, {} KB\n", output.display(), bytes.div_ceil(1024))) }
 }
 
 /// What an artifact holds code for.

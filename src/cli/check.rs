@@ -9,6 +9,10 @@ use serde_json::json;
 
 /// Arguments of `nnc check`.
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  nnc check net.nn
+  nnc check net.nn --json | jq -r .message")]
 pub struct Args {
     #[command(flatten)]
     source: Source,

@@ -4,10 +4,15 @@ use super::input::read;
 use super::{Failure, colour};
 use crate::span::Sources;
 use nnc_runtime::files;
+use serde_json::json;
 use std::path::PathBuf;
 
 /// Arguments of `nnc fmt`.
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  nnc fmt *.nn
+  nnc fmt --check *.nn      for continuous integration")]
 pub struct Args {
     /// Programs to lay out in place
     #[arg(required = true)]
@@ -15,6 +20,9 @@ pub struct Args {
     /// Changes nothing; fails if a file is not laid out as it should be
     #[arg(long)]
     check: bool,
+    /// One JSON object a file: laid out, changed, or wrong
+    #[arg(long)]
+    json: bool,
 }
 
 /// Runs the command.
@@ -22,7 +30,17 @@ pub fn run(args: Args) -> Result<(), Failure> {
     let (mut wrong, mut broken) = (0, 0);
     for path in &args.files {
         let text = read(path)?;
-        match crate::parse::format(&text) {
+        let formatted = crate::parse::format(&text);
+        if args.json {
+            let state = match &formatted {
+                Ok(formatted) if *formatted == text => "laid out",
+                Ok(_) if args.check => "not laid out",
+                Ok(_) => "changed",
+                Err(_) => "wrong",
+            };
+            super::print(&format!("{}\n", json!({ "file": path, "state": state })))?;
+        }
+        match formatted {
             Ok(formatted) if formatted == text => {}
             Ok(_) if args.check => {
                 eprintln!("{} is not laid out as `nnc fmt` does", path.display());

@@ -3,11 +3,18 @@
 mod bench;
 mod build;
 mod check;
+mod doctor;
 mod fmt;
+mod gradcheck;
 mod input;
+mod inspect;
+mod new;
 mod plan;
 mod run;
+mod shell;
 mod show;
+mod snap;
+mod sweep;
 mod time;
 
 use clap::{Parser, Subcommand};
@@ -24,20 +31,36 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Makes a project with a model, its data and its snapshots, ready to run
+    New(new::Args),
     /// Finds every mistake in a program without running anything
     Check(check::Args),
     /// Compiles a program to one artifact
     Build(build::Args),
     /// Trains, evaluates or infers, building first if given source
     Run(run::Args),
-    /// Prints a stage: tree, graph, grad, fused, kernels, plan, llvm, asm, formulas
-    Show(show::Args),
+    /// Trains once for each combination of settings, and compares
+    Sweep(sweep::Args),
     /// Prints memory, parameters and launches, exactly, before a run
     Plan(plan::Args),
+    /// Prints a stage: tree, graph, grad, fused, kernels, plan, llvm, asm, formulas
+    Show(show::Args),
+    /// Keeps snapshots of a program's shapes, memory, fusion and graph, and says what has changed
+    Snap(snap::Args),
+    /// Compares a program's derivatives with differences, in f64
+    Gradcheck(gradcheck::Args),
+    /// Says what a file is and what is in it: artifacts, runs, weights, arrays, programs
+    Inspect(inspect::Args),
     /// Times steps with one batch in memory, against the machine's peaks
     Bench(bench::Args),
     /// Lays out source in the one canonical way
     Fmt(fmt::Args),
+    /// Tries whether this machine has what compiling and running need
+    Doctor(doctor::Args),
+    /// Prints completions for a shell
+    Completions(shell::Completions),
+    /// Writes manual pages
+    Man(shell::Man),
 }
 
 /// Why a command ends, as an exit code and a sentence (already printed where it is empty).
@@ -70,17 +93,25 @@ impl Failure {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     // A closed pipe (`nnc show ... | head`) ends the process quietly, as it does for other tools; a run goes on without a reader.
-    if !matches!(cli.command, Command::Run(_)) {
+    if !matches!(cli.command, Command::Run(_) | Command::Sweep(_)) {
         reset_sigpipe();
     }
     let result = match cli.command {
+        Command::New(args) => new::run(args),
         Command::Check(args) => check::run(args),
         Command::Build(args) => build::run(args),
         Command::Run(args) => run::run(args),
-        Command::Show(args) => show::run(args),
+        Command::Sweep(args) => sweep::run(args),
         Command::Plan(args) => plan::run(args),
+        Command::Show(args) => show::run(args),
+        Command::Snap(args) => snap::run(args),
+        Command::Gradcheck(args) => gradcheck::run(args),
+        Command::Inspect(args) => inspect::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Fmt(args) => fmt::run(args),
+        Command::Doctor(args) => doctor::run(args),
+        Command::Completions(args) => shell::completions(args),
+        Command::Man(args) => shell::man(args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

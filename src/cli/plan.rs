@@ -5,14 +5,18 @@ use super::input::{self, Source};
 use crate::driver;
 use crate::ir::DType;
 use nnc_runtime::exec::{Figures, Prepared};
-use nnc_runtime::manifest::{Buffer, Entry, Role, Step, Storage};
+use nnc_runtime::manifest::{Buffer, Entry, Manifest, Role, Step, Storage, TensorDecl};
 use nnc_runtime::size::Dims;
 use nnc_runtime::tensors::Tensors;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 /// Arguments of `nnc plan`.
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  nnc plan net.nn --dim B=64       will it fit?
+  nnc plan net.nn --json | jq '.entries[] | {name, arena_bytes}'")]
 pub struct Args {
     #[command(flatten)]
     source: Source,
@@ -57,63 +61,84 @@ pub fn run(args: Args) -> Result<(), Failure> {
     let program = checked.program.as_ref().expect("a checked program");
     let lowered = driver::lower(driver::graph(program), &checked.sources);
     let manifest = driver::manifest(program, &lowered, &checked.sources);
-    let mut given = Dims::new();
-    for pair in &args.dim {
-        let parsed = pair.split_once('=').and_then(|(name, n)| Some((name, n.parse::<i64>().ok()?)));
-        let (name, n) = parsed.ok_or_else(|| Failure::usage(format!("--dim takes NAME=N, not `{pair}`")))?;
-        given.insert(name.into(), n);
-    }
-    let dims = nnc_runtime::bench::sizes(&manifest, &given);
-    let store = Tensors::new(&manifest.tensors)?;
-    let mut tensors = Vec::new();
-    for decl in &manifest.tensors {
-        tensors.push((decl, decl.shape.iter().product::<i64>() * decl.dtype.bytes() as i64));
-    }
-    let mut entries = Vec::new();
-    for entry in &manifest.entries {
-        let prepared = Prepared::new(&manifest, entry, &dims, args.threads, &store)?;
-        let (figures, peak) = (prepared.figures(), peak(entry, &dims));
-        entries.push((entry, prepared, figures, peak));
-    }
-    let of = |role: Role| tensors.iter().filter(|(d, _)| d.role == role).map(|(_, bytes)| bytes).sum::<i64>();
-    if args.json {
-        let object = json!({
-            "dims": dims,
-            "tensors": tensors.iter().map(|(d, bytes)| json!({ "path": d.path, "role": d.role, "shape": d.shape, "bytes": bytes })).collect::<Vec<_>>(),
-            "entries": entries.iter().map(|(entry, prepared, figures, peak)| json!({
-                "name": entry.name,
-                "launches": figures.launches,
-                "flops": figures.flops,
-                "bytes_moved": figures.bytes,
-                "phases": figures.phases,
-                "pool_wakeups": figures.wakes,
-                "allocations": 0,
-                "arena_bytes": prepared.arena_bytes(),
-                "input_bytes": prepared.input_bytes(),
-                "scratch_bytes": prepared.scratch_bytes(),
-                "peak": peak.iter().map(|(line, bytes)| json!({ "line": line, "bytes": bytes })).collect::<Vec<_>>(),
-            })).collect::<Vec<_>>(),
-            "kernels": manifest.kernels.len(),
-        });
-        return super::print(&format!("{object}\n"));
-    }
-    let sizes: Vec<String> = dims.iter().map(|(name, n)| format!("{name} = {n}")).collect();
-    let mut text = format!("at {}\n\n", if sizes.is_empty() { "no free dim".into() } else { sizes.join(", ") });
-    let width = tensors.iter().map(|(d, _)| d.path.len()).chain(entries.iter().map(|(e, ..)| e.name.len())).max().unwrap_or(0);
-    for (decl, bytes) in tensors.iter().filter(|(d, _)| d.role != Role::Optimizer) {
-        let shape: Vec<String> = decl.shape.iter().map(|n| n.to_string()).collect();
-        text += &format!("{:width$}  {bytes:>12} bytes  {}[{}]\n", decl.path, decl.dtype, shape.join(", "));
-    }
-    text += &format!("\nparameters {} bytes, states {} bytes, optimizer {} bytes\n\n", of(Role::Parameter), of(Role::State), of(Role::Optimizer));
-    for (entry, prepared, Figures { launches, flops, bytes, phases, wakes }, peak) in &entries {
-        let (name, arena, inputs, scratch) = (&entry.name, prepared.arena_bytes(), prepared.input_bytes(), prepared.scratch_bytes());
-        text += &format!("{name:width$}  {arena:>12} bytes of arena, {inputs} of inputs, {scratch} of scratch\n");
-        let shared = format!("{phases} shared phases in {wakes} pool wake-ups");
-        text += &format!("{:width$}  a run: {launches} launches, {flops} FLOPs, {bytes} bytes moved, {shared}, 0 allocations\n", "");
-        for (line, bytes) in peak.iter().take(PEAK) {
-            text += &format!("{:width$}  {bytes:>12} bytes at the peak  {line}\n", "");
+    let needs = Needs::new(&manifest, &dims(&args.dim)?, args.threads)?;
+    super::print(&if args.json { format!("{}\n", needs.json()) } else { needs.text() })
+}
+
+/// The sizes that `--dim NAME=N` gives.
+pub fn dims(pairs: &[String]) -> Result<Dims, Failure> {
+    let parsed = |pair: &String| pair.split_once('=').and_then(|(name, n)| Some((name.into(), n.parse::<i64>().ok()?)));
+    pairs.iter().map(|pair| parsed(pair).ok_or_else(|| Failure::usage(format!("--dim takes NAME=N, not `{pair}`")))).collect()
+}
+
+/// What a program needs at given sizes.
+pub struct Needs<'a> {
+    manifest: &'a Manifest,
+    dims: Dims,
+    /// Stored tensors and their bytes.
+    tensors: Vec<(&'a TensorDecl, i64)>,
+    entries: Vec<(&'a Entry, Prepared, Vec<(String, i64)>)>,
+}
+
+impl<'a> Needs<'a> {
+    /// Works it out; dims that are not `given` have the recipe's batch, their upper bound, or 1.
+    pub fn new(manifest: &'a Manifest, given: &Dims, threads: usize) -> Result<Needs<'a>, Failure> {
+        let dims = nnc_runtime::bench::sizes(manifest, given);
+        let store = Tensors::new(&manifest.tensors)?;
+        let tensors = manifest.tensors.iter().map(|d| (d, d.shape.iter().product::<i64>() * d.dtype.bytes() as i64)).collect();
+        let mut entries = Vec::new();
+        for entry in &manifest.entries {
+            entries.push((entry, Prepared::new(manifest, entry, &dims, threads, &store)?, peak(entry, &dims)));
         }
+        Ok(Needs { manifest, dims, tensors, entries })
     }
-    text += &format!("\n{} distinct kernels\n", manifest.kernels.len());
-    super::print(&text)
+
+    /// For programs.
+    pub fn json(&self) -> Value {
+        json!({
+            "dims": self.dims,
+            "tensors": self.tensors.iter().map(|(d, bytes)| json!({ "path": d.path, "role": d.role, "shape": d.shape, "bytes": bytes })).collect::<Vec<_>>(),
+            "entries": self.entries.iter().map(|(entry, prepared, peak)| {
+                let figures = prepared.figures();
+                json!({
+                    "name": entry.name,
+                    "launches": figures.launches,
+                    "flops": figures.flops,
+                    "bytes_moved": figures.bytes,
+                    "phases": figures.phases,
+                    "pool_wakeups": figures.wakes,
+                    "allocations": 0,
+                    "arena_bytes": prepared.arena_bytes(),
+                    "input_bytes": prepared.input_bytes(),
+                    "scratch_bytes": prepared.scratch_bytes(),
+                    "peak": peak.iter().map(|(line, bytes)| json!({ "line": line, "bytes": bytes })).collect::<Vec<_>>(),
+                })
+            }).collect::<Vec<_>>(),
+            "kernels": self.manifest.kernels.len(),
+        })
+    }
+
+    /// For people.
+    pub fn text(&self) -> String {
+        let of = |role: Role| self.tensors.iter().filter(|(d, _)| d.role == role).map(|(_, bytes)| bytes).sum::<i64>();
+        let sizes: Vec<String> = self.dims.iter().map(|(name, n)| format!("{name} = {n}")).collect();
+        let mut text = format!("at {}\n\n", if sizes.is_empty() { "no free dim".into() } else { sizes.join(", ") });
+        let width = self.tensors.iter().map(|(d, _)| d.path.len()).chain(self.entries.iter().map(|(e, ..)| e.name.len())).max().unwrap_or(0);
+        for (decl, bytes) in self.tensors.iter().filter(|(d, _)| d.role != Role::Optimizer) {
+            let shape: Vec<String> = decl.shape.iter().map(|n| n.to_string()).collect();
+            text += &format!("{:width$}  {bytes:>12} bytes  {}[{}]\n", decl.path, decl.dtype, shape.join(", "));
+        }
+        text += &format!("\nparameters {} bytes, states {} bytes, optimizer {} bytes\n\n", of(Role::Parameter), of(Role::State), of(Role::Optimizer));
+        for (entry, prepared, peak) in &self.entries {
+            let Figures { launches, flops, bytes, phases, wakes } = prepared.figures();
+            let (name, arena, inputs, scratch) = (&entry.name, prepared.arena_bytes(), prepared.input_bytes(), prepared.scratch_bytes());
+            text += &format!("{name:width$}  {arena:>12} bytes of arena, {inputs} of inputs, {scratch} of scratch\n");
+            let shared = format!("{phases} shared phases in {wakes} pool wake-ups");
+            text += &format!("{:width$}  a run: {launches} launches, {flops} FLOPs, {bytes} bytes moved, {shared}, 0 allocations\n", "");
+            for (line, bytes) in peak.iter().take(PEAK) {
+                text += &format!("{:width$}  {bytes:>12} bytes at the peak  {line}\n", "");
+            }
+        }
+        text + &format!("\n{} distinct kernels\n", self.manifest.kernels.len())
+    }
 }

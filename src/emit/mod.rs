@@ -36,6 +36,8 @@ mod triangle;
 mod turn;
 mod walk;
 
+pub use target::version;
+
 use crate::ir::{DType, ScalarOp};
 use crate::kernel::contract::{Side, recognise};
 use crate::kernel::{Instr, Kernel};

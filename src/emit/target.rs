@@ -46,6 +46,16 @@ pub fn check() -> Result<(), String> {
         .clone()
 }
 
+/// Which LLVM this is.
+///
+/// # Errors
+/// It lacks something that emission needs.
+pub fn version() -> Result<String, String> {
+    check()?;
+    let (major, minor, patch) = inkwell::support::get_llvm_version();
+    Ok(format!("{major}.{minor}.{patch}"))
+}
+
 /// A machine for one thread.
 pub fn machine() -> Result<TargetMachine, String> {
     let triple = TargetTriple::create(TRIPLE);

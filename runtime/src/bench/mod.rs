@@ -260,12 +260,13 @@ pub fn sizes(manifest: &Manifest, given: &Dims) -> Dims {
 }
 
 /// Below what the whole numbers of an input called so must be.
-fn bound(manifest: &Manifest, name: &str) -> i64 {
+pub fn bound(manifest: &Manifest, name: &str) -> i64 {
     let columns = manifest.data.iter().flat_map(|d| &d.columns);
     columns.filter(|c| *c.name == *name).find_map(|c| c.bound).unwrap_or(2).max(1)
 }
 
-fn made_up(dtype: DType, shape: &[i64], bound: i64, random: &mut Generator) -> Tensor {
+/// A tensor of reals between -1 and 1, or of whole numbers below `bound`.
+pub fn made_up(dtype: DType, shape: &[i64], bound: i64, random: &mut Generator) -> Tensor {
     let mut tensor = Tensor::zeros(dtype, shape);
     for i in 0..tensor.len() {
         let value = match dtype {
