@@ -18,6 +18,7 @@ mod rectified;
 mod share;
 mod simplify;
 mod unit_axes;
+pub mod winograd;
 
 use crate::ir::{Module, verify};
 
