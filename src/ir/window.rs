@@ -39,6 +39,13 @@ pub fn is_winograd(nest: &Nest) -> bool {
     let sized = nest.outs[outs - 2..].iter().all(|size| known(size.as_const(), 2));
     let mut apart = true;
     weights.iter().for_each(|a| a.visit_vars(&mut |v| apart &= v < outs - 2 || v >= outs));
+    // Rows of the product are one axis, so that they lie evenly.
+    let knows = |index: &[Affine], v: Var| {
+        let mut knows = false;
+        index.iter().for_each(|a| a.visit_vars(&mut |known| knows |= known == v));
+        knows
+    };
+    let rows = (0..outs).filter(|v| nest.outs[*v].as_const() != Some(1) && knows(&weights, *v) && !knows(&image, *v)).count();
     let (Some((y, _)), Some((x, _))) = (moves(&image, outs - 2, rank - 2), moves(&image, outs - 1, rank - 1)) else { return false };
-    sized && apart && y < x
+    sized && apart && y < x && rows <= 1
 }
