@@ -8,6 +8,7 @@ mod common;
 use common::{clock, compiled, floats, level, median};
 use nnc::ir::*;
 use nnc::kernel::lower;
+use nnc::passes::winograd::squares;
 use nnc::plan::plan;
 use nnc::span::{Sources, Span};
 use nnc_runtime::exec::Kernels;
@@ -95,6 +96,16 @@ fn convolution(what: &str, batch: i64, from: i64, to: i64, size: i64, taps: i64,
     Case { name: format!("{taps}x{taps} {from}->{to} at {size}, stride {stride}, batch {batch}: {what}"), module, dims: dims(&[("B", batch)]), flops }
 }
 
+/// The same in squares of 2x2 results, at the operations of the convolution as it stands.
+fn in_squares(mut case: Case) -> Case {
+    let f = &case.module.functions[0];
+    let place = f.nodes.iter().position(|node| matches!(node.op, Op::Nest(_))).expect("a convolution");
+    let squares = squares(&case.module, f, &f.nodes[place]).expect("a window of 3x3");
+    case.module.functions[0].nodes[place].op = Op::Nest(squares);
+    case.name += ", squares";
+    case
+}
+
 fn cases() -> Vec<Case> {
     let mut cases = vec![];
     for n in [512, 1024, 2048] {
@@ -121,6 +132,13 @@ fn cases() -> Vec<Case> {
     for what in ["forward", "data", "weight"] {
         cases.push(convolution(what, 16, 512, 512, 4, 3, 1));
         cases.push(convolution(what, 64, 32, 64, 14, 3, 1));
+    }
+    for what in ["forward", "data"] {
+        for (batch, channels, size) in [(16, 64, 32), (16, 128, 16), (16, 256, 8), (16, 512, 4), (1, 64, 56), (1, 128, 28), (1, 256, 14), (1, 512, 7)]
+        {
+            cases.push(in_squares(convolution(what, batch, channels, channels, size, 3, 1)));
+        }
+        cases.push(in_squares(convolution(what, 64, 32, 64, 16, 3, 1)));
     }
     cases.push(convolution("forward", 1, 512, 512, 7, 3, 1));
     cases.push(convolution("forward", 1, 3, 64, 224, 7, 2));

@@ -87,7 +87,7 @@ pub fn lower(module: Module, sources: &Sources) -> Lowered {
 }
 
 fn lower_marked(module: Module, sources: &Sources, mark: Mark) -> Lowered {
-    let module = passes::optimise(passes::define(module));
+    let module = passes::declare(passes::optimise(passes::define(module)));
     mark("passes");
     let units = kernel::units(&module);
     mark("fuse");
@@ -179,7 +179,7 @@ pub fn show(checked: &Checked, stage: Stage, only: Option<&str>) -> Result<Strin
         None => ir::print::module(&module),
         Some(_) => module.functions.iter().filter(|f| wanted(&f.name)).map(|f| ir::print::function(&module, f)).collect::<Vec<_>>().join("\n"),
     };
-    let optimised = |program| passes::optimise(passes::define(graph(program)));
+    let optimised = |program| passes::declare(passes::optimise(passes::define(graph(program))));
     let lowered = || lower(graph(program), &checked.sources);
     let kernels = |print: &dyn Fn(&Kernel) -> Result<String, String>| -> Result<String, String> {
         let texts: Result<Vec<String>, String> = lowered().kernels.iter().filter(|k| wanted(&k.name)).map(print).collect();

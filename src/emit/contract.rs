@@ -24,6 +24,7 @@ use crate::emit::code::{Elem, ok};
 use crate::emit::micro::{self, Field, PANEL};
 use crate::emit::modes::Mode;
 use crate::emit::operand::{Walk, direct};
+use crate::emit::winograd;
 use crate::ir::{Scalar, Size};
 use crate::kernel::contract::{Contraction, ROWS, panel, recognise};
 use crate::kernel::linear::{Linear, Run, address};
@@ -67,7 +68,7 @@ pub const A_AT: i64 = C_AT + (PANELS * CHUNK * ROWS + 1) * PANEL;
 
 /// Bytes of scratch that the kernel needs.
 pub fn scratch(kernel: &Kernel) -> i64 {
-    recognise(kernel).map_or(0, |c| A_AT + NEAR_PACKED * ROWS * A_ROW * c.dtype.bytes() as i64)
+    recognise(kernel).map_or(0, |c| if c.squares { winograd::scratch(&c) } else { A_AT + NEAR_PACKED * ROWS * A_ROW * c.dtype.bytes() as i64 })
 }
 
 /// The result where the product is all that is stored, rows one step apart and a panel's columns contiguous; and the step of its rows.
@@ -138,7 +139,7 @@ pub struct Engine<'a, 'k, 'c> {
     home: Option<(Linear, Size)>,
     pub scratch: PointerValue<'c>,
     /// The description handed to the micro-kernel.
-    tile: PointerValue<'c>,
+    pub tile: PointerValue<'c>,
     pub width: i64,
 }
 
@@ -148,8 +149,8 @@ pub struct Group<'c> {
     pub point: Vec<IntValue<'c>>,
     pub panel: IntValue<'c>,
     pub count: IntValue<'c>,
-    from: IntValue<'c>,
-    to: IntValue<'c>,
+    pub from: IntValue<'c>,
+    pub to: IntValue<'c>,
     /// Rows of a tile, and how many tiles have one more.
     each: IntValue<'c>,
     extra: IntValue<'c>,
@@ -243,7 +244,7 @@ impl<'c> Engine<'_, '_, 'c> {
     fn tasks(&self, level: Level, lo: IntValue<'c>, hi: IntValue<'c>) -> Result<(), String> {
         let code = &self.w.code;
         let i64t = code.ty(Elem::I64, 1);
-        let (rows, columns) = (self.extent(&self.c.rows), self.extent(&self.c.columns));
+        let (rows, columns) = (self.extent(&self.c.rows), self.w.size(&self.c.width(&self.w.kernel.outer)));
         let one = self.int(1);
         let up = |n: IntValue<'c>, by: i64| self.divide(self.add(n, self.int(by - 1)), self.int(by)).0;
         // At least one, because nothing may be divided by nothing even where there are no tasks.
@@ -279,7 +280,8 @@ impl<'c> Engine<'_, '_, 'c> {
         let [first_panel, end_panel] = [pick(from, number), pick(to, ends)];
         code.range(first_panel, end_panel, PANELS, |panel| {
             let count = self.w.lesser(self.int(PANELS), self.sub(end_panel, panel));
-            self.group(&Group { point: point.clone(), panel, count, from: first_tile, to: end_tile, each, extra, columns, k }, level)
+            let group = Group { point: point.clone(), panel, count, from: first_tile, to: end_tile, each, extra, columns, k };
+            if self.c.squares { winograd::group(self, &group, level) } else { self.group(&group, level) }
         })?;
         code.jump(head);
         code.builder.position_at_end(end);

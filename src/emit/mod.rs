@@ -35,6 +35,9 @@ mod tests;
 mod triangle;
 mod turn;
 mod walk;
+mod winograd;
+#[cfg(test)]
+mod winograd_tests;
 
 pub use target::version;
 

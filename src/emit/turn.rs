@@ -108,7 +108,7 @@ impl<'c> Engine<'_, '_, 'c> {
     }
 
     /// Exchanges rows and lanes of a square: bit by bit of their numbers.
-    fn transpose(&self, mut rows: Vec<V<'c>>) -> Vec<V<'c>> {
+    pub fn transpose(&self, mut rows: Vec<V<'c>>) -> Vec<V<'c>> {
         let lanes = rows.len();
         let mut bit = lanes / 2;
         while bit > 0 {

@@ -196,6 +196,10 @@ fn nest(nest: &Nest, types: &[Type], operands: &[&Tensor], dims: &Dims) -> Resul
     let env = Env { operands, dims, point: &[] };
     let (outs, reds) = (sizes(&nest.outs, dims)?, sizes(&nest.reds, dims)?);
     let mut results: Vec<Tensor> = types.iter().map(|t| Tensor::zeros(t.dtype, &outs)).collect();
+    if nest.fold == Fold::Winograd {
+        squares(nest, [&outs, &reds], &env, &mut results[0])?;
+        return Ok(results);
+    }
     let zero = Scalar::float(types[0].dtype, 0.0);
     points(&outs, &mut |at, out| {
         let mut fold = Accumulator::new(nest.fold, types[0].dtype);
@@ -223,6 +227,32 @@ fn nest(nest: &Nest, types: &[Type], operands: &[&Tensor], dims: &Dims) -> Resul
     Ok(results)
 }
 
+/// The nest of a [`Fold::Winograd`], square by square.
+fn squares(nest: &Nest, [outs, reds]: [&[i64]; 2], env: &Env, result: &mut Tensor) -> Result<(), String> {
+    let (Expr::Op(_, factors), [count, taps, _], [before @ .., height, width]) = (&nest.body, reds, outs) else { return Err("no window".into()) };
+    let corners = [before, &[(height + 1) / 2, (width + 1) / 2]].concat();
+    points(&corners, &mut |linear, corner| {
+        let [at @ .., y, x] = corner else { unreachable!("a corner has two axes at least") };
+        let factor = |n: usize| {
+            move |k: i64, a: i64, b: i64| {
+                let point = [at, &[2 * y, 2 * x, k, a, b]].concat();
+                env.at(&point).expr(&factors[n])
+            }
+        };
+        let square = math::winograd::square(result.dtype, *count, *taps == 4, &mut factor(0), &mut factor(1))?;
+        let first = linear as i64 / (corners[before.len()] * corners[before.len() + 1]) * height * width;
+        for (i, line) in square.iter().enumerate() {
+            for (j, value) in line.iter().enumerate() {
+                let (y, x) = (2 * y + i as i64, 2 * x + j as i64);
+                if y < *height && x < *width {
+                    result.set((first + y * width + x) as usize, *value);
+                }
+            }
+        }
+        Ok(())
+    })
+}
+
 /// What a fold remembers between points.
 struct Accumulator {
     fold: Fold,
@@ -238,7 +268,7 @@ impl Accumulator {
     fn new(fold: Fold, dtype: DType) -> Accumulator {
         let lanes = match fold {
             Fold::Sum | Fold::Prod | Fold::Max | Fold::Min => vec![fold.neutral(dtype); 16],
-            Fold::Dot => vec![],
+            Fold::Dot | Fold::Winograd => vec![],
             Fold::None | Fold::ArgMax | Fold::ArgMin => vec![fold.neutral(dtype)],
         };
         Accumulator { fold, dtype, lanes, any: false, position: 0 }
@@ -270,7 +300,7 @@ impl Accumulator {
                     (self.lanes[0], self.position) = (value, k as i64);
                 }
             }
-            Fold::Dot => unreachable!("the body of a dot is a product"),
+            Fold::Dot | Fold::Winograd => unreachable!("the body of a dot is a product"),
         }
     }
 
@@ -287,7 +317,7 @@ impl Accumulator {
                 }
                 (Some(self.lanes[0]), 0)
             }
-            Fold::Dot => (self.lanes.into_iter().reduce(|sum, leaf| math::apply(ScalarOp::Add, &[sum, leaf])), 0),
+            Fold::Dot | Fold::Winograd => (self.lanes.into_iter().reduce(|sum, leaf| math::apply(ScalarOp::Add, &[sum, leaf])), 0),
         }
     }
 }

@@ -14,6 +14,7 @@ pub mod parse;
 pub mod print;
 pub mod scalar;
 pub mod verify;
+pub mod window;
 pub mod work;
 
 pub use graph::*;

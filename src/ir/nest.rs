@@ -32,6 +32,14 @@ pub enum Fold {
     /// Sum of products: the body is `Mul(a, b)`; one chain `acc = fma(a, b, acc)` from +0 in increasing `k` within each leaf of 256 consecutive
     /// `k`; leaves added in order from the first. Points that a guard leaves out keep their `k`.
     Dot,
+    /// Sum of products of weights and the window of an image, in squares of 2x2 points of the last two output indices: [`crate::math::winograd`].
+    ///
+    /// The body is `Mul(weights, image)` of two loads. Of three reduction indices the last two are the window's, both of 3 points; the weights do not
+    /// know the last two output indices, the image's index moves with each of these as with that of the window and is 0 outside (`otherwise`). At
+    /// the square's first point: `U` of the weights, `V` of the image at 4x4 points of the window, `M = U * V` summed over the first reduction
+    /// index as by `Dot`, each of the 16 sums for itself, and the results of `M`. With 4 points each the window's indices are those of `U`, which
+    /// the weights already are.
+    Winograd,
     /// Product, over 16 lanes from 1, joined as `Sum`'s.
     Prod,
     /// Largest; NaN if any is NaN; the empty fold is -inf (the least integer, false). Over 16 lanes from that value, joined as `Sum`'s
@@ -50,7 +58,7 @@ impl Fold {
     pub fn results(self) -> usize {
         match self {
             Fold::ArgMax | Fold::ArgMin => 2,
-            Fold::None | Fold::Sum | Fold::Dot | Fold::Prod | Fold::Max | Fold::Min => 1,
+            Fold::None | Fold::Sum | Fold::Dot | Fold::Winograd | Fold::Prod | Fold::Max | Fold::Min => 1,
         }
     }
 
@@ -60,6 +68,7 @@ impl Fold {
             Fold::None => "map",
             Fold::Sum => "sum",
             Fold::Dot => "dot",
+            Fold::Winograd => "winograd",
             Fold::Prod => "prod",
             Fold::Max => "max",
             Fold::Min => "min",
@@ -76,7 +85,7 @@ impl Fold {
             DType::Bool => Scalar::bool(bool),
         };
         match self {
-            Fold::None | Fold::Sum | Fold::Dot => Scalar::float(dtype, 0.0),
+            Fold::None | Fold::Sum | Fold::Dot | Fold::Winograd => Scalar::float(dtype, 0.0),
             Fold::Prod => Scalar::float(dtype, 1.0),
             Fold::Max | Fold::ArgMax => extreme(f64::NEG_INFINITY, i64::MIN, false),
             Fold::Min | Fold::ArgMin => extreme(f64::INFINITY, i64::MAX, true),
@@ -89,12 +98,17 @@ impl Fold {
             Fold::Prod => ScalarOp::Mul,
             Fold::Max => ScalarOp::Max,
             Fold::Min => ScalarOp::Min,
-            Fold::None | Fold::Sum | Fold::Dot | Fold::ArgMax | Fold::ArgMin => ScalarOp::Add,
+            Fold::None | Fold::Sum | Fold::Dot | Fold::Winograd | Fold::ArgMax | Fold::ArgMin => ScalarOp::Add,
         }
     }
 }
 
 impl Nest {
+    /// Whether it multiplies and sums: what engines are made for.
+    pub fn multiplies(&self) -> bool {
+        matches!(self.fold, Fold::Dot | Fold::Winograd)
+    }
+
     /// A map: `body` at every point of `outs`.
     pub fn map(outs: Vec<Size>, body: Expr) -> Nest {
         Nest { outs, reds: vec![], guards: vec![], fold: Fold::None, body }

@@ -3,6 +3,7 @@
 //! In: any module. Out: nothing, or every broken invariant with its function and node. What is verified can be printed, evaluated,
 //! differentiated and lowered without a panic.
 
+use crate::ir::window::is_winograd;
 use crate::ir::*;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -208,6 +209,9 @@ impl Checker<'_> {
             Fold::Dot => {
                 self.require(dtype.is_float(), "a dot is of floats");
                 self.require(matches!(nest.body, Expr::Op(ScalarOp::Mul, _)), "a dot's body is a product");
+            }
+            Fold::Winograd => {
+                self.require(dtype.is_float() && is_winograd(nest), "a winograd sum is of the windows of an image");
             }
         }
         let mut types = vec![Type::new(dtype, nest.outs.clone())];

@@ -3,7 +3,6 @@
 //! Only contractions count, two operations for a multiply-add, as everybody counts: elementwise work is bounded by memory. Points that a guard leaves out count too.
 
 use crate::ir::graph::{FunctionId, Module, Op};
-use crate::ir::nest::Fold;
 use crate::ir::size::Size;
 
 /// Operations of every function, callees first; none where the number does not fit.
@@ -13,7 +12,7 @@ pub fn flops(module: &Module) -> Vec<Option<Size>> {
         let nodes = &module.function(FunctionId(id)).nodes;
         let sum = nodes.iter().try_fold(Size::default(), |sum, node| {
             let work = match &node.op {
-                Op::Nest(nest) if nest.fold == Fold::Dot => {
+                Op::Nest(nest) if nest.multiplies() => {
                     nest.outs.iter().chain(&nest.reds).try_fold(Size::constant(2), |p, s| p.checked_mul(s))?
                 }
                 Op::Call(callee) => of[callee.0 as usize].clone()?,

@@ -9,7 +9,7 @@
 use crate::ir::{Affine, DType, Fold, Guard, IndexAtom, Relation, Size};
 use crate::kernel::linear::{Linear, address, window};
 use crate::kernel::lower::product;
-use crate::kernel::{Index, Instr, Kernel, Stage, Target};
+use crate::kernel::{Index, Instr, Kernel, Stage, Target, winograd};
 
 /// Most rows of a tile.
 pub const ROWS: i64 = 12;
@@ -35,6 +35,8 @@ pub struct Contraction {
     pub reach: Option<Reach>,
     /// What must hold for a point to need its sum, where not all do: a condition on row and column.
     pub needs: Option<Guard>,
+    /// Whether columns are squares of 2x2 points ([`winograd`]).
+    pub squares: bool,
 }
 
 /// The steps that row number `r` takes: those up to step `r + shift` or those from it on.
@@ -65,6 +67,9 @@ pub fn panel(dtype: DType) -> i64 {
 
 /// The contraction that the kernel is, if it is one. Asked of kernels whose sizes are `n0`, `n1`, ... only, so that all who ask get one answer.
 pub fn recognise(kernel: &Kernel) -> Option<Contraction> {
+    if let Some(c) = winograd::recognise(kernel) {
+        return Some(c);
+    }
     // One row reuses nothing of B: worth it only where B must be turned anyhow, or is packed.
     roles(kernel).filter(|c| !c.rows.is_empty() || turned(kernel, c) || packed(kernel, c).is_some())
 }
@@ -121,7 +126,7 @@ pub fn roles(kernel: &Kernel) -> Option<Contraction> {
     let needs = needs(kernel, number, &rows, &columns);
     let near = near(kernel, number, &columns);
     let stores_in_lanes = kernel.stages.iter().all(|s| in_lanes(s, last));
-    (dtype.is_float() && stores_in_lanes).then_some(Contraction { stage: number, dtype, factors, batch, rows, columns, near, reach, needs })
+    (dtype.is_float() && stores_in_lanes).then_some(Contraction { stage: number, dtype, factors, batch, rows, columns, near, reach, needs, squares: false })
 }
 
 /// What the guard says about the steps of a row, where it compares the one with the other.
@@ -375,16 +380,22 @@ impl Contraction {
         product(&vars.iter().map(|v| outer[*v].clone()).collect::<Vec<_>>())
     }
 
+    /// How many columns.
+    pub fn width(&self, outer: &[Size]) -> Size {
+        let sizes: Vec<Size> = self.columns.iter().map(|v| outer[*v].clone()).collect();
+        if self.squares { winograd::squares(&sizes) } else { product(&sizes) }
+    }
+
     /// How many tasks there are.
     pub fn tasks(&self, outer: &[Size]) -> Size {
-        let panels = cut(self.extent(&self.columns, outer), panel(self.dtype));
+        let panels = cut(self.width(outer), panel(self.dtype));
         let tiles = cut(self.extent(&self.rows, outer), ROWS);
         product(&[self.extent(&self.batch, outer), panels, tiles])
     }
 
     /// How many of them, one after the other, share a panel of B, or where there are more rows than columns, rows of A.
     pub fn whole(&self, outer: &[Size]) -> Size {
-        let (rows, columns) = (self.extent(&self.rows, outer), self.extent(&self.columns, outer));
+        let (rows, columns) = (self.extent(&self.rows, outer), self.width(outer));
         let (tiles, panels) = (cut(rows.clone(), ROWS), cut(columns.clone(), panel(self.dtype)));
         // 1 div (rows div (columns + 1) + 1) is 0 where there are more rows, else 1.
         let one = Size::constant(1);
@@ -397,7 +408,12 @@ impl Contraction {
     /// Calls `see` with every outer point of a task until it gives nothing.
     pub fn points(&self, task: i64, outer: &[i64], see: &mut dyn FnMut(&[i64]) -> Option<()>) -> Option<()> {
         let extent = |vars: &[usize]| vars.iter().map(|v| outer[*v]).product::<i64>();
-        let (rows, columns) = (extent(&self.rows), extent(&self.columns));
+        // Of a square the first point, then what is beside and below it.
+        let mut halves = outer.to_vec();
+        if self.squares {
+            self.columns.iter().rev().take(2).for_each(|v| halves[*v] = (outer[*v] + 1) / 2);
+        }
+        let (rows, columns) = (extent(&self.rows), self.columns.iter().map(|v| halves[*v]).product::<i64>());
         let (tiles, width) = ((rows + ROWS - 1) / ROWS, panel(self.dtype));
         let panels = (columns + width - 1) / width;
         let (batch, within) = (task / (tiles * panels), task % (tiles * panels));
@@ -406,7 +422,7 @@ impl Contraction {
         let mut point = vec![0; outer.len()];
         let set = |vars: &[usize], mut n: i64, point: &mut [i64]| {
             for v in vars.iter().rev() {
-                (point[*v], n) = (n % outer[*v], n / outer[*v]);
+                (point[*v], n) = (n % halves[*v], n / halves[*v]);
             }
         };
         set(&self.batch, batch, &mut point);
@@ -414,7 +430,21 @@ impl Contraction {
             set(&self.rows, row, &mut point);
             for column in first..columns.min(first + width) {
                 set(&self.columns, column, &mut point);
-                see(&point)?;
+                let [.., y, x] = self.columns[..] else {
+                    see(&point)?;
+                    continue;
+                };
+                if !self.squares {
+                    see(&point)?;
+                    continue;
+                }
+                let corner = [2 * point[y], 2 * point[x]];
+                for (i, j) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+                    (point[y], point[x]) = (corner[0] + i, corner[1] + j);
+                    if point[y] < outer[y] && point[x] < outer[x] {
+                        see(&point)?;
+                    }
+                }
             }
         }
         Some(())

@@ -202,7 +202,7 @@ impl State<'_> {
         };
         let aligned = |g: &Group, other: &Group| g.nodes.iter().all(|n| own_points(f, *n, &other.nodes, outer));
         // A contraction keeps its parallel axes.
-        let rows = |g: &Group| outer == g.outer || g.nodes.iter().all(|n| nest_of(f, *n).fold != Fold::Dot);
+        let rows = |g: &Group| outer == g.outer || g.nodes.iter().all(|n| !nest_of(f, *n).multiplies());
         if !aligned(x, y) || !aligned(y, x) || !rows(x) || !rows(y) || self.path(a, b) || self.path(b, a) {
             return None;
         }
@@ -272,7 +272,7 @@ impl State<'_> {
 /// The contraction that the group is the tail of: its first nest, a dot without inner loops.
 fn contraction(f: &Function, group: &Group) -> Option<NodeId> {
     let nest = nest_of(f, group.nodes[0]);
-    (nest.fold == Fold::Dot && nest.outs.len() == group.outer).then_some(group.nodes[0])
+    (nest.multiplies() && nest.outs.len() == group.outer).then_some(group.nodes[0])
 }
 
 /// Whether the group folds nothing and has no inner loops.
@@ -309,7 +309,7 @@ fn joint_outer(f: &Function, group: &Group, id: NodeId, nest: &Nest) -> Result<u
             outer = outer.min(index.iter().enumerate().take_while(own).count());
         }
     });
-    let contracts = |n: &Nest| n.fold == Fold::Dot;
+    let contracts = |n: &Nest| n.multiplies();
     if outer == 0 && (group.outer > 0 || !nest.outs.is_empty()) {
         Err(Reason::Misaligned)
     } else if (outer < group.outer && nests().any(contracts)) || (outer < nest.outs.len() && contracts(nest)) {

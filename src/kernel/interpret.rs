@@ -34,7 +34,7 @@ impl Kernels for Interpreter {
         let kernel = at_sizes(&self.kernels[number as usize], sizes);
         let shapes = kernel.params.iter().map(|p| numbers(&p.shape)).collect();
         let outer = numbers(&kernel.outer);
-        let mut machine = Machine { kernel: &kernel, args, shapes, locals: vec![Scalar::i64(0); kernel.locals.len()], point: vec![] };
+        let mut machine = Machine { kernel: &kernel, args, shapes, locals: vec![Scalar::i64(0); kernel.locals.len()], point: vec![], square: None };
         let contraction = contract::recognise(&self.kernels[number as usize]);
         let done = (lo..hi).try_for_each(|task| match &contraction {
             None => machine.run(&coordinates(task, &outer)),
@@ -81,6 +81,8 @@ struct Machine<'a> {
     locals: Vec<Scalar>,
     /// Outer indices, inner indices, reduction indices.
     point: Vec<i64>,
+    /// The last square of results, and its first point.
+    square: Option<(Vec<i64>, [[Scalar; 2]; 2])>,
 }
 
 impl Machine<'_> {
@@ -104,7 +106,8 @@ impl Machine<'_> {
                 return Some(());
             }
             let mut fold = Accumulator::new(stage.fold);
-            each(&reds, &mut |k, at| {
+            let folded: &[i64] = if stage.fold == Fold::Winograd { &[0] } else { &reds };
+            each(folded, &mut |k, at| {
                 self.point.truncate(depth + inner.len());
                 self.point.extend(at);
                 if holds(&stage.guards, &self.point) {
@@ -116,6 +119,7 @@ impl Machine<'_> {
             })?;
             self.point.truncate(depth + inner.len());
             let results = match stage.values.as_slice() {
+                _ if stage.fold == Fold::Winograd => vec![self.square(stage, &reds, dtype)?],
                 several @ [_, _, ..] if stage.fold == Fold::None => several.iter().map(|v| values[*v]).collect(),
                 _ => fold.finish(reds.iter().product(), dtype),
             };
@@ -132,6 +136,35 @@ impl Machine<'_> {
         })?;
         self.point.truncate(depth);
         Some(())
+    }
+
+    /// The value of a [`Fold::Winograd`] at an outer point.
+    fn square(&mut self, stage: &Stage, reds: &[i64], dtype: DType) -> Option<Scalar> {
+        let [.., y, x] = self.point[..] else { return None };
+        let mut corner = self.point.clone();
+        corner.truncate(self.point.len() - 2);
+        corner.extend([y - y % 2, x - x % 2]);
+        let known = self.square.take().filter(|(at, _)| *at == corner);
+        let factor = |n: usize| {
+            let (machine, corner) = (&*self, &corner);
+            move |k: i64, a: i64, b: i64| {
+                let mut values = vec![];
+                let load = &stage.body[stage.values[n]..=stage.values[n]];
+                let at = Machine { point: [corner, &[k, a, b][..]].concat(), ..machine.beside() };
+                at.block(load, &mut values).map(|()| values[0]).ok_or(())
+            }
+        };
+        let square = match known {
+            Some((_, square)) => square,
+            None => crate::math::winograd::square(dtype, reds[0], reds[1] == 4, &mut factor(0), &mut factor(1)).ok()?,
+        };
+        self.square = Some((corner, square));
+        Some(square[(y % 2) as usize][(x % 2) as usize])
+    }
+
+    /// Another machine on the same memory.
+    fn beside(&self) -> Machine<'_> {
+        Machine { kernel: self.kernel, args: self.args, shapes: self.shapes.clone(), locals: vec![], point: vec![], square: None }
     }
 
     /// The type of a stage's first value.
@@ -252,7 +285,7 @@ impl Accumulator {
         match fold {
             Fold::None => Accumulator::One(None),
             Fold::Sum | Fold::Prod | Fold::Max | Fold::Min => Accumulator::Lanes(fold, Box::new([None; 16])),
-            Fold::Dot => Accumulator::Dot { sum: None, leaf: 0, chain: None },
+            Fold::Dot | Fold::Winograd => Accumulator::Dot { sum: None, leaf: 0, chain: None },
             Fold::ArgMax | Fold::ArgMin => Accumulator::Best(fold, None),
         }
     }

@@ -19,6 +19,7 @@ mod placed;
 pub mod print;
 pub mod program;
 pub mod verify;
+pub mod winograd;
 
 pub use lower::{Lowered, lower, lower_units, units};
 pub use program::*;

@@ -24,6 +24,7 @@ pub mod power;
 pub mod random;
 #[cfg(test)]
 mod tests;
+pub mod winograd;
 
 use crate::ir::{DType, Scalar, ScalarOp};
 use machine::*;

@@ -2,7 +2,7 @@
 //!
 //! In: a verified module after differentiation (own gradients and `stop_gradient` have done their work). Out: a verified module that computes
 //! the same from the same inputs. Adding a pass: its file and a line in [`LIST`]; its law (same bits on random programs) is tested by that.
-//! [`algebra`] is apart: it defines gradients rather than keeping bits, and runs on them before everything here.
+//! [`algebra`] and [`winograd`] are apart: they define gradients and convolutions rather than keep bits; the one runs before everything here, the other after.
 
 pub mod algebra;
 mod compose;
@@ -18,6 +18,7 @@ mod rectified;
 mod share;
 mod simplify;
 mod unit_axes;
+pub mod winograd;
 
 use crate::ir::{Module, verify};
 
@@ -78,6 +79,11 @@ pub fn optimise(module: Module) -> Module {
         }
     }
     module
+}
+
+/// What is decided last, because no pass rewrites it any more: which convolutions are computed in squares ([`winograd`]). Not to the bit.
+pub fn declare(module: Module) -> Module {
+    apply(&Pass { name: "winograd", about: "computes convolutions in squares where it pays", run: winograd::run }, &module)
 }
 
 /// One pass, verified in debug builds.

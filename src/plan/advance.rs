@@ -8,9 +8,10 @@
 //! [`Plan::advance`]: nnc_runtime::manifest::Plan::advance
 
 use super::lifetime::root;
-use crate::ir::{Affine, Fold, Scalar, Size};
+use crate::ir::{Affine, DType, Fold, Scalar, Size};
 use crate::kernel::contract::{Contraction, cut, packed, panel, panels, roles};
 use crate::kernel::lower::{product, tasks};
+use crate::kernel::winograd::{self, Advance};
 use crate::kernel::{Index, Instr, Kernel, Param, Stage, Store, Target, canonical};
 use nnc_runtime::manifest::{Buffer, BufferId, Entry, Launch, Plan, Sink, Source, Step, Storage};
 use std::collections::BTreeSet;
@@ -90,27 +91,22 @@ fn prepack(
     before: &[Launch],
 ) -> Option<(Launch, Option<Launch>)> {
     let kernel = &kernels[launch.kernel as usize];
-    let c = roles(kernel).filter(|c| packed(kernel, c).is_none())?;
-    let weights = plain(kernel, &c)?;
-    let of = launch.args[weights.param];
+    let in_program = |size: &Size| size.substitute(&|name| launch.sizes.get(name.strip_prefix('n')?.parse::<usize>().ok()?).cloned());
+    let Packing { param, dtype, packer, sizes, points, shape, cost, reader } =
+        squares(kernel, &in_program).or_else(|| of_panels(kernel, &in_program))?;
+    let of = launch.args[param];
     if !stays(&entry.plan, of) {
         return None;
     }
-    let in_program = |size: &Size| size.substitute(&|name| launch.sizes.get(name.strip_prefix('n')?.parse::<usize>().ok()?).cloned());
-    let ([column], reds) = (&c.columns[..], &kernel.stages[c.stage].reds) else { return None };
-    let (columns, reds) = (in_program(&kernel.outer[*column]), reds.iter().map(in_program).collect::<Vec<Size>>());
-    let (packer, sizes, points) = packer(kernel, &c, &weights, &columns, &reds);
-    let reader = reader(kernel, &c, &packer);
     let packer = number(kernels, packer);
     let known = before.iter().find(|l| l.kernel == packer && l.args[0] == of);
     let (to, pack) = match known {
         Some(known) => (known.args[1], None),
         None => {
             let name = format!("packed {}", entry.plan.buffers[of as usize].name).into();
-            let shape = [std::slice::from_ref(&points[0]), &reds, &[Size::constant(panel(c.dtype))]].concat();
-            entry.plan.buffers.push(Buffer { dtype: c.dtype, shape, storage: Storage::Arena, first: 0, last: 0, name });
+            entry.plan.buffers.push(Buffer { dtype, shape, storage: Storage::Arena, first: 0, last: 0, name });
             let to = entry.plan.buffers.len() as BufferId - 1;
-            let (tasks, cost) = (product(&points), Size::constant(4));
+            let (tasks, cost) = (product(&points), Size::constant(cost));
             (
                 to,
                 Some(Launch {
@@ -132,6 +128,40 @@ fn prepack(
     (launch.tasks, launch.whole, launch.cost) = tasks(&reader, &canonical::map_sizes(&reader, &mut |size| in_program(size)));
     launch.kernel = number(kernels, reader);
     Some((launch, pack))
+}
+
+/// How a factor is packed: by this kernel of these sizes, at these points, from a parameter of the contraction to a buffer of this shape, for this
+/// contraction to read.
+struct Packing {
+    param: usize,
+    dtype: DType,
+    packer: Kernel,
+    sizes: Vec<Size>,
+    points: Vec<Size>,
+    shape: Vec<Size>,
+    /// Of a point.
+    cost: i64,
+    reader: Kernel,
+}
+
+/// B as panels.
+fn of_panels(kernel: &Kernel, in_program: &dyn Fn(&Size) -> Size) -> Option<Packing> {
+    let c = roles(kernel).filter(|c| packed(kernel, c).is_none())?;
+    let weights = plain(kernel, &c)?;
+    let ([column], reds) = (&c.columns[..], &kernel.stages[c.stage].reds) else { return None };
+    let (columns, reds) = (in_program(&kernel.outer[*column]), reds.iter().map(in_program).collect::<Vec<Size>>());
+    let (packer, sizes, points) = packer(kernel, &c, &weights, &columns, &reds);
+    let shape = [std::slice::from_ref(&points[0]), &reds, &[Size::constant(panel(c.dtype))]].concat();
+    let reader = reader(kernel, &c, &packer);
+    Some(Packing { param: weights.param, dtype: c.dtype, packer, sizes, points, shape, cost: 4, reader })
+}
+
+/// The weights of a convolution in squares, transformed.
+fn squares(kernel: &Kernel, in_program: &dyn Fn(&Size) -> Size) -> Option<Packing> {
+    let c = winograd::recognise(kernel)?;
+    let Advance { weights, packer, points, shape, reader } = winograd::advance(kernel, &c)?;
+    let [points, shape] = [points, shape].map(|sizes| sizes.iter().map(in_program).collect::<Vec<Size>>());
+    Some(Packing { param: weights, dtype: c.dtype, packer, sizes: points.clone(), points, shape, cost: 64, reader })
 }
 
 /// A factor that is one load of a whole tensor: the parameter, and for each axis its variable.

@@ -1,0 +1,441 @@
+//! Convolutions in squares of 2x2 results: what a contraction's group of tasks does there ([`crate::kernel::winograd`]).
+//!
+//! ```text
+//! what is known of the panels: where their squares lie, and which lanes are inside
+//! for each few tiles of rows, as many as have 1024 steps of packed weights:
+//!   for each block of 256 steps (channels):
+//!     transform the weights: 16 times [tile][step][12 rows]    (unless they are, in advance; then they are read in place)
+//!     for each panel:
+//!       transform the image: 16 times [step][128 bytes of squares]
+//!       for each of the 16 sums, for each tile: M += U * V     (the micro-kernel)
+//!       after the last block: row by row the results of M, lines of points in lanes, then the kernel's stages on these
+//! ```
+//!
+//! Nothing transformed goes to memory. The image is read in lines: of the 4 columns of a square's window the first two follow each other from square to
+//! square, and so do the last two, which makes two loads and a shuffle of each. A vector's squares may lie in several lines of the image: *segments*.
+
+use crate::emit::Level;
+use crate::emit::body::Scope;
+use crate::emit::code::{Code, Elem, V, ok};
+use crate::emit::contract::{Engine, Group, named};
+use crate::emit::micro::{self, Field, LEAF, PANEL};
+use crate::emit::modes::Mode;
+use crate::ir::{Scalar, ScalarOp, Size};
+use crate::kernel::Kernel;
+use crate::kernel::contract::{Contraction, ROWS};
+use crate::kernel::linear::Linear;
+use crate::kernel::winograd::{Image, factors, squares, transformed};
+use crate::math::winograd;
+use inkwell::IntPredicate;
+use inkwell::values::{IntValue, PointerValue};
+
+/// Panels of a group: as many as [`super::contract`] takes together.
+const PANELS: i64 = 16;
+/// Vectors of points of one line in a panel: half of a vector of squares each.
+const VECTORS: i64 = 4;
+/// Most segments of a vector.
+const SEGMENTS: i64 = 8;
+/// Words that are known of a segment.
+const WORDS: i64 = 32;
+/// Packed steps of all tiles that are multiplied together.
+const STEPS: i64 = 4 * LEAF;
+/// Most rows of these tiles, where there is one block; with several there are fewer, of all panels.
+const SUMS: i64 = PANELS * STEPS / LEAF * ROWS;
+/// Bytes from a sum to that of the next of 16, in V, and from row to row in M: not a power of two, so that they do not meet in one set of a cache.
+const V_NEXT: i64 = (LEAF + 1) * PANEL;
+const M_ROW: i64 = 17 * PANEL;
+
+const V_AT: i64 = PANELS * VECTORS * SEGMENTS * WORDS * 8;
+const LINES_AT: i64 = V_AT + 16 * V_NEXT;
+const M_AT: i64 = LINES_AT + VECTORS * PANEL;
+const U_AT: i64 = M_AT + SUMS * M_ROW;
+
+/// Bytes of scratch that the kernel needs.
+pub fn scratch(c: &Contraction) -> i64 {
+    U_AT + 16 * u_next(c) + PANEL
+}
+
+/// Bytes from a sum's packed weights to the next one's.
+fn u_next(c: &Contraction) -> i64 {
+    STEPS * ROWS * c.dtype.bytes() as i64 + PANEL
+}
+
+/// Words of a segment: the address of the image at its first lane, lanes inside of two vectors in each of 4 lines, lanes of both lines of results, the
+/// first lane's point in the image and in the columns' variables.
+const ADDRESS: i64 = 0;
+const INSIDE: i64 = 1;
+const RESULTS: i64 = 9;
+const POINT: i64 = 11;
+
+/// The convolution being written.
+struct Squares<'e, 'a, 'k, 'c> {
+    e: &'e Engine<'a, 'k, 'c>,
+    image: Image,
+    weights: Linear,
+    /// Channels.
+    steps: i64,
+    /// Lanes of a vector, which hold as many squares, or half as many of their points.
+    lanes: i64,
+    /// Lines and columns of results.
+    sizes: [i64; 2],
+    segments: i64,
+    transformed: bool,
+}
+
+/// A group of the contraction's tasks.
+pub fn group<'c>(e: &Engine<'_, '_, 'c>, g: &Group<'c>, level: Level) -> Result<(), String> {
+    let kernel: &Kernel = e.w.kernel;
+    let refused = || format!("kernel {}: windows of no known form", kernel.name);
+    let (image, weights) = factors(kernel, e.c).ok_or_else(refused)?;
+    let constant = |size: &Size| size.as_const().ok_or_else(refused);
+    let last = kernel.outer.len() - 2;
+    let sizes = [constant(&kernel.outer[last])?, constant(&kernel.outer[last + 1])?];
+    let lanes = PANEL / 2 / e.elements();
+    // A vector's squares begin anywhere in a line, unless lines and vectors end together.
+    let (line, half) = ((sizes[1] + 1) / 2, lanes / 2);
+    let segments = if line % half == 0 {
+        1
+    } else if half % line == 0 {
+        half / line
+    } else {
+        (half - 1 + line - 1) / line + 1
+    };
+    let squares = Squares { e, image, weights, steps: constant(&e.stage.reds[0])?, lanes, sizes, segments, transformed: transformed(e.stage) };
+    squares.group(g, level)
+}
+
+impl<'c> Squares<'_, '_, '_, 'c> {
+    fn code(&self) -> &Code<'c> {
+        &self.e.w.code
+    }
+
+    fn int(&self, n: i64) -> IntValue<'c> {
+        self.e.int(n)
+    }
+
+    /// The place `bytes` behind this one in scratch.
+    fn at(&self, base: i64, bytes: IntValue<'c>) -> PointerValue<'c> {
+        self.code().element(Elem::I8, self.e.at(base), bytes)
+    }
+
+    fn group(&self, g: &Group<'c>, level: Level) -> Result<(), String> {
+        let (e, code) = (self.e, self.code());
+        code.range(self.int(0), g.count, 1, |panel| self.survey(g, panel))?;
+        let most = self.steps.min(LEAF);
+        let tiles = STEPS / most;
+        let multiply = micro::declare(code.context, &code.module, e.c.dtype, level, None);
+        // With several blocks, sums of all panels wait.
+        let apart = if self.steps > LEAF { tiles * ROWS } else { 0 };
+        code.range(g.from, g.to, tiles.min(SUMS / ROWS), |first| {
+            let last = e.w.lesser(g.to, e.add(first, self.int(tiles.min(SUMS / ROWS))));
+            let (row, end) = (e.start(g, first), e.start(g, last));
+            code.range(self.int(0), self.int(self.steps), LEAF, |block| {
+                let steps = e.w.lesser(self.int(LEAF), e.sub(self.int(self.steps), block));
+                if !self.transformed {
+                    self.weights(g, [first, last], [block, steps])?;
+                }
+                let begins = e.is(IntPredicate::EQ, block, self.int(0));
+                let ends = e.is(IntPredicate::EQ, e.add(block, steps), self.int(self.steps));
+                code.range(self.int(0), g.count, 1, |panel| {
+                    self.image(panel, [block, steps])?;
+                    let sums = e.mul(panel, self.int(apart));
+                    for (field, value) in [Field::Left, Field::Run].into_iter().zip([self.int(i64::MAX); 2]) {
+                        e.field(field, value);
+                    }
+                    e.field(Field::Jump, self.int(0));
+                    e.field(Field::BStep, self.int(PANEL));
+                    e.field(Field::CRow, self.int(M_ROW));
+                    e.field(Field::Count, steps);
+                    e.field(Field::First, ok(code.builder.build_int_z_extend(begins, code.context.i64_type(), "")));
+                    let [row_step, step] = self.weight_steps();
+                    e.field(Field::ARow, row_step);
+                    e.field(Field::AStep, step);
+                    code.range(self.int(0), self.int(16), 1, |sum| {
+                        e.field(Field::B, e.address(self.at(V_AT, e.mul(sum, self.int(V_NEXT)))));
+                        let base = self.weights_of(g, sum, [block, steps], first, row);
+                        let sums = e.add(e.mul(sums, self.int(M_ROW)), e.mul(sum, self.int(PANEL)));
+                        code.range(first, last, 1, |tile| {
+                            let own = e.start(g, tile);
+                            let rows = e.sub(e.start(g, e.add(tile, self.int(1))), own);
+                            let from_first = e.sub(own, row);
+                            let a = if self.transformed { e.mul(from_first, row_step) } else { e.mul(e.mul(e.sub(tile, first), steps), step) };
+                            e.field(Field::A, e.add(base, a));
+                            e.field(Field::C, e.address(self.at(M_AT, e.add(sums, e.mul(from_first, self.int(M_ROW))))));
+                            ok(code.builder.build_call(multiply, &[e.tile.into(), rows.into()], ""));
+                            Ok::<(), String>(())
+                        })?;
+                        Ok::<(), String>(())
+                    })?;
+                    code.only_if(ends, || {
+                        code.range(row, end, 1, |own| {
+                            let sums = e.mul(e.add(sums, e.sub(own, row)), self.int(M_ROW));
+                            self.row(g, panel, own, self.at(M_AT, sums))
+                        })?;
+                        Ok::<(), String>(())
+                    })
+                })?;
+                Ok::<(), String>(())
+            })?;
+            Ok::<(), String>(())
+        })?;
+        Ok(())
+    }
+
+    /// Bytes between rows and between steps of the transformed weights.
+    fn weight_steps(&self) -> [IntValue<'c>; 2] {
+        let e = self.e;
+        if !self.transformed {
+            return [self.int(e.elements()), self.int(ROWS * e.elements())];
+        }
+        let runs = self.weights.runs(&named(e.w.kernel, &e.c.rows));
+        let row = runs.first().map_or(self.int(0), |run| e.bytes(&run.step));
+        [row, e.bytes(&self.weights.steps[e.w.kernel.outer.len()])]
+    }
+
+    /// The address of the first tile's weights for a sum.
+    fn weights_of(&self, g: &Group<'c>, sum: IntValue<'c>, [block, _]: [IntValue<'c>; 2], _: IntValue<'c>, row: IntValue<'c>) -> IntValue<'c> {
+        let (e, outer) = (self.e, self.e.w.kernel.outer.len());
+        if !self.transformed {
+            return e.address(self.at(U_AT, e.mul(sum, self.int(u_next(e.c)))));
+        }
+        let (a, b) = e.divide(sum, self.int(4));
+        let mut point: Vec<_> = e.c.batch.iter().map(|v| (*v, g.point[*v])).collect();
+        point.extend([(outer, block), (outer + 1, a), (outer + 2, b)]);
+        e.add(e.form(&self.weights, &point), e.mul(row, self.weight_steps()[0]))
+    }
+
+    /// Transforms the weights of some tiles, a vector of 16 rows at a time: 9 numbers of each are turned in registers. Rows beyond a tile's last repeat
+    /// it, and what is written there the next step overwrites.
+    fn weights(&self, g: &Group<'c>, [first, last]: [IntValue<'c>; 2], [block, steps]: [IntValue<'c>; 2]) -> Result<(), String> {
+        let (e, code, outer) = (self.e, self.code(), self.e.w.kernel.outer.len());
+        let lanes = 16;
+        let (vector, align) = (code.ty(e.c.dtype.into(), lanes), e.elements() as u32);
+        let [step, r, s] = [0, 1, 2].map(|n| self.weights.steps[outer + n].clone());
+        // Where its 9 numbers lie one after the other, or backwards, a row is one vector.
+        let (nine, one) = (r.as_const().zip(s.as_const()), self.int(1));
+        let taps: Vec<i64> = (0..9).map(|n| nine.map_or(0, |(r, s)| n / 3 * r + n % 3 * s)).collect();
+        let least = *taps.iter().min().expect("nine taps");
+        let near = taps.iter().all(|t| (0..16).contains(&(t - least)));
+        if nine.is_none() || !near {
+            return Err(format!("kernel {}: the window's weights lie apart", e.w.kernel.name));
+        }
+        let bits = taps.iter().fold(0, |bits, t| bits | 1 << (t - least));
+        let mask = e.mask(self.int(bits), lanes);
+        let apart = self.weights.runs(&named(e.w.kernel, &e.c.rows)).first().map_or(self.int(0), |run| e.bytes(&run.step));
+        let point: Vec<_> = e.c.batch.iter().map(|v| (*v, g.point[*v])).chain([(outer, block)]).collect();
+        let base = e.add(e.form(&self.weights, &point), self.int(least * e.elements()));
+        let half = code.constant(Scalar::float(e.c.dtype, 0.5), lanes);
+        code.range(first, last, 1, |tile| {
+            let row = e.start(g, tile);
+            let highest = e.sub(e.start(g, e.add(tile, one)), one);
+            let rows: Vec<IntValue<'c>> = (0..ROWS).map(|n| e.add(base, e.mul(e.w.lesser(e.add(row, self.int(n)), highest), apart))).collect();
+            let place = e.mul(e.mul(e.sub(tile, first), steps), self.int(ROWS * e.elements()));
+            code.range(self.int(0), steps, 1, |k| {
+                let offset = e.mul(k, e.bytes(&step));
+                let mut lines: Vec<V<'c>> = rows.iter().map(|row| e.masked_load(vector, e.pointer(e.add(*row, offset)), mask, align)).collect();
+                lines.resize(lanes as usize, vector.const_zero());
+                let turned = e.transpose(lines);
+                let g = [0, 1, 2].map(|r| [0, 1, 2].map(|s| turned[(taps[3 * r + s] - least) as usize]));
+                let u = winograd::weights(half, &mut |op, args| e.w.op(op, &args), g);
+                let place = e.add(place, e.mul(k, self.int(ROWS * e.elements())));
+                for (n, value) in u.into_iter().flatten().enumerate() {
+                    let at = e.add(place, self.int(n as i64 * u_next(e.c)));
+                    code.store(self.at(U_AT, at), value, align);
+                }
+                Ok::<(), String>(())
+            })?;
+            Ok::<(), String>(())
+        })?;
+        Ok(())
+    }
+
+    /// Where word number `n` of a panel's segment is.
+    fn word(&self, panel: IntValue<'c>, vector: IntValue<'c>, segment: IntValue<'c>, n: i64) -> PointerValue<'c> {
+        let e = self.e;
+        let number = e.add(e.mul(e.add(e.mul(panel, self.int(VECTORS)), vector), self.int(SEGMENTS)), segment);
+        self.code().element(Elem::I64, self.e.at(0), e.add(e.mul(number, self.int(WORDS)), self.int(n)))
+    }
+
+    fn known(&self, panel: IntValue<'c>, vector: IntValue<'c>, segment: IntValue<'c>, n: i64) -> IntValue<'c> {
+        self.code().load(self.code().ty(Elem::I64, 1), self.word(panel, vector, segment, n), 8).into_int_value()
+    }
+
+    /// Bits `from..to` of a vector.
+    fn bits(&self, from: IntValue<'c>, to: IntValue<'c>) -> IntValue<'c> {
+        let (e, b) = (self.e, &self.code().builder);
+        let below = |n: IntValue<'c>| {
+            let n = e.w.lesser(e.w.greater(n, self.int(0)), self.int(self.lanes));
+            e.sub(ok(b.build_left_shift(self.int(1), n, "")), self.int(1))
+        };
+        ok(b.build_and(below(to), ok(b.build_not(below(from), "")), ""))
+    }
+
+    /// Writes down what is known of a panel's segments.
+    fn survey(&self, g: &Group<'c>, panel: IntValue<'c>) -> Result<(), String> {
+        let (e, code, c) = (self.e, self.code(), self.e.c);
+        let i64t = code.ty(Elem::I64, 1);
+        let kernel = e.w.kernel;
+        let (y, x) = (kernel.outer.len() - 2, kernel.outer.len() - 1);
+        let half = self.lanes / 2;
+        let halves = |n: i64| self.int((n + 1) / 2);
+        let [lines, across] = self.sizes.map(halves);
+        let total = e.w.size(&squares(&c.columns.iter().map(|v| kernel.outer[*v].clone()).collect::<Vec<_>>()));
+        let done = code.variable(i64t);
+        let two = self.int(2);
+        code.range(self.int(0), self.int(VECTORS), 1, |vector| {
+            let start = e.add(e.mul(e.add(g.panel, panel), self.int(e.width)), e.mul(vector, self.int(half)));
+            code.set(done, self.int(0).into());
+            code.range(self.int(0), self.int(self.segments), 1, |segment| {
+                let taken = code.get(i64t, done).into_int_value();
+                let square = e.add(start, taken);
+                let (line, place) = e.divide(square, across);
+                let (image, line) = e.divide(line, lines);
+                let left = e.w.lesser(e.sub(self.int(half), taken), e.sub(total, square));
+                let count = e.w.greater(e.w.lesser(e.sub(across, place), left), self.int(0));
+                let some = e.is(IntPredicate::SGT, count, self.int(0));
+                let [from, to] = [taken, e.add(taken, count)].map(|n| e.mul(n, two));
+                let [top, first] = [e.mul(line, two), e.mul(e.sub(place, taken), two)];
+                let mut point = g.point.clone();
+                e.set(&c.columns[..c.columns.len() - 2], image, &mut point);
+                (point[y], point[x]) = (top, first);
+                let put = |n: i64, value: IntValue<'c>| code.store(self.word(panel, vector, segment, n), value.into(), 8);
+                let known: Vec<_> = c.batch.iter().chain(&c.columns).map(|v| (*v, point[*v])).collect();
+                let nowhere = e.address(e.w.params[self.image.form.param]);
+                put(ADDRESS, code.select(some.into(), e.form(&self.image.form, &known).into(), nowhere.into()).into_int_value());
+                let zero = self.int(0);
+                let inside = |such: IntValue<'c>, bits: IntValue<'c>| code.select(such.into(), bits.into(), zero.into()).into_int_value();
+                let [(above, height), (before, width)] = &self.image.axes;
+                for next in [0, 2] {
+                    let at = e.add(first, self.int(before + next));
+                    let bits = self.bits(e.w.greater(from, e.sub(zero, at)), e.w.lesser(to, e.sub(e.w.size(width), at)));
+                    for a in 0..4 {
+                        let line = e.add(top, self.int(above + a));
+                        let within = e.is(IntPredicate::ULT, line, e.w.size(height));
+                        put(INSIDE + 2 * a + next / 2, inside(within, bits));
+                    }
+                }
+                let results = self.bits(from, e.w.lesser(to, e.sub(self.int(self.sizes[1]), first)));
+                put(RESULTS, inside(some, results));
+                let second = e.is(IntPredicate::SLT, e.add(top, self.int(1)), self.int(self.sizes[0]));
+                put(RESULTS + 1, inside(ok(code.builder.build_and(some, second, "")), results));
+                for (n, v) in c.columns.iter().enumerate() {
+                    put(POINT + n as i64, point[*v]);
+                }
+                code.set(done, e.add(taken, count).into());
+                Ok::<(), String>(())
+            })?;
+            Ok::<(), String>(())
+        })?;
+        Ok(())
+    }
+
+    /// Transforms some steps of a panel of the image.
+    fn image(&self, panel: IntValue<'c>, [block, steps]: [IntValue<'c>; 2]) -> Result<(), String> {
+        let (e, code, outer) = (self.e, self.code(), self.e.w.kernel.outer.len());
+        let lanes = self.lanes as u32;
+        let (ty, align) = (code.ty(e.c.dtype.into(), lanes), e.elements() as u32);
+        let form = &self.image.form;
+        let [step, line, next] = [0, 1, 2].map(|n| e.bytes(&form.steps[outer + n]));
+        let unit = form.steps[outer + 2].as_const() == Some(1);
+        if !unit {
+            return Err(format!("kernel {}: lines of the image are not contiguous", e.w.kernel.name));
+        }
+        code.range(self.int(0), self.int(2), 1, |half| {
+            // Of two vectors of points and each segment: where it is, and lanes inside.
+            let segments: Vec<Vec<(IntValue<'c>, Vec<V<'c>>)>> = (0..2)
+                .map(|v| {
+                    let vector = e.add(e.mul(half, self.int(2)), self.int(v));
+                    let segment = |s: i64| {
+                        let known = |n: i64| self.known(panel, vector, self.int(s), n);
+                        (known(ADDRESS), (0..8).map(|n| e.mask(known(INSIDE + n), lanes)).collect())
+                    };
+                    (0..self.segments).map(segment).collect()
+                })
+                .collect();
+            let place = e.mul(half, self.int(PANEL / 2));
+            code.range(self.int(0), steps, 1, |k| {
+                let offset = e.mul(e.add(block, k), step);
+                let d = [0, 1, 2, 3].map(|a: usize| {
+                    let offset = e.add(offset, e.mul(line, self.int(a as i64)));
+                    let pair = |of: i64| {
+                        let offset = e.add(offset, e.mul(next, self.int(2 * of)));
+                        let read = |v: usize| {
+                            segments[v].iter().fold(ty.const_zero(), |others, (at, inside)| {
+                                let args = vec![e.pointer(e.add(*at, offset)).into(), inside[2 * a + of as usize], others];
+                                code.masked("llvm.masked.load", &[ty, code.pointer()], args, 1, align).expect("a value")
+                            })
+                        };
+                        let (low, high) = (read(0), read(1));
+                        [0, 1].map(|odd| e.shuffle(low, high, &(0..self.lanes).map(|l| 2 * l + odd).collect::<Vec<_>>()))
+                    };
+                    let ([first, second], [third, fourth]) = (pair(0), pair(1));
+                    [first, second, third, fourth]
+                });
+                let v = winograd::image(&mut |op, args| e.w.op(op, &args), d);
+                let place = e.add(place, e.mul(k, self.int(PANEL)));
+                for (n, value) in v.into_iter().flatten().enumerate() {
+                    code.store(self.at(V_AT, e.add(place, self.int(n as i64 * V_NEXT))), value, align);
+                }
+                Ok::<(), String>(())
+            })?;
+            Ok::<(), String>(())
+        })?;
+        Ok(())
+    }
+
+    /// The results of a row of a panel, and the kernel's other stages.
+    fn row(&self, g: &Group<'c>, panel: IntValue<'c>, row: IntValue<'c>, sums: PointerValue<'c>) -> Result<(), String> {
+        let (e, code) = (self.e, self.code());
+        let (w, c, kernel) = (e.w, e.c, e.w.kernel);
+        let lanes = self.lanes as u32;
+        let (ty, align) = (code.ty(c.dtype.into(), lanes), e.elements() as u32);
+        let half = PANEL / 2;
+        for side in 0..2 {
+            let at = |n: i64| code.element(Elem::I8, sums, self.int(n * PANEL + side * half));
+            let m = [0, 1, 2, 3].map(|a| [0, 1, 2, 3].map(|b| code.load(ty, at(4 * a + b), align)));
+            let y = winograd::results(&mut |op: ScalarOp, args| w.op(op, &args), m);
+            for (line, [even, odd]) in y.into_iter().enumerate() {
+                for part in 0..2 {
+                    let place = |l: i64| part * self.lanes / 2 + l / 2 + if l % 2 == 0 { 0 } else { self.lanes };
+                    let value = e.shuffle(even, odd, &(0..self.lanes).map(place).collect::<Vec<_>>());
+                    let to = (line as i64 * VECTORS + 2 * side + part) * half;
+                    code.store(self.at(LINES_AT, self.int(to)), value, align);
+                }
+            }
+        }
+        let mut point = g.point.clone();
+        e.set(&c.rows, row, &mut point);
+        let (y, x) = (kernel.outer.len() - 2, kernel.outer.len() - 1);
+        code.range(self.int(0), self.int(VECTORS), 1, |vector| {
+            code.range(self.int(0), self.int(self.segments), 1, |segment| {
+                let known = |n: i64| self.known(panel, vector, segment, n);
+                let mut point = point.clone();
+                for (n, v) in c.columns.iter().enumerate() {
+                    point[*v] = known(POINT + n as i64);
+                }
+                code.range(self.int(0), self.int(2), 1, |line| {
+                    let bits = self.known(panel, vector, segment, RESULTS);
+                    let second = self.known(panel, vector, segment, RESULTS + 1);
+                    let is_second = e.is(IntPredicate::NE, line, self.int(0));
+                    let bits = code.select(is_second.into(), second.into(), bits.into()).into_int_value();
+                    let some = e.is(IntPredicate::NE, bits, self.int(0));
+                    let mut point = point.clone();
+                    point[y] = e.add(point[y], line);
+                    code.only_if(some, || {
+                        let from = e.add(e.mul(line, self.int(VECTORS)), vector);
+                        let value = code.load(ty, self.at(LINES_AT, e.mul(from, self.int(half))), align);
+                        let (ranges, mask) = (kernel.outer.clone(), Some(e.mask(bits, lanes)));
+                        let scope = Scope { point, ranges, lane: Some((x, lanes)), mask, locals: w.locals(lanes) };
+                        kernel.stages.iter().enumerate().try_for_each(|(n, stage)| match n == c.stage {
+                            true => w.results(stage, &[value], &scope, &[]),
+                            false => w.stage(stage, Mode::Scalar, &scope),
+                        })
+                    })
+                })?;
+                Ok::<(), String>(())
+            })?;
+            Ok::<(), String>(())
+        })?;
+        Ok(())
+    }
+}

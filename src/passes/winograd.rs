@@ -1,0 +1,93 @@
+//! Which convolutions are computed in squares of 2x2 results ([`Fold::Winograd`]). Not to the bit, so it is part of what defines a program; decided
+//! where nothing is rewritten any more.
+//!
+//! A sum of products over channels and a 3x3 window that moves by one point costs 36 products a square, or 16 and the transforms, which are shared: those
+//! of the image by all rows of the result, those of the weights by all its points. It pays where there are enough channels and rows, and images large
+//! enough to fill panels with squares.
+
+use crate::ir::bounds::Ranges;
+use crate::ir::window::{affine, is_winograd, moves};
+use crate::ir::*;
+use crate::passes::rebuild::{each, keep, rebuild};
+
+/// Channels and rows from which on the transforms are small beside the products.
+const LEAST: i64 = 32;
+
+/// In every function.
+pub fn run(module: &Module) -> Module {
+    each(module, &mut |f| {
+        rebuild(f, &mut |new, mut node| {
+            if let Some(squares) = squares(module, new, &node).filter(pays) {
+                node.op = Op::Nest(squares);
+            }
+            keep(new, node)
+        })
+    })
+}
+
+/// The node in squares, where it is a convolution that can be computed so.
+pub fn squares(module: &Module, f: &Function, node: &Node) -> Option<Nest> {
+    let Op::Nest(nest) = &node.op else { return None };
+    let (outs, rank) = (nest.outs.len(), nest.rank());
+    let Expr::Op(ScalarOp::Mul, factors) = &nest.body else { return None };
+    if nest.fold != Fold::Dot || outs < 3 || rank != outs + 3 {
+        return None;
+    }
+    let knows_place = |e: &Expr| {
+        let mut knows = false;
+        if let Expr::Load { index, .. } = e
+            && let Some(index) = affine(index)
+        {
+            index.iter().for_each(|a| a.visit_vars(&mut |v| knows |= v + 1 == outs));
+        }
+        knows
+    };
+    let (image, weights) = match &factors[..] {
+        [a, b] if knows_place(a) && !knows_place(b) => (a, b),
+        [a, b] if knows_place(b) && !knows_place(a) => (b, a),
+        _ => return None,
+    };
+    let (Expr::Load { operand, index: image, otherwise }, Expr::Load { operand: of, index: weights, otherwise: None }) = (image, weights) else {
+        return None;
+    };
+    let (mut image, mut weights) = (affine(image)?, affine(weights)?);
+    // Weights lie as windows, of one number each or nine.
+    let [.., r, s] = &weights[..] else { return None };
+    if r.as_var() != Some(rank - 2) || s.as_var() != Some(rank - 1) || otherwise.is_some_and(|zero| zero.bits() != 0) {
+        return None;
+    }
+    // A window that is read backwards is one of weights that are.
+    for back in [2, 1] {
+        if moves(&image, outs - back, rank - back).is_none() {
+            let turned = Affine::constant(2).sub(&Affine::var(rank - back));
+            let of = |v: Var| if v == rank - back { turned.clone() } else { Affine::var(v) };
+            image.iter_mut().chain(&mut weights).for_each(|a| *a = a.substitute(&of));
+        }
+    }
+    let (y, x) = (moves(&image, outs - 2, rank - 2)?.0, moves(&image, outs - 1, rank - 1)?.0);
+    let sizes: Vec<Size> = nest.outs.iter().chain(&nest.reds).cloned().collect();
+    let ranges = Ranges { dims: &module.dims, sizes: &sizes };
+    let axes = image.iter().zip(&f.ty(node.operands[*operand]).shape).enumerate();
+    if !axes.filter(|(axis, _)| *axis != y && *axis != x).all(|(_, (a, size))| ranges.inside(a, size)) {
+        return None;
+    }
+    let load =
+        |operand: usize, index: Vec<Affine>, otherwise| Expr::Load { operand, index: index.into_iter().map(Index::Affine).collect(), otherwise };
+    // Squares at the edge reach a point further.
+    let image = load(*operand, image, Some(Scalar::float(node.types[0].dtype, 0.0)));
+    let squares = Nest { fold: Fold::Winograd, body: Expr::op(ScalarOp::Mul, [load(*of, weights, None), image]), ..nest.clone() };
+    is_winograd(&squares).then_some(squares)
+}
+
+/// Whether that is faster.
+fn pays(nest: &Nest) -> bool {
+    let known = |size: &Size| size.as_const().unwrap_or(i64::MAX);
+    let outs = nest.outs.len();
+    let Expr::Op(_, factors) = &nest.body else { return false };
+    let Expr::Load { index, .. } = &factors[0] else { return false };
+    let mut rows = vec![false; nest.rank()];
+    affine(index).into_iter().flatten().for_each(|a| a.visit_vars(&mut |v| rows[v] = true));
+    let rows = (0..outs).filter(|v| rows[*v]).fold(1i64, |n, v| n.saturating_mul(known(&nest.outs[v])));
+    let [lines, columns] = [outs - 2, outs - 1].map(|v| (known(&nest.outs[v]) + 1) / 2);
+    known(&nest.reds[0]) >= LEAST && rows >= LEAST && lines.saturating_mul(columns) >= 16
+}
