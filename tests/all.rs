@@ -16,3 +16,4 @@ mod texts;
 mod tidy;
 mod timing;
 mod training;
+mod warned;
