@@ -1,6 +1,7 @@
 //! What is wrong with a user's program, as data: a code, a message, labelled places, notes and a fix. Rendered in one place.
 
 use crate::span::{Sources, Span};
+pub use nnc_runtime::words::did_you_mean;
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -68,35 +69,6 @@ impl Diagnostic {
         self.fix = Some(Fix { title: title.into(), span, replacement: replacement.into() });
         self
     }
-}
-
-/// The name among `known` that is nearest to `name`, if one is near enough to be what was meant.
-pub fn did_you_mean<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let length = name.chars().count();
-    let limit = (length / 3).max(1);
-    // Nobody mistypes longer names by a letter, and the work grows with the product of the lengths.
-    let near = |k: &&str| length <= 100 && k.chars().count().abs_diff(length) <= limit;
-    known.into_iter().filter(near).map(|k| (edit_distance(name, k), k)).filter(|(d, _)| *d <= limit).min().map(|(_, k)| k)
-}
-
-/// Insertions, deletions, substitutions and swaps of neighbours that lead from `a` to `b` (optimal string alignment).
-fn edit_distance(a: &str, b: &str) -> usize {
-    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
-    let mut d = vec![vec![0usize; b.len() + 1]; a.len() + 1];
-    for (i, row) in d.iter_mut().enumerate() {
-        row[0] = i;
-    }
-    d[0] = (0..=b.len()).collect();
-    for i in 1..=a.len() {
-        for j in 1..=b.len() {
-            let cost = usize::from(a[i - 1] != b[j - 1]);
-            d[i][j] = (d[i - 1][j] + 1).min(d[i][j - 1] + 1).min(d[i - 1][j - 1] + cost);
-            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
-                d[i][j] = d[i][j].min(d[i - 2][j - 2] + 1);
-            }
-        }
-    }
-    d[a.len()][b.len()]
 }
 
 /// All diagnostics as text, laid out as rustc's; with ANSI colours if `colour`.

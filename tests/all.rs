@@ -17,3 +17,4 @@ mod texts;
 mod tidy;
 mod timing;
 mod training;
+mod warned;

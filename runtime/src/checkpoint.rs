@@ -4,7 +4,8 @@
 //! lines written after it.
 //!
 //! Replacing a file makes the system write to the disk, which takes longer than an epoch of a small model: where epochs are short, files are written once
-//! in `PAUSE`, and when the run ends or is stopped. A run that fails or is killed loses no more work than that.
+//! in `PAUSE`, and when the run ends or is stopped; where they are long, also within them ([`Every`]). A run that fails or is killed loses no more work
+//! than that. Whoever writes into the folder holds its lock: the system gives it back when the process ends, however that happens.
 
 use crate::error::{Result, RunError, refuse, wrong};
 use crate::files;
@@ -13,13 +14,41 @@ use crate::size::Dims;
 use crate::tensors::Tensors;
 use crate::weights::{self, ALL, MODEL};
 use serde::{Deserialize, Serialize};
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// From one checkpoint to the next, at least.
+/// From one checkpoint to the next, at least, where epochs are short.
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// When checkpoints are written within epochs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Every {
+    /// So many steps, counted from the first of the run.
+    Steps(u64),
+    /// So much time after the last one.
+    Time(Duration),
+}
+
+impl Default for Every {
+    fn default() -> Every {
+        Every::Time(Duration::from_secs(600))
+    }
+}
+
+impl Every {
+    /// `500` steps, `90s`, `10m`, `2h`; not 0.
+    pub fn parse(text: &str) -> Option<Every> {
+        let unit = |suffix, seconds: u64| Some((text.strip_suffix(suffix)?, seconds));
+        match unit('s', 1).or_else(|| unit('m', 60)).or_else(|| unit('h', 3600)) {
+            None => text.parse().ok().filter(|&n| n > 0).map(Every::Steps),
+            Some((n, seconds)) => {
+                n.parse::<u64>().ok().filter(|&n| n > 0)?.checked_mul(seconds).map(|s| Every::Time(Duration::from_secs(s)))
+            }
+        }
+    }
+}
 
 /// How far a run is: everything that the next step depends on but the tensors. Floats are kept as bits, so that resuming is exact.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -79,7 +108,8 @@ pub struct Folder {
     pub path: PathBuf,
     log: File,
     length: u64,
-    /// When `last` was written by this process.
+    /// When the folder was opened, and when `last` was written by this process.
+    opened: Instant,
     saved: Option<Instant>,
     /// What `best` is to hold, while it does not.
     best: Option<Vec<u8>>,
@@ -92,9 +122,6 @@ impl Folder {
     /// Not writable, or `at` already holds a run.
     pub fn create(at: Option<&Path>, runs: &Path, name: &str) -> Result<Folder> {
         let path = match at {
-            Some(path) if path.join("last.safetensors").exists() => {
-                return wrong!("{} already holds a run: resume it with --resume {}, or choose another folder", path.display(), path.display());
-            }
             Some(path) => {
                 files::create_folder(path)?;
                 path.to_path_buf()
@@ -105,9 +132,43 @@ impl Folder {
                 next_number(&parent)?
             }
         };
+        let folder = Folder::open(path)?;
+        let shown = folder.path.display();
+        if folder.path.join("last.safetensors").exists() {
+            return wrong!("{shown} already holds a run: resume it with --resume {shown}, or choose another folder");
+        }
+        folder.cut(0)
+    }
+
+    /// The folder, locked against other processes; what one that was killed has left half written is removed.
+    fn open(path: PathBuf) -> Result<Folder> {
         let log_path = path.join("log.jsonl");
-        let log = File::create(&log_path).map_err(|e| RunError::file("write", &log_path, &e))?;
-        Ok(Folder { path, log, length: 0, saved: None, best: None })
+        let log = OpenOptions::new().append(true).create(true).open(&log_path).map_err(|e| RunError::file("write", &log_path, &e))?;
+        // A file system without locks is no reason not to train.
+        if let Err(TryLockError::WouldBlock) = log.try_lock() {
+            return Err(RunError::World(format!("another process is training in {}: wait for its end, or choose another folder", path.display())));
+        }
+        let entries = std::fs::read_dir(&path).into_iter().flatten().filter_map(|e| Some(e.ok()?.path()));
+        for half in entries.filter(|p| p.extension().is_some_and(|e| e == "part")) {
+            let _ = std::fs::remove_file(half);
+        }
+        Ok(Folder { path, log, length: 0, opened: Instant::now(), saved: None, best: None })
+    }
+
+    /// The log cut to `length`, if it is longer.
+    fn cut(mut self, length: u64) -> Result<Folder> {
+        let cut = || -> std::io::Result<u64> {
+            let length = length.min(self.log.metadata()?.len());
+            self.log.set_len(length)?;
+            Ok(length)
+        };
+        self.length = cut().map_err(|e| RunError::file("write", &self.log_path(), &e))?;
+        Ok(self)
+    }
+
+    /// The path of the log.
+    pub fn log_path(&self) -> PathBuf {
+        self.path.join("log.jsonl")
     }
 
     /// An existing folder, its tensors and its position; the log is cut to where the checkpoint was made.
@@ -116,15 +177,14 @@ impl Folder {
     /// No checkpoint there, or one of another program.
     pub fn resume(path: &Path, store: &mut Tensors) -> Result<(Folder, Position)> {
         let last = path.join("last.safetensors");
-        let name = last.display().to_string();
+        // Before there is a log in it.
+        Position::read(path)?;
+        let folder = Folder::open(path.to_path_buf())?;
+        // The last writer may have written since.
         let position = Position::read(path)?;
-        weights::from_bytes(store, ALL, &files::read(&last)?, &name)?;
-        let log_path = path.join("log.jsonl");
-        let failed = |e: std::io::Error| RunError::file("write", &log_path, &e);
-        let log = OpenOptions::new().append(true).create(true).open(&log_path).map_err(failed)?;
-        let length = position.log.min(log.metadata().map_err(failed)?.len());
-        log.set_len(length).map_err(failed)?;
-        Ok((Folder { path: path.to_path_buf(), log, length, saved: None, best: None }, position))
+        weights::from_bytes(store, ALL, &files::read(&last)?, &last.display().to_string())?;
+        let length = position.log;
+        Ok((folder.cut(length)?, position))
     }
 
     /// Appends a line to the log.
@@ -133,14 +193,22 @@ impl Folder {
     /// Not writable.
     pub fn log(&mut self, value: &serde_json::Value) -> Result<()> {
         let line = format!("{value}\n");
-        self.log.write_all(line.as_bytes()).map_err(|e| RunError::file("write", &self.path.join("log.jsonl"), &e))?;
+        self.log.write_all(line.as_bytes()).map_err(|e| RunError::file("write", &self.log_path(), &e))?;
         self.length += line.len() as u64;
         Ok(())
     }
 
-    /// Whether it is time for a checkpoint.
+    /// Whether it is time for a checkpoint at the end of an epoch.
     pub fn due(&self) -> bool {
         self.saved.is_none_or(|at| at.elapsed() >= PAUSE)
+    }
+
+    /// Whether it is time for a checkpoint within an epoch, after `step`.
+    pub fn due_within(&self, every: Every, step: u64) -> bool {
+        match every {
+            Every::Steps(n) => step.is_multiple_of(n),
+            Every::Time(time) => self.saved.unwrap_or(self.opened).elapsed() >= time,
+        }
     }
 
     /// Writes `last`, and `best` where it has changed.

@@ -1,5 +1,6 @@
 //! The command line of running: `train[:NAME]`, `eval[:NAME]`, `infer[:NAME]` and their flags, the same in `nnc run` and in `nnc-run`.
 
+use crate::checkpoint::Every;
 use crate::error::{Result, RunError};
 use crate::evaluate::evaluate;
 use crate::infer;
@@ -8,6 +9,7 @@ use crate::program::{Machine, Program};
 use crate::report::{Report, Style};
 use crate::tensors::Tensors;
 use crate::train::{self, Options, number};
+use crate::words::did_you_mean;
 use crate::{pool::Pool, settings};
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
@@ -31,6 +33,9 @@ Options:
   --resume DIR          goes on with the run in DIR, with its settings
   --batches FILE        train: the order of samples, whole numbers [steps, batch] (.npz, .npy)
   --log-steps           train: every step's loss in log.jsonl
+  --save-every N|TIME   train: a checkpoint within epochs, every N steps or after 30s, 10m, 1h (default: 10m)
+  --tensorboard         train: event files for TensorBoard in the run's folder
+  --check-numerics      ends at the first step with a NaN or infinity: which launch and line made it, and from what
   --data PART|FILE      eval, infer: a part of the data section, or a file in its form (eval: test, else valid, else train)
   --input NAME=FILE     infer: an input (.npy)
   --output DIR          infer: where results go, DIR/NAME.npy (default: .)
@@ -69,6 +74,8 @@ pub struct Command {
     pub output: PathBuf,
     /// Whether to measure what everything takes, and where the trace goes.
     pub profile: Option<Option<PathBuf>>,
+    /// Whether to look for values that are not finite.
+    pub numerics: bool,
 }
 
 /// Parses the arguments after the program; without any, `train`.
@@ -78,8 +85,17 @@ pub struct Command {
 pub fn parse(args: &[String]) -> Result<Command> {
     let usage = |text: String| Err(RunError::Usage(text));
     let options = Options { runs: "runs".into(), ..Default::default() };
-    let mut command =
-        Command { what: What::Train(None), options, threads: 0, style: Style::Text, data: None, inputs: vec![], output: ".".into(), profile: None };
+    let mut command = Command {
+        what: What::Train(None),
+        options,
+        threads: 0,
+        style: Style::Text,
+        data: None,
+        inputs: vec![],
+        output: ".".into(),
+        profile: None,
+        numerics: false,
+    };
     let (mut chosen, mut rest) = (false, args.iter());
     while let Some(arg) = rest.next() {
         let (flag, inline) = match arg.split_once('=') {
@@ -109,6 +125,13 @@ pub fn parse(args: &[String]) -> Result<Command> {
             "--resume" => command.options.resume = Some(value()?.into()),
             "--batches" => command.options.batches = Some(value()?.into()),
             "--log-steps" => command.options.log_steps = true,
+            "--save-every" => {
+                let text = value()?;
+                let wrong = || RunError::Usage(format!("--save-every needs a number of steps or a time such as 30s, 10m, 1h, not {text}"));
+                command.options.save_every = Every::parse(&text).ok_or_else(wrong)?;
+            }
+            "--tensorboard" => command.options.tensorboard = true,
+            "--check-numerics" => command.numerics = true,
             "--data" => command.data = Some(value()?),
             "--input" => {
                 let (name, file) = pair(value()?)?;
@@ -118,7 +141,10 @@ pub fn parse(args: &[String]) -> Result<Command> {
             "--profile" => command.profile = Some(inline.clone().map(PathBuf::from)),
             "--json" => command.style = Style::Json,
             "--quiet" => command.style = Style::Quiet,
-            _ if flag.starts_with('-') => return usage(format!("there is no option {flag}")),
+            _ if flag.starts_with('-') => {
+                let near = did_you_mean(flag, HELP.split_whitespace().filter(|w| w.starts_with("--")).map(|w| w.split(['[', '=']).next().unwrap_or(w)));
+                return usage(format!("there is no option {flag}{}", near.map_or(String::new(), |near| format!(": did you mean {near}?"))));
+            }
             word if chosen => return usage(format!("{word} is one word too many")),
             word => {
                 let (verb, name) = word.split_once(':').map_or((word, None), |(v, n)| (v, Some(n.to_string())));
@@ -160,8 +186,13 @@ pub(crate) fn show(profile: &Profile, report: &Report) -> Result<()> {
 fn run_observed(program: &Program, command: &Command, report: &Report, profile: &Option<Arc<Mutex<Profile>>>) -> Result<()> {
     let threads = if command.threads > 0 { command.threads } else { std::thread::available_parallelism().map_or(1, |n| n.get()) };
     let options = &Options { runs: command.options.runs.join(program.name()), ..command.options.clone() };
-    let mut machine =
-        Machine { kernels: program.kernels, pool: Pool::new(threads), store: Tensors::new(&program.manifest.tensors)?, profile: profile.clone() };
+    let mut machine = Machine {
+        kernels: program.kernels,
+        pool: Pool::new(threads),
+        store: Tensors::new(&program.manifest.tensors)?,
+        profile: profile.clone(),
+        numerics: command.numerics.then_some(program.manifest),
+    };
     match &command.what {
         What::Train(name) => train::train(program, name.as_deref(), options, &mut machine, report, &*interruption()?).map(drop),
         What::Eval(name) => {
@@ -173,11 +204,13 @@ fn run_observed(program: &Program, command: &Command, report: &Report, profile: 
             let declared = |part: &str| section.parts.iter().any(|p| &*p.name == part);
             let default = ["test", "valid"].into_iter().find(|p| declared(p)).unwrap_or("train");
             let part = command.data.as_deref().unwrap_or(default);
-            let values = evaluate(program, &recipe, part, &options.dims, &mut machine)?;
+            let (values, confusion) = evaluate(program, &recipe, part, &options.dims, &mut machine)?;
             let named = || recipe.metrics.iter().zip(&values);
             let words: Vec<String> = named().map(|(m, v)| format!("{part}.{} {v:.4}", m.name)).collect();
-            let json: Map<String, Value> = named().map(|(m, v)| (m.name.to_string(), number(*v))).collect();
-            report.line(&words.join("  "), &json!({ part: json }));
+            let mut json: Map<String, Value> = named().map(|(m, v)| (m.name.to_string(), number(*v))).collect();
+            json.extend(confusion.iter().map(|c| ("confusion".to_string(), c.json())));
+            let table = confusion.map_or(String::new(), |c| format!("\n\n{}", c.text()));
+            report.line(&format!("{}{table}", words.join("  ")), &json!({ part: json }));
             Ok(())
         }
         What::Infer(name) => {

@@ -90,7 +90,7 @@ impl Dataset {
             None if name == "all" => Ok((0..self.rows as u32).collect()),
             None => {
                 let names: Vec<&str> = self.parts.iter().map(|(n, _)| &**n).chain(["all"]).collect();
-                wrong!("data {} has no part {name}; it has {}", self.name, names.join(", "))
+                wrong!("data {} has no part {name}{}", self.name, crate::words::hint(name, &names))
             }
         }
     }

@@ -1,5 +1,6 @@
 //! Metrics of a part of the data: the entry `eval:RECIPE` over batches, sums in f64, then `finish:RECIPE`.
 
+use crate::confusion::Confusion;
 use crate::data::Dataset;
 use crate::error::Result;
 use crate::program::{Batch, Finish, Machine, Program, Setting, StepValues};
@@ -89,11 +90,11 @@ pub fn scalars_of(recipe: &Recipe) -> Vec<(Arc<str>, f64)> {
     scalars
 }
 
-/// Evaluates `part` (or the rows of a file) with the machine's weights.
+/// Evaluates `part` (or the rows of a file) with the machine's weights: the metrics, and a classifier's mistakes.
 ///
 /// # Errors
 /// No such part; data that is wrong.
-pub fn evaluate(program: &Program, recipe: &Recipe, part: &str, dims: &Dims, machine: &mut Machine) -> Result<Vec<f64>> {
+pub fn evaluate(program: &Program, recipe: &Recipe, part: &str, dims: &Dims, machine: &mut Machine) -> Result<(Vec<f64>, Option<Confusion>)> {
     let used = columns_used(program, recipe);
     let section = crate::data::section(&program.manifest.data, &recipe.data)?;
     let data = Dataset::load(section, &program.folder, &|name| used.iter().any(|u| &**u == name))?;
@@ -105,5 +106,6 @@ pub fn evaluate(program: &Program, recipe: &Recipe, part: &str, dims: &Dims, mac
     let rows = if Path::new(part).is_file() && !data.has_part(part) { data.part("all")? } else { data.part(part)? };
     let sums = sums_of(recipe);
     let setting = Setting { program, data: &data, dims, sums: &sums };
-    Evaluator::new(&setting, recipe, machine)?.part(&setting, recipe, &rows, &scalars_of(recipe), machine)
+    let values = Evaluator::new(&setting, recipe, machine)?.part(&setting, recipe, &rows, &scalars_of(recipe), machine)?;
+    Ok((values, Confusion::of(program, recipe, &data, part, &rows, dims, machine)?))
 }

@@ -5,7 +5,7 @@
 //! threads or on times: tasks of a launch are independent, and steps that depend on each other run one after the other.
 
 use crate::dtype::{DType, Scalar};
-use crate::error::{Result, RunError, wrong};
+use crate::error::{Result, RunError, refuse, wrong};
 use crate::launch::{Op, Table};
 use crate::manifest::{Entry, Manifest, Sink, Source, Step, Storage};
 use crate::memory::{ALIGN, Aligned, Scratch};
@@ -58,8 +58,10 @@ pub(crate) enum At {
 
 /// An entry at given dims, ready to run many times.
 pub struct Prepared {
-    name: Arc<str>,
-    table: Table,
+    pub(crate) name: Arc<str>,
+    pub(crate) table: Table,
+    /// What it was prepared for.
+    pub(crate) dims: Dims,
     /// For every line of the table, what it costs and touches; nothing for the marks of loops and checks.
     works: Vec<Option<Work>>,
     /// For every line of the table, its floating-point operations.
@@ -116,7 +118,7 @@ pub fn check_dims(manifest: &Manifest, dims: &Dims) -> Result<()> {
     for (name, &value) in dims {
         let Some(decl) = manifest.dims.iter().find(|d| d.name == *name) else {
             let known: Vec<&str> = manifest.dims.iter().map(|d| &*d.name).collect();
-            return wrong!("the program has no free dim {name}; it has {}", if known.is_empty() { "none".into() } else { known.join(", ") });
+            return wrong!("the program has no free dim {name}{}", crate::words::hint(name, &known));
         };
         if value < decl.min {
             return wrong!("dim {name} is {value}, but the program needs at least {}", decl.min);
@@ -221,6 +223,7 @@ impl Prepared {
         Ok(Prepared {
             name,
             table,
+            dims: dims.clone(),
             works,
             bound,
             lines,
@@ -291,9 +294,7 @@ impl Prepared {
     /// If the pool has more threads than this was prepared for.
     pub fn run(&mut self, kernels: &dyn Kernels, pool: &mut Pool, store: &mut Tensors) -> Result<()> {
         assert!(pool.threads() <= self.threads, "prepared for {} threads, run on {}", self.threads, pool.threads());
-        for &(slot, tensor, byte) in &self.bound {
-            self.table.args.set(slot, store.address(tensor).wrapping_add(byte));
-        }
+        self.bind(store);
         if self.warm < WARM && self.threads > 1 && self.meter.is_none() {
             self.meter = Some(Meter::new(self.table.ops.len(), self.threads, 0));
         }
@@ -328,6 +329,24 @@ impl Prepared {
             self.learn();
         }
         Ok(())
+    }
+
+    /// Sets the addresses of stored tensors.
+    fn bind(&mut self, store: &Tensors) {
+        for &(slot, tensor, byte) in &self.bound {
+            self.table.args.set(slot, store.address(tensor).wrapping_add(byte));
+        }
+    }
+
+    /// Runs the table once, line by line on this thread, until `see` is not content: it is shown every line before and after (`true`) it is run. Stored
+    /// tensors change where the plan updates them in place.
+    pub(crate) fn step_through(&mut self, kernels: &dyn Kernels, store: &mut Tensors, see: &mut dyn FnMut(&Table, usize, bool) -> bool) -> Result<()> {
+        self.bind(store);
+        self.advanced = None;
+        store.touch();
+        // SAFETY: as in `run`; one thread has scratch in any case.
+        let ended = unsafe { self.table.step_through(kernels, see) };
+        ended.map_err(|line| refuse!("{}", self.failure(line)))
     }
 
     /// Takes the measured times for costs, the first time and where they are lower than before, and cuts the phases anew once they are known.
@@ -381,6 +400,35 @@ impl Prepared {
         figures
     }
 
+    /// What one run does, by source line, the most work first; copies and loops are the line without a name.
+    pub fn by_line(&self) -> Vec<Lines> {
+        let mut lines: Vec<Lines> = vec![];
+        let (mut times, mut around) = (1.0, vec![]);
+        for (at, op) in self.table.ops.iter().enumerate() {
+            let name = match op {
+                Op::Loop { count, .. } => {
+                    around.push(times);
+                    times *= *count as f64;
+                    continue;
+                }
+                Op::Again { .. } => {
+                    times = around.pop().unwrap_or(1.0);
+                    continue;
+                }
+                Op::Launch { line, .. } | Op::Check { line, .. } => self.line(*line),
+                Op::Copy { .. } => "",
+            };
+            let launches = if matches!(op, Op::Launch { .. }) { times } else { 0.0 };
+            let own = Lines { line: name.to_string(), launches, flops: times * self.flops[at], bytes: times * self.bytes(at) };
+            match lines.iter_mut().find(|l| l.line == name) {
+                Some(l) => (l.launches, l.flops, l.bytes) = (l.launches + own.launches, l.flops + own.flops, l.bytes + own.bytes),
+                None => lines.push(own),
+            }
+        }
+        lines.sort_by(|a, b| b.flops.total_cmp(&a.flops).then(b.bytes.total_cmp(&a.bytes)));
+        lines
+    }
+
     /// Bytes of all that a line touches.
     fn bytes(&self, line: usize) -> f64 {
         self.works[line].iter().flat_map(|w| &w.touches).map(|t| t.bytes as f64).sum()
@@ -405,6 +453,19 @@ impl Prepared {
     fn line(&self, line: u32) -> &str {
         self.lines.get(line as usize).map_or(&*self.name, |l| l)
     }
+}
+
+/// What one run does at a line of the source; the fields are those of [`Figures`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Lines {
+    /// The line.
+    pub line: String,
+    /// Launches.
+    pub launches: f64,
+    /// Floating-point operations.
+    pub flops: f64,
+    /// Bytes touched.
+    pub bytes: f64,
 }
 
 /// What one run does, loops included.
@@ -467,7 +528,12 @@ pub(crate) fn root(entry: &Entry, i: usize) -> Result<usize> {
 
 /// The error for plans that contradict themselves: a damaged artifact.
 pub(crate) fn broken<T>(entry: &Entry) -> Result<T> {
-    wrong!("the plan of {} contradicts itself: the artifact is damaged", entry.name)
+    damaged(&entry.name)
+}
+
+/// As [`broken`], for the entry of this name.
+pub(crate) fn damaged<T>(name: &str) -> Result<T> {
+    wrong!("the plan of {name} contradicts itself: the artifact is damaged")
 }
 
 /// The next multiple of [`ALIGN`].

@@ -11,6 +11,7 @@ use crate::program::{Machine, Program, solve_dims};
 use crate::random::{Stream, key};
 use crate::size::Dims;
 use crate::tensor::Tensor;
+use crate::words::hint;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -31,7 +32,7 @@ pub fn entry_of<'a>(program: &'a Program, name: Option<&str>) -> Result<&'a Entr
         (Some(name), all) => {
             let found = all.iter().find(|e| e.name.strip_prefix("infer:") == Some(name));
             let models: Vec<&str> = known.iter().map(|k| &k["infer:".len()..]).collect();
-            found.copied().ok_or_else(|| RunError::Wrong(format!("the program has no model {name}; it has {}", models.join(", "))))
+            found.copied().ok_or_else(|| RunError::Wrong(format!("the program has no model {name}{}", hint(name, &models))))
         }
     }
 }
@@ -51,7 +52,7 @@ pub fn read_inputs(entry: &Entry, files: &[(String, PathBuf)]) -> Result<BTreeMa
     let mut inputs = BTreeMap::new();
     for (name, path) in files {
         if !wanted.contains(&name.as_str()) {
-            return Err(RunError::Usage(format!("{} has no input {name}; it has {}", entry.name, wanted.join(", "))));
+            return Err(RunError::Usage(format!("{} has no input {name}{}", entry.name, hint(name, &wanted))));
         }
         if inputs.insert(name.clone(), npy::read_npy(path)?).is_some() {
             return Err(RunError::Usage(format!("the input {name} is given twice")));

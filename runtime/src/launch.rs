@@ -128,7 +128,7 @@ impl Table {
     /// Every argument points at a buffer of the size that the kernels and copies assume; buffers of steps in one phase do not conflict; `pool` has at
     /// most as many threads as there is scratch for.
     pub unsafe fn run(&self, from: usize, kernels: &dyn Kernels, pool: &mut Pool, meter: Option<&Meter>) -> Result<(), usize> {
-        let walk = Walk { table: self, kernels, meter, cursor: UnsafeCell::new(Cursor { at: from, phase: 0 }), failed: AtomicUsize::new(usize::MAX) };
+        let walk = Walk::new(self, from, kernels, meter);
         if self.phases.is_empty() {
             walk.next(0);
         } else {
@@ -138,6 +138,25 @@ impl Table {
             usize::MAX => Ok(()),
             line => Err(line),
         }
+    }
+}
+
+impl Table {
+    /// Runs it once, one line after the other, as long as `see` is content: it is shown every line before and after (`true`) it is run.
+    ///
+    /// # Safety
+    /// As [`Table::run`].
+    pub unsafe fn step_through(&self, kernels: &dyn Kernels, see: &mut dyn FnMut(&Table, usize, bool) -> bool) -> Result<(), usize> {
+        let walk = Walk::new(self, 0, kernels, None);
+        let mut at = 0;
+        while at < self.ops.len() && see(self, at, false) {
+            let next = walk.line(at, 0).ok_or(at)?;
+            if !see(self, at, true) {
+                break;
+            }
+            at = next;
+        }
+        Ok(())
     }
 }
 
@@ -163,7 +182,11 @@ struct Cursor {
 // touch what another one of them writes.
 unsafe impl Sync for Walk<'_> {}
 
-impl Walk<'_> {
+impl<'a> Walk<'a> {
+    fn new(table: &'a Table, from: usize, kernels: &'a dyn Kernels, meter: Option<&'a Meter>) -> Walk<'a> {
+        Walk { table, kernels, meter, cursor: UnsafeCell::new(Cursor { at: from, phase: 0 }), failed: AtomicUsize::new(usize::MAX) }
+    }
+
     /// Runs tasks `lo..hi` of a launch or copy; whether it succeeded.
     fn tasks(&self, op: &Op, lo: i64, hi: i64, thread: usize) -> bool {
         let table = self.table;

@@ -12,6 +12,7 @@ use crate::random::{Stream, key};
 use crate::recipe::Recipe;
 use crate::size::Dims;
 use crate::tensors::Tensors;
+use crate::words;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -56,12 +57,7 @@ impl Program<'_> {
             (None, _) => Err(RunError::Usage(format!("the program has several recipes: choose one of train:{}", known.join(", train:")))),
             (Some(name), _) => {
                 let found = recipes.iter().find(|r| &*r.name == name);
-                found.ok_or_else(|| {
-                    RunError::Wrong(format!(
-                        "the program has no recipe {name}; it has {}",
-                        if known.is_empty() { "none".into() } else { known.join(", ") }
-                    ))
-                })
+                found.ok_or_else(|| RunError::Wrong(format!("the program has no recipe {name}{}", words::hint(name, &known))))
             }
         }
     }
@@ -121,6 +117,8 @@ pub struct Machine<'a> {
     pub store: Tensors,
     /// Where the times of all that is prepared go, if anyone wants to know.
     pub profile: Option<Arc<Mutex<Profile>>>,
+    /// The program, where values that are not finite are looked for.
+    pub numerics: Option<&'a Manifest>,
 }
 
 impl Machine<'_> {
@@ -129,7 +127,13 @@ impl Machine<'_> {
     /// # Errors
     /// As there.
     pub fn run(&mut self, entry: &mut Prepared) -> Result<()> {
-        entry.run(self.kernels, &mut self.pool, &mut self.store)
+        match self.numerics {
+            // A metric of nothing is NaN, and no mistake.
+            Some(manifest) if !entry.name.starts_with("finish:") => {
+                crate::numerics::run(entry, manifest, self.kernels, &mut self.pool, &mut self.store)
+            }
+            _ => entry.run(self.kernels, &mut self.pool, &mut self.store),
+        }
     }
 
     /// Prepares an entry for this machine.

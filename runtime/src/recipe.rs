@@ -131,6 +131,22 @@ pub struct Recipe {
     pub frozen: Vec<Arc<str>>,
     /// Lower-case words for people: `sgd(lr: 0.1, momentum: 0.9)`.
     pub optimizer: Arc<str>,
+    /// Whose scores are held against which labels, where it trains a classifier.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub classifier: Option<Classifier>,
+}
+
+/// A model that gives one score a class, and the column of the labels.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Classifier {
+    /// The model.
+    pub model: Arc<str>,
+    /// Its inputs, and the columns that they are.
+    pub inputs: Vec<(Arc<str>, Arc<str>)>,
+    /// The labels' column.
+    pub label: Arc<str>,
+    /// How many classes.
+    pub classes: i64,
 }
 
 /// How long a recipe runs.

@@ -1,7 +1,9 @@
 //! What a run shows while it runs: a bar on a terminal, plain lines on a pipe, JSON lines for programs, or nothing.
 
 use indicatif::{ProgressBar, ProgressStyle};
+use std::cell::Cell;
 use std::io::{IsTerminal, Write};
+use std::time::{Duration, Instant};
 
 /// How to show it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -15,18 +17,22 @@ pub enum Style {
     Quiet,
 }
 
+/// From one look at the metrics to the next, on a terminal and on a pipe.
+const LOOKS: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(30)];
+
 /// Shows progress.
 pub struct Report {
     style: Style,
     bar: Option<ProgressBar>,
+    looked: Cell<Instant>,
 }
 
 impl Report {
     /// A report in this style.
     pub fn new(style: Style) -> Report {
         let shown = style == Style::Text && std::io::stderr().is_terminal();
-        let plain = ProgressStyle::with_template("{prefix} {wide_bar} {pos}/{len} {eta}").unwrap_or_else(|_| ProgressStyle::default_bar());
-        Report { style, bar: shown.then(|| ProgressBar::new(0).with_style(plain)) }
+        let plain = ProgressStyle::with_template("{prefix} {bar:24} {pos}/{len}  {msg}").unwrap_or_else(|_| ProgressStyle::default_bar());
+        Report { style, bar: shown.then(|| ProgressBar::new(0).with_style(plain.progress_chars("━╸─"))), looked: Cell::new(Instant::now()) }
     }
 
     /// Begins a bar of `steps`, of which `done` are done.
@@ -35,14 +41,26 @@ impl Report {
             bar.set_length(steps);
             bar.set_position(done);
             bar.set_prefix(what.to_string());
-            bar.reset_eta();
         }
     }
 
-    /// One more step.
-    pub fn step(&self) {
+    /// One more step. Whether it is time to say how it goes: see [`Report::goes`].
+    pub fn step(&self) -> bool {
         if let Some(bar) = &self.bar {
             bar.inc(1);
+        }
+        let due = self.style == Style::Text && self.looked.get().elapsed() >= LOOKS[self.bar.is_none() as usize];
+        if due {
+            self.looked.set(Instant::now());
+        }
+        due
+    }
+
+    /// How it goes: beside the bar, or as a line that says where it is.
+    pub fn goes(&self, place: &str, words: &str) {
+        match &self.bar {
+            Some(bar) => bar.set_message(words.to_string()),
+            None => self.line(&format!("{place}  {words}"), &serde_json::Value::Null),
         }
     }
 
@@ -59,10 +77,63 @@ impl Report {
         };
     }
 
+    /// Lines that only people read, if any.
+    pub fn words(&self, words: &str) {
+        if self.style == Style::Text && !words.is_empty() {
+            self.line(words, &serde_json::Value::Null);
+        }
+    }
+
     /// Removes the bar.
     pub fn end(&self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
+    }
+}
+
+/// `41 s`, `3:07`, `2:03:20`
+pub fn clock(time: Duration) -> String {
+    let s = time.as_secs_f64().round().min(1e15) as u64;
+    match (s / 3600, s / 60 % 60, s % 60) {
+        (0, 0, s) => format!("{s} s"),
+        (0, m, s) => format!("{m}:{s:02}"),
+        (h, m, s) => format!("{h}:{m:02}:{s:02}"),
+    }
+}
+
+/// Samples a second with three figures at least: `0.213`, `14.2`, `3,210`.
+pub fn rate(samples: f64, time: Duration) -> String {
+    let rate = samples / time.as_secs_f64().max(1e-9);
+    match rate {
+        r if r < 1.0 => format!("{r:.3}"),
+        r if r < 100.0 => format!("{r:.1}"),
+        r => thousands(r.round() as u64),
+    }
+}
+
+/// `1,234,567`
+pub fn thousands(n: u64) -> String {
+    let digits = n.to_string();
+    let mut text = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_and_rates_as_people_write_them() {
+        let of = |s| clock(Duration::from_secs_f64(s));
+        assert_eq!([of(0.4), of(59.6), of(187.0), of(7400.0)], ["0 s", "1:00", "3:07", "2:03:20"]);
+        let each = |n| rate(n, Duration::from_secs(2));
+        assert_eq!([each(0.5), each(31.0), each(6420.0), each(2e6)], ["0.250", "15.5", "3,210", "1,000,000"]);
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::error::{Result, RunError};
 use crate::recipe::{Length, Recipe};
+use crate::words::hint;
 
 /// Changes `recipe`. A path may start with the recipe's name or `train`: `train.batch`, `fit.epochs`, `optimizer.lr`.
 ///
@@ -32,7 +33,8 @@ pub fn apply(recipe: &mut Recipe, set: &[(String, String)]) -> Result<()> {
                 let mut known: Vec<String> = ["batch", "epochs", "steps", "seed", "shuffle", "drop_last"].map(String::from).into();
                 known.extend(recipe.early_stop.iter().flat_map(|_| ["early_stop.patience".to_string(), "early_stop.min_delta".to_string()]));
                 known.extend(recipe.scalars.iter().map(|(n, _)| n.to_string()));
-                return Err(RunError::Usage(format!("--set {path}: the recipe {name} has no such setting; it has {}", known.join(", "))));
+                let known: Vec<&str> = known.iter().map(String::as_str).collect();
+                return Err(RunError::Usage(format!("--set {path}: the recipe {name} has no such setting{}", hint(short, &known))));
             }
         }
     }

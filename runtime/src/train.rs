@@ -4,21 +4,26 @@
 //! Everything follows from the program, its data, the seed and the settings: the order of epoch `e` is a shuffle of the part's rows from
 //! `key(seed, Order, e)`, the key of step `s` (from 1) is `key(seed, Step, s)`. A run that was interrupted and resumed ends in the same bytes.
 
-use crate::checkpoint::{Folder, Position};
+use crate::chart::Curves;
+use crate::checkpoint::{Every, Folder, Position};
+use crate::confusion::Confusion;
 use crate::data::{self, Dataset};
 use crate::error::{Result, RunError, refuse, wrong};
 use crate::evaluate::{Evaluator, columns_used, scalars_of, sums_of};
+use crate::order::{Order, Steps, given_batches, plan_length};
+use crate::page::Page;
 use crate::program::{Batch, Machine, Program, Setting, StepValues, weights_path};
 use crate::random::{Generator, Stream, key};
-use crate::recipe::{Length, Recipe};
-use crate::report::Report;
+use crate::recipe::Recipe;
+use crate::report::{Report, clock, rate};
 use crate::settings;
 use crate::size::Dims;
+use crate::tensorboard::Events;
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What the user may choose for a run.
 #[derive(Clone, Debug, Default)]
@@ -37,6 +42,10 @@ pub struct Options {
     pub batches: Option<PathBuf>,
     /// Every step's loss into the log.
     pub log_steps: bool,
+    /// When checkpoints are written within epochs.
+    pub save_every: Every,
+    /// Metrics for TensorBoard too.
+    pub tensorboard: bool,
     /// `path=value`
     pub set: Vec<(String, String)>,
     /// Settings that are in the program already: recorded, not applied.
@@ -56,14 +65,6 @@ pub struct Summary {
     pub steps: u64,
     /// Of the best weights: part, metric, value.
     pub metrics: Vec<(Arc<str>, Arc<str>, f64)>,
-}
-
-/// Where batches come from.
-enum Order {
-    /// Shuffled (or not) every epoch.
-    Drawn,
-    /// Given: rows of all steps, batch after batch; and steps an epoch, where the file has an axis of epochs.
-    Given(Vec<u32>, Option<u64>),
 }
 
 /// Trains. `stop` ends the run after the present step, once the checkpoint is written.
@@ -161,60 +162,43 @@ pub fn train(program: &Program, name: Option<&str>, options: &Options, machine: 
             folder
         }
     };
-    let mut run =
-        Run { setting: &setting, recipe: &recipe, rows, order, length, position, folder, evaluator, report, batches: vec![(count, full)], scalars };
+    let events = options.tensorboard.then(|| Events::create(&folder.path, position.step)).transpose()?;
+    let mut run = Run {
+        setting: &setting,
+        recipe: &recipe,
+        rows,
+        order,
+        length,
+        log_every: log_every(options.log_steps, length),
+        save_every: options.save_every,
+        began: (Instant::now(), position.step),
+        position,
+        folder,
+        events,
+        evaluator,
+        report,
+        batches: vec![(count, full)],
+        scalars,
+    };
     run.set_scalar("steps", length.steps as f64);
     run.set_scalar("steps_per_epoch", length.per_epoch as f64);
-    run.all(options.log_steps, machine, stop)
+    run.all(machine, stop)
 }
 
-/// How many steps there are.
-#[derive(Clone, Copy)]
-struct Steps {
-    per_epoch: u64,
-    steps: u64,
-}
+/// A curve of few epochs is made of so many steps.
+const POINTS: u64 = 200;
 
-fn plan_length(recipe: &Recipe, rows: usize, order: &Order) -> Result<Steps> {
-    let batch = usize::try_from(recipe.batch).ok().filter(|&b| b > 0);
-    let Some(batch) = batch else { return wrong!("the batch must have at least one sample, not {}", recipe.batch) };
-    if batch > rows {
-        let s = if rows == 1 { "" } else { "s" };
-        return wrong!("the batch of {batch} is larger than the part train, which has {rows} sample{s}");
+/// Which steps' losses go into the log: all, or those that a curve needs that has few epochs; 0 for none.
+fn log_every(all: bool, length: Steps) -> u64 {
+    match all {
+        true => 1,
+        false if length.epochs() * 10 >= POINTS => 0,
+        false => length.steps.div_ceil(POINTS),
     }
-    let per_epoch = match order {
-        Order::Given(_, Some(n)) => *n,
-        Order::Given(_, None) | Order::Drawn if recipe.drop_last => (rows / batch) as u64,
-        Order::Given(_, None) | Order::Drawn => rows.div_ceil(batch) as u64,
-    };
-    let steps = match (order, recipe.length) {
-        (Order::Given(at, _), _) => (at.len() / batch) as u64,
-        (Order::Drawn, Length::Epochs(n)) => u64::try_from(n).ok().and_then(|n| n.checked_mul(per_epoch)).unwrap_or(0),
-        (Order::Drawn, Length::Steps(n)) => u64::try_from(n).unwrap_or(0),
-    };
-    if steps == 0 { wrong!("the recipe {} has no steps to do", recipe.name) } else { Ok(Steps { per_epoch, steps }) }
 }
 
-/// The only array of a file, [steps, batch] or [epochs, steps, batch].
-fn given_batches(path: &Path, recipe: &mut Recipe) -> Result<Order> {
-    let name = path.display();
-    let array = if path.extension().is_some_and(|e| e == "npy") {
-        crate::npy::read_npy(path)?
-    } else {
-        let mut arrays = crate::npy::read_npz(path)?;
-        match (arrays.pop_first(), arrays.len()) {
-            (Some((_, array)), 0) => array,
-            (_, more) => return wrong!("{name} must hold one array of batches, not {}", more + 1),
-        }
-    };
-    if array.dtype != crate::dtype::DType::I64 || array.shape.len() < 2 || array.is_empty() {
-        return wrong!("{name} holds {}{:?}, not whole numbers [steps, batch]", array.dtype, array.shape);
-    }
-    recipe.batch = array.shape.last().copied().unwrap_or(1);
-    let row = |&i: &i64| u32::try_from(i).map_err(|_| refuse!("{name} names sample {i}"));
-    let per_epoch = array.shape.len().checked_sub(3).map(|_| array.shape[array.shape.len() - 2] as u64);
-    Ok(Order::Given(array.as_i64().iter().map(row).collect::<Result<_>>()?, per_epoch))
-}
+/// Parts of the data and the metrics' values on them.
+pub(crate) type Parts = Vec<(Arc<str>, Vec<f64>)>;
 
 /// A run under way.
 struct Run<'a> {
@@ -223,8 +207,14 @@ struct Run<'a> {
     rows: Vec<u32>,
     order: Order,
     length: Steps,
+    /// The loss of steps whose number is a multiple goes into the log; 0 for none.
+    log_every: u64,
+    save_every: Every,
+    /// When this process began, and with which step done.
+    began: (Instant, u64),
     position: Position,
     folder: Folder,
+    events: Option<Events>,
     evaluator: Evaluator,
     report: &'a Report,
     /// By number of samples: the full batch and the last one.
@@ -237,25 +227,26 @@ impl Run<'_> {
         self.scalars.iter_mut().filter(|(n, _)| &**n == name).for_each(|(_, v)| *v = value);
     }
 
-    fn all(mut self, log_steps: bool, machine: &mut Machine, stop: &AtomicBool) -> Result<Summary> {
+    fn all(mut self, machine: &mut Machine, stop: &AtomicBool) -> Result<Summary> {
         let mut sums: Vec<f64> = self.position.sums.iter().map(|&b| f64::from_bits(b)).collect();
         sums.resize(self.setting.sums.len(), 0.0);
         while self.position.step < self.length.steps && !self.position.stopped {
-            let ended = match self.epoch(&mut sums, log_steps, machine, stop) {
+            let ended = match self.epoch(&mut sums, machine, stop) {
                 Ok(ended) => ended,
                 Err(e) => {
+                    self.report.end();
                     // What was good before is kept; that it cannot be written as well is not what the user must hear.
                     let _ = self.folder.write_best();
                     return Err(e);
                 }
             };
-            self.position.sums = sums.iter().map(|s| s.to_bits()).collect();
             let over = self.position.step >= self.length.steps || self.position.stopped;
             if !ended || over || self.folder.due() {
-                self.folder.save(&machine.store, &mut self.position)?;
+                self.save(&sums, machine)?;
             }
             if !ended {
                 self.report.end();
+                self.write_page(vec![], &Curves::read(&self.folder.log_path())?, machine)?;
                 let (step, path) = (self.position.step, self.folder.path.display());
                 return Err(RunError::Interrupted(format!("stopped after step {step} of {}; go on with --resume {path}", self.length.steps)));
             }
@@ -264,9 +255,15 @@ impl Run<'_> {
         self.finish(machine)
     }
 
+    /// A checkpoint.
+    fn save(&mut self, sums: &[f64], machine: &Machine) -> Result<()> {
+        self.position.sums = sums.iter().map(|s| s.to_bits()).collect();
+        self.folder.save(&machine.store, &mut self.position)
+    }
+
     /// Trains to the end of the epoch, with its metrics, or until stopped: false.
-    fn epoch(&mut self, sums: &mut [f64], log_steps: bool, machine: &mut Machine, stop: &AtomicBool) -> Result<bool> {
-        let began = Instant::now();
+    fn epoch(&mut self, sums: &mut [f64], machine: &mut Machine, stop: &AtomicBool) -> Result<bool> {
+        let began = (Instant::now(), self.position.in_epoch);
         let epoch = self.position.epoch;
         let steps = self.length.per_epoch.min(self.length.steps - (self.position.step - self.position.in_epoch));
         let mut order = std::mem::take(&mut self.rows);
@@ -277,19 +274,51 @@ impl Run<'_> {
         }
         self.rows = plain;
         self.set_scalar("epoch", epoch as f64 + 1.0);
-        self.report.begin(&format!("epoch {}", epoch + 1), self.position.in_epoch, steps);
+        let place = self.place(epoch + 1);
+        self.report.begin(&place, self.position.in_epoch, steps);
         while self.position.in_epoch < steps {
-            self.step(&order, sums, log_steps, machine)?;
-            self.report.step();
-            if stop.load(Ordering::Relaxed) && self.position.in_epoch < steps {
+            self.step(&order, sums, machine)?;
+            if self.report.step() {
+                let words = self.goes(sums, began, machine)?;
+                self.report.goes(&format!("{place}  step {} of {}", self.position.step, self.length.steps), &words);
+            }
+            if self.position.in_epoch == steps {
+                break;
+            }
+            if stop.load(Ordering::Relaxed) {
                 return Ok(false);
+            }
+            if self.folder.due_within(self.save_every, self.position.step) {
+                self.save(sums, machine)?;
             }
         }
         self.end_epoch(sums, began, machine)?;
         Ok(!stop.load(Ordering::Relaxed) || self.position.step >= self.length.steps || self.position.stopped)
     }
 
-    fn step(&mut self, order: &[u32], sums: &mut [f64], log_steps: bool, machine: &mut Machine) -> Result<()> {
+    /// `epoch  3/30`
+    fn place(&self, epoch: u64) -> String {
+        let all = self.length.epochs().to_string();
+        format!("epoch {epoch:>width$}/{all}", width = all.len())
+    }
+
+    /// The metrics of the epoch so far, samples a second, and the time that is left at the pace of this process.
+    fn goes(&mut self, sums: &[f64], began: (Instant, u64), machine: &mut Machine) -> Result<String> {
+        let values = self.evaluator.values(sums, machine)?;
+        let metrics: Vec<String> = self.recipe.metrics.iter().zip(&values).map(|(m, v)| format!("{} {v:.4}", m.name)).collect();
+        let done = self.position.step - self.began.1;
+        let left = self.began.0.elapsed().div_f64(done.max(1) as f64).as_secs_f64() * (self.length.steps - self.position.step) as f64;
+        let left = Duration::try_from_secs_f64(left).unwrap_or_default();
+        Ok(format!("{}  {} samples/s  {} left", metrics.join("  "), self.speed(began), clock(left)))
+    }
+
+    /// Samples a second since the epoch began, in which this process has done steps from a number on.
+    fn speed(&self, (began, from): (Instant, u64)) -> String {
+        let samples = (self.position.in_epoch - from) as i64 * self.recipe.batch;
+        rate(samples.min(self.rows.len() as i64) as f64, began.elapsed())
+    }
+
+    fn step(&mut self, order: &[u32], sums: &mut [f64], machine: &mut Machine) -> Result<()> {
         let (step, batch) = (self.position.step + 1, self.recipe.batch as usize);
         self.set_scalar("step", step as f64);
         let (from, at) = match &self.order {
@@ -306,14 +335,18 @@ impl Run<'_> {
             }
         };
         let values = StepValues { rows, scalars: &self.scalars, step, key: key(self.recipe.seed, Stream::Step, step) };
-        if log_steps {
+        // Which step it was is news only to those who look for a bad one.
+        let numerics = machine.numerics.is_some();
+        let placed = |e: RunError| if numerics { refuse!("step {step}: {e}") } else { e };
+        if self.log_every > 0 && step.is_multiple_of(self.log_every) {
             let mut own = vec![0.0; sums.len()];
-            self.batches[k].1.step(machine, self.setting.data, &values, &mut own)?;
+            self.batches[k].1.step(machine, self.setting.data, &values, &mut own).map_err(placed)?;
             sums.iter_mut().zip(&own).for_each(|(s, o)| *s += o);
             let loss = self.evaluator.values(&own, machine)?.first().copied().unwrap_or(f64::NAN);
             self.folder.log(&json!({ "step": step, "loss": number(loss) }))?;
+            self.events.as_mut().map_or(Ok(()), |e| e.scalar(step, "step/loss", loss))?;
         } else {
-            self.batches[k].1.step(machine, self.setting.data, &values, sums)?;
+            self.batches[k].1.step(machine, self.setting.data, &values, sums).map_err(placed)?;
         }
         self.position.step = step;
         self.position.in_epoch += 1;
@@ -321,7 +354,8 @@ impl Run<'_> {
     }
 
     /// Metrics, log, best weights, early stopping.
-    fn end_epoch(&mut self, sums: &mut [f64], began: Instant, machine: &mut Machine) -> Result<()> {
+    fn end_epoch(&mut self, sums: &mut [f64], began: (Instant, u64), machine: &mut Machine) -> Result<()> {
+        let speed = self.speed(began);
         self.position.epoch += 1;
         self.position.in_epoch = 0;
         let train = self.evaluator.values(sums, machine)?;
@@ -340,16 +374,23 @@ impl Run<'_> {
             self.folder.keep_best(&machine.store)?;
             self.position.best_epoch = self.position.epoch;
         }
-        let seconds = (began.elapsed().as_secs_f64() * 1e3).round() / 1e3;
+        let seconds = (began.0.elapsed().as_secs_f64() * 1e3).round() / 1e3;
         let mut line = self.metrics_json(&parts);
         line.insert("epoch".into(), json!(self.position.epoch));
         line.insert("step".into(), json!(self.position.step));
         line.insert("seconds".into(), json!(seconds));
         let line = Value::Object(line);
         self.folder.log(&line)?;
+        if let Some(events) = &mut self.events {
+            let names = self.recipe.metrics.iter().map(|m| &m.name);
+            parts.iter().flat_map(|(part, values)| names.clone().zip(values).map(move |(name, value)| (format!("{part}/{name}"), *value))).try_for_each(
+                |(tag, value)| events.scalar(self.position.step, &tag, value),
+            )?;
+            events.flush()?;
+        }
         let words = format!(
-            "epoch {:>3}  {}  {seconds:.2} s{}",
-            self.position.epoch,
+            "{}  {}  {seconds:.2} s  {speed} samples/s{}",
+            self.place(self.position.epoch),
             self.metrics_words(&parts),
             if better && self.recipe.early_stop.is_some() { "  best" } else { "" }
         );
@@ -399,10 +440,38 @@ impl Run<'_> {
             shipped.write_for(&self.folder.path.join("model.nnc"), &self.setting.program.folder)?;
         }
         let metrics = if parts.is_empty() { String::new() } else { format!("  {}", self.metrics_words(&parts)) };
+        let curves = Curves::read(&self.folder.log_path())?;
+        self.report.words(&crate::chart::sparklines(&curves));
         self.report.line(&format!("best epoch {}{metrics}\nsaved in {}", self.position.best_epoch, self.folder.path.display()), &line);
         let names = self.recipe.metrics.iter().map(|m| &m.name);
-        let metrics = parts.iter().flat_map(|(p, values)| names.clone().zip(values).map(|(n, v)| (p.clone(), n.clone(), *v))).collect();
-        Ok(Summary { folder: self.folder.path, epochs: self.position.epoch, steps: self.position.step, metrics })
+        let summary = parts.iter().flat_map(|(p, values)| names.clone().zip(values).map(|(n, v)| (p.clone(), n.clone(), *v))).collect();
+        self.write_page(parts, &curves, machine)?;
+        Ok(Summary { folder: self.folder.path, epochs: self.position.epoch, steps: self.position.step, metrics: summary })
+    }
+
+    /// `report.html`: what the run has come to, with the metrics of the best weights, if these are in place.
+    fn write_page(&self, parts: Parts, curves: &Curves, machine: &mut Machine) -> Result<()> {
+        let Setting { program, data, dims, .. } = *self.setting;
+        // The part that nothing was chosen by, where there is one.
+        let held = ["test", "valid"].into_iter().find(|p| parts.iter().any(|(part, _)| &**part == *p));
+        let confusion = match held {
+            Some(part) => Confusion::of(program, self.recipe, data, part, &data.part(part)?, dims, machine)?,
+            None => None,
+        };
+        let lock: Value = serde_json::from_slice(&crate::files::read(&self.folder.path.join("run.json"))?).unwrap_or_default();
+        let largest = self.batches.iter().max_by_key(|(count, _)| *count).map(|(_, batch)| &batch.run);
+        let page = Page {
+            program,
+            recipe: self.recipe,
+            lock: &lock,
+            curves,
+            position: &self.position,
+            steps: self.length.steps,
+            parts: &parts,
+            confusion: confusion.as_ref(),
+            run: largest,
+        };
+        crate::files::write(&self.folder.path.join("report.html"), page.html().as_bytes())
     }
 
     fn metrics_json(&self, parts: &[(Arc<str>, Vec<f64>)]) -> Map<String, Value> {

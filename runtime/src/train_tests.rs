@@ -4,7 +4,7 @@ use super::*;
 use crate::dtype::DType;
 use crate::exec::Kernels;
 use crate::manifest::{Buffer, BufferId, DimDecl, Entry, Kernel, Launch, Manifest, Plan, Role, Sink, Source, Step, Storage, TensorDecl};
-use crate::recipe::{Column, Data, EarlyStop, Format, Header, Metric, Part, Table};
+use crate::recipe::{Column, Data, EarlyStop, Format, Header, Length, Metric, Part, Table};
 use crate::report::Style;
 use crate::size::Size;
 use crate::tensors::Tensors;
@@ -148,6 +148,7 @@ fn manifest() -> Manifest {
             load: None,
             frozen: vec![],
             optimizer: "".into(),
+            classifier: None,
         }],
         ..Manifest::default()
     }
@@ -170,7 +171,7 @@ impl Place {
         let program = Program { manifest, kernels: &fake, folder: self.0.path().into(), artifact: None };
         let mut options = Options { runs: self.0.path().join("runs"), log_steps: true, ..Options::default() };
         change(&mut options);
-        let mut machine = Machine { kernels: &fake, pool: crate::pool::Pool::new(1), store: Tensors::new(&manifest.tensors)?, profile: None };
+        let mut machine = Machine { kernels: &fake, pool: crate::pool::Pool::new(1), store: Tensors::new(&manifest.tensors)?, profile: None, numerics: None };
         let summary = train(&program, None, &options, &mut machine, &Report::new(Style::Quiet), &fake.stop)?;
         Ok((summary, [machine.store.bytes(0), machine.store.bytes(1)].concat()))
     }

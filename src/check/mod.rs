@@ -10,6 +10,7 @@ mod arithmetic;
 mod bounds;
 mod builtins;
 mod calls;
+mod classifier;
 mod comprehension;
 mod data;
 mod elements;
@@ -123,6 +124,8 @@ pub fn check_marked(
     // A mistake comes first: what looks unused may be its victim.
     if c.errors() == 0 {
         c.warn_of_dead_parameters();
+        c.warn_of_unreached_parameters();
+        c.warn_of_lost_biases();
     }
     // Items that did not parse are missing: that their names are not known is no news.
     let unread = c.diagnostics.iter().any(|d| d.code.starts_with("E01"));

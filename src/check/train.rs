@@ -167,6 +167,7 @@ impl Checker<'_> {
         }
         let (frozen, load, early_stop) = self.actions(plan, &objective)?;
         let (updates, schedule, words) = self.updates(plan, optimizer?, &objective, &frozen, &mut scalars)?;
+        self.warn_of_long_schedules(plan, length?);
         let settings = recipe::Recipe {
             name,
             data: data_name,
@@ -182,6 +183,7 @@ impl Checker<'_> {
             load,
             frozen,
             optimizer: words,
+            classifier: self.classifier(plan, &objective),
         };
         Some(Recipe { settings, train: objective.train, eval: objective.eval, finish: objective.finish, updates, clip, schedule, span: section.span })
     }

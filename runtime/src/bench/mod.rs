@@ -77,7 +77,7 @@ impl<'a> Bench<'a> {
         let known = solve_dims(manifest, entry, &setup.dims, &|name| inputs.get(name).map(|t| t.shape.clone()))?;
         let needed: Dims = sizes(manifest, &known);
         let dims = solve_dims(manifest, entry, &needed, &|name| inputs.get(name).map(|t| t.shape.clone()))?;
-        let mut machine = Machine { kernels, pool: Pool::new(setup.threads), store: Tensors::new(&manifest.tensors)?, profile: None };
+        let mut machine = Machine { kernels, pool: Pool::new(setup.threads), store: Tensors::new(&manifest.tensors)?, profile: None, numerics: None };
         program.initialise(0, recipe.map(|r| &*r.name), &mut machine)?;
         if let Some(path) = &setup.weights {
             crate::weights::load(&mut machine.store, path)?;

@@ -1,4 +1,8 @@
-//! What is legal but hardly meant: warnings about the program's own functions.
+//! What is legal but hardly meant: warnings about the program's own functions and recipes. None of them may be a false alarm.
+
+mod norms;
+mod reach;
+mod schedules;
 
 use crate::check::Checker;
 use crate::check::statements::visit_stmts;
