@@ -30,6 +30,9 @@ use nnc_runtime::manifest::Kernel as Declaration;
 /// Threads of a block.
 pub const THREADS: i64 = 128;
 
+/// Blocks that a multiprocessor has room for at least: so many registers a thread may have. Left alone, ptxas sometimes takes fewer, and spills.
+const BLOCKS: i64 = 4;
+
 /// LLVM's number of the calling convention of kernels.
 const KERNEL_CONVENTION: u32 = 71;
 
@@ -58,7 +61,7 @@ pub fn emulated(kernels: &[Kernel], names: &[Declaration]) -> Result<Vec<Vec<u8>
 pub fn text(kernel: &Kernel, what: What) -> Result<String, String> {
     primitive::check()?;
     let context = Context::create();
-    let module = function(&context, module(&context, &primitive::machine()?), kernel, &kernel.name, Device::Ptx)?;
+    let module = function(&context, module(&context, &primitive::machine()?), kernel, &format!("k_{}", kernel.name), Device::Ptx)?;
     print(&module, &primitive::machine()?, what)
 }
 
@@ -92,7 +95,9 @@ fn function<'c>(context: &'c Context, module: Module<'c>, kernel: &Kernel, name:
             let params = kernel.params.iter().map(|_| pointer.into()).chain((0..kernel.sizes).map(|_| int.into())).chain([pointer.into()]);
             let function = module.add_function(name, context.void_type().fn_type(&params.collect::<Vec<_>>(), false), None);
             function.set_call_conventions(KERNEL_CONVENTION);
-            function.add_attribute(AttributeLoc::Function, context.create_string_attribute("nvvm.reqntid", &THREADS.to_string()));
+            for (key, value) in [("nvvm.reqntid", THREADS), ("nvvm.minctasm", BLOCKS)] {
+                function.add_attribute(AttributeLoc::Function, context.create_string_attribute(key, &value.to_string()));
+            }
             function
         }
         Device::Emulated => {

@@ -129,11 +129,15 @@ impl<'c> Code<'c> {
             return ok(self.builder.build_int_to_ptr(address, self.context.ptr_type(AddressSpace::default()), ""));
         }
         let space = AddressSpace::from(3);
-        let ty = self.context.i8_type().array_type(bytes);
-        let memory = self.module.add_global(ty, Some(space), "shared");
-        memory.set_linkage(Linkage::Internal);
-        memory.set_alignment(16);
-        memory.set_initializer(&ty.get_undef());
+        let name = format!("{}.shared.{bytes}", self.function.get_name().to_string_lossy());
+        let memory = self.module.get_global(&name).unwrap_or_else(|| {
+            let ty = self.context.i8_type().array_type(bytes);
+            let memory = self.module.add_global(ty, Some(space), &name);
+            memory.set_linkage(Linkage::Internal);
+            memory.set_alignment(16);
+            memory.set_initializer(&ty.get_undef());
+            memory
+        });
         ok(self.builder.build_address_space_cast(memory.as_pointer_value(), self.context.ptr_type(AddressSpace::default()), ""))
     }
 
