@@ -166,6 +166,8 @@ pub enum Stage {
     Llvm,
     /// Machine code
     Asm,
+    /// Code for GPUs of NVIDIA
+    Ptx,
 }
 
 /// A stage as text; with `only`, just the functions, kernels or entries with that word in their name.
@@ -207,6 +209,7 @@ pub fn show(checked: &Checked, stage: Stage, only: Option<&str>) -> Result<Strin
         }
         Stage::Llvm => kernels(&|k| emit::text(k, Level::V3, emit::What::Ir))?,
         Stage::Asm => kernels(&|k| emit::text(k, Level::V3, emit::What::Assembly))?,
+        Stage::Ptx => kernels(&|k| emit::cuda::text(k, emit::What::Assembly))?,
     })
 }
 

@@ -1,4 +1,4 @@
-//! Every shipped model: each of its entries gives the same bits interpreted and compiled, at every code level, in f32 and f64.
+//! Every shipped model: each of its entries gives the same bits interpreted and compiled, at every code level and by a GPU that is played, in f32 and f64.
 
 use crate::support::differences::{below, uniform};
 use crate::support::{Named, Runnable, checked};
@@ -43,7 +43,7 @@ fn entries_give_the_same_bits_interpreted_and_compiled() {
         }
         let text = std::fs::read_to_string(&path).unwrap();
         for real in [DType::F32, DType::F64] {
-            let program = Runnable::new(&checked(&text, real), |_| {});
+            let program = Runnable::with_gpu(&checked(&text, real));
             let dims: Dims = program.manifest.dims.iter().map(|d| (d.name.clone(), if &*d.name == "B" { 3 } else { 5 })).collect();
             let mut store = program.store();
             for entry in program.manifest.entries.clone() {

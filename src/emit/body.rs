@@ -1,6 +1,7 @@
 //! Sizes, index expressions, and the three-address code of stages.
 
 use crate::emit::code::{Code, Elem, V, ok};
+use crate::emit::cuda::Primitive;
 use crate::emit::lanes::Lanes;
 use crate::emit::modes::{Access, along, harmless, loads, read, shared};
 use crate::ir::{Affine, DType, Guard, IndexAtom, Relation, Scalar, ScalarOp, Size};
@@ -337,7 +338,7 @@ impl<'c> Writer<'_, 'c> {
         terms.reduce(|a, b| self.arithmetic(Op::Add, a, b)).unwrap_or(self.code.int(0).into())
     }
 
-    /// Leaves the function with the next check's number unless `inside` holds in every lane that takes part.
+    /// Leaves the function with the next check's number (or reports it, on a GPU) unless `inside` holds in every lane that takes part.
     fn check(&self, inside: V<'c>, scope: &Scope<'c>) {
         let code = &self.code;
         let outside = code.not(inside);
@@ -349,7 +350,13 @@ impl<'c> Writer<'_, 'c> {
         let (fail, go_on) = (code.block(), code.block());
         code.branch(code.any(bad), fail, go_on);
         code.builder.position_at_end(fail);
-        ok(code.builder.build_return(Some(&code.int(self.checks.get() as i64))));
+        let number = code.int(self.checks.get() as i64);
+        if code.device.is_some() {
+            code.primitive(Primitive::Fail, &[number]);
+            code.jump(go_on);
+        } else {
+            ok(code.builder.build_return(Some(&number)));
+        }
         code.builder.position_at_end(go_on);
     }
 
@@ -390,10 +397,18 @@ impl<'c> Writer<'_, 'c> {
         let dtype = self.kernel.params[param].dtype;
         let (elem, align) = (stored(dtype), dtype.bytes() as u32);
         let (at, mut inside) = self.indices(param, index, otherwise.is_some(), scope, values);
-        if otherwise.is_none()
-            && let Some(inside) = inside.take()
-        {
-            self.check(inside, scope);
+        let mut otherwise = otherwise;
+        match inside {
+            // A thread of a GPU reports it and goes on with a zero: others may wait for it.
+            Some(within) if otherwise.is_none() && code.device.is_some() => {
+                self.check(within, scope);
+                otherwise = Some(Scalar::from_bits(dtype, 0));
+            }
+            Some(within) if otherwise.is_none() => {
+                self.check(within, scope);
+                inside = None;
+            }
+            _ => {}
         }
         let widest = at.iter().map(|i| Code::lanes(*i)).max().unwrap_or(1);
         if widest == 1 {
@@ -456,8 +471,6 @@ impl<'c> Writer<'_, 'c> {
         values: &[V<'c>],
     ) -> Result<(), String> {
         let code = &self.code;
-        let dtype = self.kernel.params[param].dtype;
-        let (elem, align, lanes) = (stored(dtype), dtype.bytes() as u32, scope.lanes());
         if index.iter().any(|i| matches!(i, Index::Value(v) if *v >= values.len())) {
             return Err(format!("kernel {}: a store's index is computed where the value is not", self.kernel.name));
         }
@@ -465,8 +478,19 @@ impl<'c> Writer<'_, 'c> {
         if let Some(inside) = inside {
             self.check(inside, scope);
         }
+        if let (Some(inside), Some(_)) = (inside, code.device) {
+            return code.only_if(inside.into_int_value(), || self.store_at(param, index, &at, value, join, scope));
+        }
+        self.store_at(param, index, &at, value, join, scope)
+    }
+
+    /// The same where the element is there.
+    fn store_at(&self, param: usize, index: &[Index], at: &[V<'c>], value: V<'c>, join: Option<ScalarOp>, scope: &Scope<'c>) -> Result<(), String> {
+        let code = &self.code;
+        let dtype = self.kernel.params[param].dtype;
+        let (elem, align, lanes) = (stored(dtype), dtype.bytes() as u32, scope.lanes());
         let value = code.splat(value, lanes);
-        let (access, offset) = self.layout(param, index, &at, false, scope);
+        let (access, offset) = self.layout(param, index, at, false, scope);
         match access {
             Access::Same if lanes == 1 => {
                 let address = self.address(param, offset);

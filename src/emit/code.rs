@@ -2,6 +2,7 @@
 //!
 //! Nothing here fails on a well-typed kernel; a builder's refusal is a broken invariant and panics.
 
+use crate::emit::cuda::Device;
 use crate::ir::{DType, Scalar};
 use inkwell::attributes::AttributeLoc;
 use inkwell::basic_block::BasicBlock;
@@ -51,6 +52,8 @@ pub struct Code<'c> {
     pub function: FunctionValue<'c>,
     /// Holds nothing but allocations.
     pub entry: BasicBlock<'c>,
+    /// Where threads of a GPU run it; nothing: a CPU.
+    pub device: Option<Device>,
 }
 
 impl<'c> Code<'c> {

@@ -6,7 +6,7 @@ use crate::emit::modes::{Mode, few};
 use crate::ir::{DType, Fold, Scalar, ScalarOp};
 use crate::kernel::Stage;
 use inkwell::IntPredicate;
-use inkwell::types::{BasicType, BasicTypeEnum};
+use inkwell::types::BasicTypeEnum;
 use inkwell::values::{BasicValueEnum, InstructionOpcode as Op, IntValue, PointerValue};
 use std::cell::RefCell;
 
@@ -109,17 +109,17 @@ impl<'c> Writer<'_, 'c> {
     /// The fold's 16 lanes as 16 variables in memory, each of the scope's lanes.
     fn fold_lanes(&self, stage: &Stage, elem: DType, scope: &Scope<'c>) -> Result<V<'c>, String> {
         let ty = self.code.ty(elem.into(), scope.lanes());
-        let bank = self.code.variable(ty.array_type(16).into());
+        let bank = self.code.fold_lanes(ty);
         self.clear_bank(stage, ty, bank);
         self.reductions(stage, scope, &|scope, k, mask| self.fold_into(stage, ty, bank, scope, k, mask))?;
         Ok(self.joined_bank(stage, ty, bank))
     }
 
-    /// Sets the 16 variables from `bank` on to what the fold starts from.
-    pub fn clear_bank(&self, stage: &Stage, ty: BasicTypeEnum<'c>, bank: PointerValue<'c>) {
+    /// Sets the 16 variables of a bank, so many places apart from the first on, to what the fold starts from.
+    pub fn clear_bank(&self, stage: &Stage, ty: BasicTypeEnum<'c>, (apart, bank): (i64, PointerValue<'c>)) {
         let code = &self.code;
         let neutral = self.neutral(stage, ty);
-        (0..16).for_each(|lane| code.set(code.step(ty, bank, code.int(lane)), neutral));
+        (0..16).for_each(|lane| code.set(code.step(ty, bank, code.int(lane * apart)), neutral));
     }
 
     /// Joins the value at position `k` to its variable.
@@ -127,23 +127,25 @@ impl<'c> Writer<'_, 'c> {
         &self,
         stage: &Stage,
         ty: BasicTypeEnum<'c>,
-        bank: PointerValue<'c>,
+        (apart, bank): (i64, PointerValue<'c>),
         scope: &Scope<'c>,
         k: IntValue<'c>,
         mask: Option<V<'c>>,
     ) -> Result<(), String> {
         let code = &self.code;
         let value = self.values(stage, scope)?[0];
-        let at = code.step(ty, bank, code.binary(Op::And, k.into(), code.int(15).into()).into_int_value());
+        let lane = code.binary(Op::And, k.into(), code.int(15).into());
+        let lane = if apart == 1 { lane } else { code.binary(Op::Mul, lane, code.int(apart).into()) };
+        let at = code.step(ty, bank, lane.into_int_value());
         let old = code.get(ty, at);
         code.set(at, self.kept(mask, self.op(stage.fold.join(), &[old, value]), old));
         Ok(())
     }
 
     /// The 16 variables as one value.
-    pub fn joined_bank(&self, stage: &Stage, ty: BasicTypeEnum<'c>, bank: PointerValue<'c>) -> V<'c> {
+    pub fn joined_bank(&self, stage: &Stage, ty: BasicTypeEnum<'c>, (apart, bank): (i64, PointerValue<'c>)) -> V<'c> {
         let code = &self.code;
-        let mut lanes: Vec<V<'c>> = (0..16).map(|lane| code.get(ty, code.step(ty, bank, code.int(lane)))).collect();
+        let mut lanes: Vec<V<'c>> = (0..16).map(|lane| code.get(ty, code.step(ty, bank, code.int(lane * apart)))).collect();
         for half in [8, 4, 2, 1] {
             lanes = (0..half).map(|l| self.op(stage.fold.join(), &[lanes[l], lanes[l + half]])).collect();
         }

@@ -112,6 +112,9 @@ impl<'a, 'c, const W: bool> Machine for Lanes<'a, 'c, W> {
                 code.select(code.icmp(IntPredicate::SLT, n[1], n[1].get_type().const_zero()), high, low)
             });
         }
+        if code.device.is_some() {
+            return code.chosen(&table.each_ref().map(entry), n);
+        }
         let n = self.iand(n, self.int(15));
         self.parts(1, &[n], &|n| ok(code.builder.build_extract_element(entries(table).into_vector_value(), n[0].into_int_value(), "")))
     }

@@ -125,7 +125,7 @@ fn parameter(function: FunctionValue, n: u32) -> V {
 fn begin<'c>(context: &'c Context, module: Module<'c>, function: FunctionValue<'c>) -> Code<'c> {
     let entry = context.append_basic_block(function, "entry");
     let start = context.append_basic_block(function, "start");
-    let code = Code { context, module, builder: context.create_builder(), function, entry };
+    let code = Code { context, module, builder: context.create_builder(), function, entry, device: None };
     code.builder.position_at_end(start);
     code
 }

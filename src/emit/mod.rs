@@ -18,6 +18,7 @@ mod code;
 mod contract;
 #[cfg(test)]
 mod contract_tests;
+pub mod cuda;
 mod fold;
 mod lanes;
 mod merge;
@@ -46,11 +47,15 @@ use crate::kernel::contract::{Side, recognise};
 use crate::kernel::{Instr, Kernel};
 use body::Writer;
 use code::{Code, Elem, ok};
+use cuda::Device;
 use inkwell::AddressSpace;
+use inkwell::basic_block::BasicBlock;
 use inkwell::context::Context;
 use inkwell::module::Module;
 use inkwell::passes::PassBuilderOptions;
-use inkwell::targets::{FileType, TargetTriple};
+use inkwell::targets::{FileType, TargetMachine};
+use inkwell::types::BasicTypeEnum;
+use inkwell::values::FunctionValue;
 use nnc_runtime::manifest::Kernel as Declaration;
 use rayon::prelude::*;
 use std::cell::{Cell, RefCell};
@@ -108,30 +113,29 @@ pub fn compile(kernels: &[Kernel], names: &[Declaration], levels: &[Level]) -> R
     if kernels.len() != names.len() {
         return Err(format!("{} kernels have {} names", kernels.len(), names.len()));
     }
-    let jobs = jobs(kernels, levels);
-    // Whoever has nothing to do takes the next job, the heaviest first, so that all end at about the same time; objects come in the order of jobs.
-    let mut objects = jobs
-        .into_iter()
-        .enumerate()
-        .par_bridge()
-        .map(|(n, (_, job))| {
-            let context = Context::create();
-            let mut module = module(&context)?;
-            match job {
-                Job::Multiply(dtype, level, side) => module = micro::define(&context, module, dtype, level, side),
-                Job::Kernels(range) => {
-                    for (kernel, name) in kernels[range.clone()].iter().zip(&names[range]) {
-                        for level in levels {
-                            module = function(&context, module, kernel, &name.symbol, *level)?;
-                        }
+    in_parallel(jobs(kernels, levels), |job| {
+        let context = Context::create();
+        let mut module = module(&context, &target::machine()?);
+        match job {
+            Job::Multiply(dtype, level, side) => module = micro::define(&context, module, dtype, level, side),
+            Job::Kernels(range) => {
+                for (kernel, name) in kernels[range.clone()].iter().zip(&names[range]) {
+                    for level in levels {
+                        module = function(&context, module, kernel, &name.symbol, *level)?;
                     }
                 }
             }
-            Ok((n, object(&module)?))
-        })
-        .collect::<Result<Vec<(usize, Vec<u8>)>, String>>()?;
-    objects.sort();
-    Ok(objects.into_iter().map(|(_, object)| object).collect())
+        }
+        object(&module)
+    })
+}
+
+/// Whoever has nothing to do takes the next job, the heaviest first, so that all end at about the same time; results come in the order of jobs.
+fn in_parallel<J: Send, T: Send>(jobs: Vec<(usize, J)>, make: impl Fn(J) -> Result<T, String> + Sync) -> Result<Vec<T>, String> {
+    let made = jobs.into_iter().enumerate().par_bridge().map(|(n, (_, job))| Ok((n, make(job)?)));
+    let mut made = made.collect::<Result<Vec<(usize, T)>, String>>()?;
+    made.sort_by_key(|(n, _)| *n);
+    Ok(made.into_iter().map(|(_, made)| made).collect())
 }
 
 /// What becomes one object.
@@ -179,7 +183,7 @@ fn weight(kernel: &Kernel) -> usize {
 }
 
 fn object(module: &Module) -> Result<Vec<u8>, String> {
-    finish(module, |machine| {
+    finish(module, &target::machine()?, |machine| {
         let buffer = machine.write_to_memory_buffer(module, FileType::Object).map_err(|e| e.to_string())?;
         Ok(buffer.as_slice().to_vec())
     })
@@ -192,17 +196,19 @@ fn object(module: &Module) -> Result<Vec<u8>, String> {
 pub fn text(kernel: &Kernel, level: Level, what: What) -> Result<String, String> {
     target::check()?;
     let context = Context::create();
-    print(&function(&context, module(&context)?, kernel, &kernel.name, level)?, what)
+    print(&function(&context, module(&context, &target::machine()?), kernel, &kernel.name, level)?, &target::machine()?, what)
 }
 
-fn print(module: &Module, what: What) -> Result<String, String> {
-    finish(module, |machine| match what {
+fn print(module: &Module, machine: &TargetMachine, what: What) -> Result<String, String> {
+    finish(module, machine, |machine| match what {
         What::Ir => Ok(module.print_to_string().to_string()),
-        What::Assembly => {
-            let buffer = machine.write_to_memory_buffer(module, FileType::Assembly).map_err(|e| e.to_string())?;
-            Ok(String::from_utf8_lossy(buffer.as_slice()).trim_end_matches('\0').to_string())
-        }
+        What::Assembly => assembly(module, machine),
     })
+}
+
+fn assembly(module: &Module, machine: &TargetMachine) -> Result<String, String> {
+    let buffer = machine.write_to_memory_buffer(module, FileType::Assembly).map_err(|e| e.to_string())?;
+    Ok(String::from_utf8_lossy(buffer.as_slice()).trim_end_matches('\0').to_string())
 }
 
 /// The functions that multiply for all contractions, as text.
@@ -212,22 +218,21 @@ fn print(module: &Module, what: What) -> Result<String, String> {
 pub fn multiply(dtype: DType, level: Level, side: Option<Side>, what: What) -> Result<String, String> {
     target::check()?;
     let context = Context::create();
-    print(&micro::define(&context, module(&context)?, dtype, level, side), what)
+    print(&micro::define(&context, module(&context, &target::machine()?), dtype, level, side), &target::machine()?, what)
 }
 
 /// Verifies, runs the passes, and hands on to code generation.
-fn finish<T>(module: &Module, then: impl FnOnce(&inkwell::targets::TargetMachine) -> Result<T, String>) -> Result<T, String> {
+fn finish<T>(module: &Module, machine: &TargetMachine, then: impl FnOnce(&TargetMachine) -> Result<T, String>) -> Result<T, String> {
     module.verify().map_err(|e| format!("LLVM refuses the kernels: {e}"))?;
-    let machine = target::machine()?;
-    module.run_passes(PASSES, &machine, PassBuilderOptions::create()).map_err(|e| e.to_string())?;
-    then(&machine)
+    module.run_passes(PASSES, machine, PassBuilderOptions::create()).map_err(|e| e.to_string())?;
+    then(machine)
 }
 
-fn module(context: &Context) -> Result<Module<'_>, String> {
+fn module<'c>(context: &'c Context, machine: &TargetMachine) -> Module<'c> {
     let module = context.create_module("kernels");
-    module.set_triple(&TargetTriple::create(target::TRIPLE));
-    module.set_data_layout(&target::machine()?.get_target_data().get_data_layout());
-    Ok(module)
+    module.set_triple(&machine.get_triple());
+    module.set_data_layout(&machine.get_target_data().get_data_layout());
+    module
 }
 
 /// The module with the kernel's function added.
@@ -239,36 +244,50 @@ fn function<'c>(context: &'c Context, module: Module<'c>, kernel: &Kernel, name:
     let ty = int.fn_type(&[pointer.into(), pointer.into(), int.into(), int.into(), pointer.into()], false);
     let function = module.add_function(&format!("{name}.{}", level.name()), ty, None);
     target::attributes(context, function, level);
-    let entry = context.append_basic_block(function, "entry");
-    let prologue = context.append_basic_block(function, "prologue");
-    let start = context.append_basic_block(function, "start");
-    let code = Code { context, module, builder: context.create_builder(), function, entry };
-    code.builder.position_at_end(prologue);
+    let (writer, start) = begin(context, module, function, kernel, None);
     let parameter = |n| function.get_nth_param(n).expect("the function has five parameters");
-    let (args, sizes) = (parameter(0).into_pointer_value(), parameter(1).into_pointer_value());
-    // Addresses are as wide as integers: both tables are read in steps of 8 bytes.
-    let params = (0..kernel.params.len()).map(|i| {
-        let at = code.element(Elem::I64, args, code.int(i as i64));
-        code.load(code.pointer(), at, 8).into_pointer_value()
-    });
-    let params = params.collect();
-    let dims = (0..kernel.sizes).map(|i| {
-        let at = code.element(Elem::I64, sizes, code.int(i as i64));
-        code.load(code.ty(Elem::I64, 1), at, 8).into_int_value()
-    });
-    let dims = dims.collect();
-    code.builder.position_at_end(start);
-    let writer = Writer { code, kernel, prologue, params, dims, known: RefCell::default(), checks: Cell::new(0) };
     let (lo, hi) = (parameter(2).into_int_value(), parameter(3).into_int_value());
     match contraction {
         None => writer.outer(&modes::modes(kernel), lo, hi)?,
         Some(c) => contract::write(&writer, &c, level, [lo, hi], parameter(4).into_pointer_value())?,
     }
-    let builder = &writer.code.builder;
-    ok(builder.build_return(Some(&writer.code.int(0))));
-    builder.position_at_end(prologue);
-    writer.code.jump(start);
-    builder.position_at_end(entry);
-    writer.code.jump(prologue);
-    Ok(writer.code.module)
+    ok(writer.code.builder.build_return(Some(&writer.code.int(0))));
+    Ok(end(writer, start))
+}
+
+/// Opens a kernel's function, whose first two parameters are the tables of arguments and sizes, or on a GPU these themselves. Code is written from the block that comes with the
+/// writer on.
+fn begin<'k, 'c>(
+    context: &'c Context,
+    module: Module<'c>,
+    function: FunctionValue<'c>,
+    kernel: &'k Kernel,
+    device: Option<Device>,
+) -> (Writer<'k, 'c>, BasicBlock<'c>) {
+    let [entry, prologue, start] = ["entry", "prologue", "start"].map(|name| context.append_basic_block(function, name));
+    let code = Code { context, module, builder: context.create_builder(), function, entry, device };
+    code.builder.position_at_end(prologue);
+    let parameter = |n: usize| function.get_nth_param(n as u32).expect("the function has parameters for all that the kernel takes");
+    // Addresses are as wide as integers: both tables are read in steps of 8 bytes.
+    let entry_of = |table: usize, ty: BasicTypeEnum<'c>, i: usize| {
+        let at = code.element(Elem::I64, parameter(table).into_pointer_value(), code.int(i as i64));
+        code.load(ty, at, 8)
+    };
+    let direct = device == Some(Device::Ptx);
+    let param = |i: usize| if direct { parameter(i) } else { entry_of(0, code.pointer(), i) };
+    let size = |i: usize| if direct { parameter(kernel.params.len() + i) } else { entry_of(1, code.ty(Elem::I64, 1), i) };
+    let params = (0..kernel.params.len()).map(|i| param(i).into_pointer_value()).collect();
+    let dims = (0..kernel.sizes).map(|i| size(i).into_int_value()).collect();
+    code.builder.position_at_end(start);
+    (Writer { code, kernel, prologue, params, dims, known: RefCell::default(), checks: Cell::new(0) }, start)
+}
+
+/// Closes the function: its blocks follow each other.
+fn end<'c>(writer: Writer<'_, 'c>, start: BasicBlock<'c>) -> Module<'c> {
+    let Writer { code, prologue, .. } = writer;
+    code.builder.position_at_end(prologue);
+    code.jump(start);
+    code.builder.position_at_end(code.entry);
+    code.jump(prologue);
+    code.module
 }

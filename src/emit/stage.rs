@@ -115,18 +115,18 @@ impl<'c> Writer<'_, 'c> {
                 };
                 let bank = |i: IntValue<'c>| code.step(*ty, *banks, ok(code.builder.build_left_shift(group(i), code.int(4), "")));
                 code.range(first, end, 16, |i| {
-                    self.clear_bank(stage, *ty, bank(i));
+                    self.clear_bank(stage, *ty, (1, bank(i)));
                     Ok::<(), String>(())
                 })?;
                 self.positions(stage, &start, &|scope, k| {
                     self.groups(first, end, 16, &mut |i, _, mask| {
                         let scope = within(scope, i, mask);
                         let guards = self.guards(&stage.guards, &scope);
-                        self.where_holds(guards, &scope, |scope, mask| self.fold_into(stage, *ty, bank(i), scope, k, mask))
+                        self.where_holds(guards, &scope, |scope, mask| self.fold_into(stage, *ty, (1, bank(i)), scope, k, mask))
                     })
                 })?;
                 self.groups(first, end, 16, &mut |i, _, mask| {
-                    let sum = self.joined_bank(stage, *ty, bank(i));
+                    let sum = self.joined_bank(stage, *ty, (1, bank(i)));
                     self.results(stage, &[sum], &within(&start, i, mask), &[])
                 })
             })
@@ -200,7 +200,8 @@ impl<'c> Writer<'_, 'c> {
         code.only_if(some, || masked(rest))
     }
 
-    fn stages(&self, modes: &Modes, scope: &Scope<'c>) -> Result<(), String> {
+    /// All stages at an outer point.
+    pub fn stages(&self, modes: &Modes, scope: &Scope<'c>) -> Result<(), String> {
         let scope = Scope { locals: self.locals(scope.lanes()), ..scope.clone() };
         let mut start = 0;
         while start < modes.stages.len() {

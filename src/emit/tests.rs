@@ -1,12 +1,13 @@
 //! The law of emission: compiled code writes what the interpreter writes, bit for bit, at every level and however the range is split.
 
-use super::{Level, What, compile, declare, modes, text};
+use super::{Level, What, compile, cuda, declare, modes, text};
 use crate::ir::generate::{self, Random};
 use crate::ir::*;
 use crate::kernel::interpret::Interpreter;
 use crate::kernel::{self, Instr, Kernel, Param, Stage, Store, Target, lower};
 use crate::plan::plan;
 use crate::span::{Sources, Span};
+use nnc_emulator::{Emulator, Order};
 use nnc_runtime::exec::Kernels;
 use nnc_runtime::loader::{self, Loader};
 use nnc_runtime::manifest::Step;
@@ -22,18 +23,31 @@ struct Run<'a> {
     program: &'a [Kernel],
 }
 
-/// The kernels compiled for every level that this CPU has.
-fn native(kernels: &[Kernel]) -> Vec<Loader> {
+/// The kernels compiled for every level that this CPU has, and for a GPU that is played in several ways.
+fn native(kernels: &[Kernel]) -> Vec<(String, Box<dyn Kernels>)> {
     let names: Vec<_> = kernels.iter().enumerate().map(|(i, k)| declare(&format!("k{i}_{}", k.name), k)).collect();
     let objects = compile(kernels, &names, &Level::ALL).unwrap();
     let best = loader::level().unwrap();
     let levels = ["v3", "v4"].into_iter().filter(|l| *l <= best);
-    levels.map(|l| Loader::new(objects.iter().map(Vec::as_slice), &names, l).unwrap()).collect()
+    let load = |objects: &[Vec<u8>], level| Loader::new(objects.iter().map(Vec::as_slice), &names, level).unwrap();
+    let mut machines: Vec<(String, Box<dyn Kernels>)> = vec![];
+    machines.extend(levels.map(|l| (l.to_string(), Box::new(load(&objects, l)) as Box<dyn Kernels>)));
+    let objects = cuda::emulated(kernels, &names).unwrap();
+    for (blocks, order) in [(1, Order::Forward), (2, Order::Backward), (3, Order::Random(blocks_seed(kernels)))] {
+        let emulator = Emulator::new(load(&objects, "v3"), cuda::THREADS as usize, blocks, order);
+        machines.push((format!("{blocks} blocks, {order:?}"), Box::new(emulator)));
+    }
+    machines
+}
+
+/// A seed for the order of threads.
+fn blocks_seed(kernels: &[Kernel]) -> u64 {
+    kernels.iter().map(|k| k.stages.len() as u64).sum()
 }
 
 impl Run<'_> {
     /// Whether it ran to its end.
-    fn hold(&self, machines: &[Loader], random: &mut Random) -> bool {
+    fn hold(&self, machines: &[(String, Box<dyn Kernels>)], random: &mut Random) -> bool {
         let kernel = &self.program[self.kernel as usize];
         let inputs: Vec<Tensor> = self.shapes.iter().map(|(t, shape)| filled(*t, shape, random)).collect();
         let call = |machine: &dyn Kernels, cuts: &[i64]| {
@@ -48,10 +62,10 @@ impl Run<'_> {
         };
         let interpreter = Interpreter::new(self.program.to_vec());
         let (failed, expected) = call(&interpreter, &[0, self.tasks]);
-        for machine in machines {
+        for (name, machine) in machines {
             for cuts in [vec![0, self.tasks], vec![0, self.tasks / 3, self.tasks / 2, self.tasks]] {
-                let (found_failed, found) = call(machine, &cuts);
-                let print = || format!("{} at {:?}, {}\n{}", kernel.name, self.sizes, machine.level(), kernel::print::kernel(kernel));
+                let (found_failed, found) = call(machine.as_ref(), &cuts);
+                let print = || format!("{} at {:?}, {}\n{}", kernel.name, self.sizes, name, kernel::print::kernel(kernel));
                 assert_eq!(found_failed, failed, "{}", print());
                 for (n, (a, b)) in expected.iter().zip(&found).enumerate() {
                     if !failed && !a.same(b) {

@@ -7,8 +7,11 @@ pub mod differences;
 pub mod given;
 
 use nnc::driver::{self, Checked, Input, Lowered};
+use nnc::emit::cuda;
 use nnc::ir::{DType, Dims, Module};
+use nnc_emulator::{Emulator, Order};
 use nnc_runtime::exec::{Kernels, Prepared};
+use nnc_runtime::loader::Loader;
 use nnc_runtime::manifest::{Manifest, Sink, Source};
 use nnc_runtime::pool::Pool;
 use nnc_runtime::random::Generator;
@@ -74,7 +77,7 @@ pub fn compare(name: &str, got: &Tensor, want: &Tensor, rtol: f64, atol: f64) ->
 pub struct Runnable {
     /// Its table of contents.
     pub manifest: Manifest,
-    /// Its kernels: interpreted, and native at every level of this CPU; the most demanding last.
+    /// Its kernels: interpreted, and native at every level of this CPU, the most demanding last; then those of a GPU, where asked for.
     pub kernels: Vec<(&'static str, Box<dyn Kernels>)>,
 }
 
@@ -87,6 +90,20 @@ impl Runnable {
         let lowered = driver::lower(module, &checked.sources);
         let manifest = driver::manifest(program, &lowered, &checked.sources);
         Runnable { kernels: both(&lowered, &manifest), manifest }
+    }
+
+    /// The same, with a GPU that is played.
+    pub fn with_gpu(checked: &Checked) -> Runnable {
+        let program = checked.program.as_ref().unwrap();
+        let lowered = driver::lower(driver::graph(program), &checked.sources);
+        let manifest = driver::manifest(program, &lowered, &checked.sources);
+        let objects = cuda::emulated(&lowered.kernels, &manifest.kernels).unwrap();
+        let mut kernels = both(&lowered, &manifest);
+        for (name, blocks, order) in [("two blocks", 2, Order::Forward), ("three blocks", 3, Order::Random(11))] {
+            let loader = Loader::new(objects.iter().map(|o| o.as_slice()), &manifest.kernels, "v3").unwrap();
+            kernels.push((name, Box::new(Emulator::new(loader, cuda::THREADS as usize, blocks, order))));
+        }
+        Runnable { kernels, manifest }
     }
 
     /// Runs an entry by every set of kernels, asserts that all give the same bits, and returns its results by name.
@@ -149,7 +166,7 @@ fn both(lowered: &Lowered, manifest: &Manifest) -> Vec<(&'static str, Box<dyn Ke
     let objects = nnc::emit::compile(&lowered.kernels, &manifest.kernels, &[nnc::emit::Level::V3, nnc::emit::Level::V4]).unwrap();
     let mut all: Vec<(&'static str, Box<dyn Kernels>)> = vec![("interpreter", Box::new(interpreted))];
     for level in nnc_runtime::loader::levels() {
-        let native = nnc_runtime::loader::Loader::new(objects.iter().map(|o| o.as_slice()), &manifest.kernels, level).unwrap();
+        let native = Loader::new(objects.iter().map(|o| o.as_slice()), &manifest.kernels, level).unwrap();
         all.push((level, Box::new(native)));
     }
     all

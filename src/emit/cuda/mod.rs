@@ -1,0 +1,128 @@
+//! CUDA: kernels to PTX, and the same code for a CPU that plays the GPU.
+//!
+//! In: verified kernels and a symbol for each. Out: PTX (of [`ptx`]) with an entry for each kernel, or x86-64 objects (of [`emulated`]) that run one of its
+//! threads at a time. Both come from the same writers; what only a GPU has goes through [`Primitive`], which has a lowering for each. The bits written
+//! are those of [`crate::kernel::interpret`] (NaN payloads apart), for any number of blocks: folds keep their order, and nothing is contracted, flushed
+//! or approximated.
+//!
+//! ```text
+//! .entry k(params..., sizes..., status)
+//! ```
+//! Blocks have [`THREADS`] threads, and any number of blocks does all of the kernel's work: each takes every so many-th piece. A checked access that is
+//! out of bounds writes its number (from 1) to `status` and goes on with a zero, or without its store, so that no thread leaves others waiting.
+
+mod points;
+mod primitive;
+
+pub use primitive::{Device, Primitive};
+
+use super::body::Writer;
+use super::code::ok;
+use super::{Job, What, assembly, begin, end, finish, in_parallel, jobs, merge, module, object, print, target};
+use crate::kernel::Kernel;
+use crate::kernel::contract::recognise;
+use inkwell::AddressSpace;
+use inkwell::attributes::AttributeLoc;
+use inkwell::context::Context;
+use inkwell::module::Module;
+use nnc_runtime::manifest::Kernel as Declaration;
+
+/// Threads of a block.
+pub const THREADS: i64 = 128;
+
+/// Blocks that a multiprocessor has room for at least: so many registers a thread may have. Left alone, ptxas sometimes takes fewer, and spills.
+const BLOCKS: i64 = 4;
+
+/// LLVM's number of the calling convention of kernels.
+const KERNEL_CONVENTION: u32 = 71;
+
+/// Texts of PTX that hold every kernel under its name.
+///
+/// # Errors
+/// A kernel that is not well formed, or an LLVM that lacks something.
+pub fn ptx(kernels: &[Kernel], names: &[Declaration]) -> Result<Vec<String>, String> {
+    primitive::check()?;
+    each_module(kernels, names, Device::Ptx, |module| finish(module, &primitive::machine()?, |machine| assembly(module, machine)))
+}
+
+/// Objects that hold every kernel as `<name>.v3`, for an emulator of threads: the function's last argument is what [`Primitive`] says.
+///
+/// # Errors
+/// As [`ptx`].
+pub fn emulated(kernels: &[Kernel], names: &[Declaration]) -> Result<Vec<Vec<u8>>, String> {
+    target::check()?;
+    each_module(kernels, names, Device::Emulated, object)
+}
+
+/// A kernel's code as text.
+///
+/// # Errors
+/// As [`ptx`].
+pub fn text(kernel: &Kernel, what: What) -> Result<String, String> {
+    primitive::check()?;
+    let context = Context::create();
+    let module = function(&context, module(&context, &primitive::machine()?), kernel, &format!("k_{}", kernel.name), Device::Ptx)?;
+    print(&module, &primitive::machine()?, what)
+}
+
+fn each_module<T: Send>(
+    kernels: &[Kernel],
+    names: &[Declaration],
+    device: Device,
+    then: impl Fn(&Module) -> Result<T, String> + Sync,
+) -> Result<Vec<T>, String> {
+    if kernels.len() != names.len() {
+        return Err(format!("{} kernels have {} names", kernels.len(), names.len()));
+    }
+    in_parallel(jobs(kernels, &[]), |job| {
+        let Job::Kernels(range) = job else { return Err("a GPU has no functions that multiply".into()) };
+        let context = Context::create();
+        let mut module = module(&context, &device.machine()?);
+        for (kernel, name) in kernels[range.clone()].iter().zip(&names[range]) {
+            module = function(&context, module, kernel, &name.symbol, device)?;
+        }
+        then(&module)
+    })
+}
+
+/// The module with the kernel's function added.
+fn function<'c>(context: &'c Context, module: Module<'c>, kernel: &Kernel, name: &str, device: Device) -> Result<Module<'c>, String> {
+    let merged = if recognise(kernel).is_none() { Some(merge::merged(kernel)) } else { None };
+    let kernel = merged.as_ref().unwrap_or(kernel);
+    let (pointer, int) = (context.ptr_type(AddressSpace::default()), context.i64_type());
+    let function = match device {
+        Device::Ptx => {
+            let params = kernel.params.iter().map(|_| pointer.into()).chain((0..kernel.sizes).map(|_| int.into())).chain([pointer.into()]);
+            let function = module.add_function(name, context.void_type().fn_type(&params.collect::<Vec<_>>(), false), None);
+            function.set_call_conventions(KERNEL_CONVENTION);
+            for (key, value) in [("nvvm.reqntid", THREADS), ("nvvm.minctasm", BLOCKS)] {
+                function.add_attribute(AttributeLoc::Function, context.create_string_attribute(key, &value.to_string()));
+            }
+            function
+        }
+        Device::Emulated => {
+            let ty = int.fn_type(&[pointer.into(), pointer.into(), int.into(), int.into(), pointer.into()], false);
+            let function = module.add_function(&format!("{name}.v3"), ty, None);
+            target::attributes(context, function, super::Level::V3);
+            function
+        }
+    };
+    let (writer, start) = begin(context, module, function, kernel, Some(device));
+    points::write(&writer)?;
+    let result = (device == Device::Emulated).then(|| writer.code.int(0));
+    ok(match &result {
+        Some(zero) => writer.code.builder.build_return(Some(zero)),
+        None => writer.code.builder.build_return(None),
+    });
+    Ok(end(writer, start))
+}
+
+impl<'c> Writer<'_, 'c> {
+    /// The thread's number within the grid, and how many threads the grid has.
+    fn grid(&self) -> [inkwell::values::IntValue<'c>; 2] {
+        let b = &self.code.builder;
+        let [thread, block, blocks] = [Primitive::Thread, Primitive::Block, Primitive::Blocks].map(|p| self.code.primitive(p, &[]));
+        let threads = self.code.int(THREADS);
+        [ok(b.build_int_add(ok(b.build_int_mul(block, threads, "")), thread, "")), ok(b.build_int_mul(blocks, threads, ""))]
+    }
+}
