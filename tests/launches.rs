@@ -35,6 +35,20 @@ fn training_steps_are_few_launches() {
     }
 }
 
+/// Layers share their kernels, and so do their initial values: a deeper program is hardly more to compile.
+#[test]
+fn depth_adds_no_kernels() {
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("models/gpt.nn")).unwrap();
+    assert!(text.contains("repeat(12,"));
+    let kernels = |depth: usize| {
+        let checked = checked(&text.replace("repeat(12,", &format!("repeat({depth},")), DType::F32);
+        lower(graph(checked.program.as_ref().unwrap()), &checked.sources).kernels.len()
+    };
+    // The keys of initial values come 24 to a kernel; the last one may hold fewer.
+    let (shallow, deep) = (kernels(2), kernels(24));
+    assert!(deep <= shallow + 1, "{shallow} kernels of 2 layers, {deep} of 24");
+}
+
 /// The derivatives of strided convolutions and pools are dense: no remainders anywhere, no guards at a contraction.
 #[test]
 fn strided_gradients_are_dense() {
