@@ -35,6 +35,20 @@ fn training_steps_are_few_launches() {
     }
 }
 
+/// Weights are packed when they have changed, narrow ones too, not in every step of inference.
+#[test]
+fn inference_packs_in_advance() {
+    for model in ["mnist_mlp", "simple_cnn", "minilm"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/bench").join(model).with_extension("nn");
+        let checked = checked(&std::fs::read_to_string(path).unwrap(), DType::F32);
+        let lowered = lower(graph(checked.program.as_ref().unwrap()), &checked.sources);
+        let plan = &lowered.entries.iter().find(|e| e.name.starts_with("infer:")).unwrap().plan;
+        let packs = |step: &Step| matches!(step, Step::Launch(l) if &*lowered.kernels[l.kernel as usize].name == "pack");
+        let (before, each) = plan.steps.split_at(plan.advance as usize);
+        assert!(before.iter().any(packs) && !each.iter().any(packs), "{model}");
+    }
+}
+
 /// Layers share their kernels, and so do their initial values: a deeper program is hardly more to compile.
 #[test]
 fn depth_adds_no_kernels() {
