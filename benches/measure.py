@@ -1,7 +1,7 @@
 """A peer's step, timed on demand: a line on standard input is a round of so many seconds, a JSON line comes back.
 
   measure.py SCRIPTS WORKLOAD FRAMEWORK MODE BATCH THREADS
-  measure.py SCRIPTS product MODEL numpy M,N,K THREADS            (the models of models/bench/product.nn)
+  measure.py SCRIPTS product MODEL numpy|torch M,N,K THREADS      (the models of models/bench/product.nn)
   measure.py SCRIPTS convolution MODEL torch B,C,O,SIZE THREADS   (those of models/bench/convolution.nn)
 
 SCRIPTS is the folder of peers.py, which defines what a step is; PEERS_DIR the one of its artifacts. The first line says that it is ready.
@@ -24,10 +24,17 @@ def product(model, sizes):
 
     m, n, k = sizes
     random = np.random.default_rng(0)
+    turned = model == "Linear" or model.startswith("Packed")
     a = random.standard_normal((k, m) if model == "Weights" else (m, k), dtype=np.float32)
-    b = random.standard_normal((n, k) if model == "Linear" else (k, n), dtype=np.float32)
+    b = random.standard_normal((n, k) if turned else (k, n), dtype=np.float32)
     out = np.empty((m, n), np.float32)
-    x, y = a.T if model == "Weights" else a, b.T if model == "Linear" else b
+    x, y = a.T if model == "Weights" else a, b.T if turned else b
+    if mode == "torch":
+        import torch
+
+        torch.set_num_threads(threads)
+        x, y, out = torch.from_numpy(x), torch.from_numpy(y), torch.from_numpy(out)
+        return (lambda: torch.mm(x, y, out=out)), 1
     return (lambda: np.matmul(x, y, out=out)), 1
 
 

@@ -35,6 +35,34 @@ fn training_steps_are_few_launches() {
     }
 }
 
+/// Weights are packed when they have changed, narrow ones too, not in every step of inference.
+#[test]
+fn inference_packs_in_advance() {
+    for model in ["mnist_mlp", "simple_cnn", "minilm"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/bench").join(model).with_extension("nn");
+        let checked = checked(&std::fs::read_to_string(path).unwrap(), DType::F32);
+        let lowered = lower(graph(checked.program.as_ref().unwrap()), &checked.sources);
+        let plan = &lowered.entries.iter().find(|e| e.name.starts_with("infer:")).unwrap().plan;
+        let packs = |step: &Step| matches!(step, Step::Launch(l) if &*lowered.kernels[l.kernel as usize].name == "pack");
+        let (before, each) = plan.steps.split_at(plan.advance as usize);
+        assert!(before.iter().any(packs) && !each.iter().any(packs), "{model}");
+    }
+}
+
+/// Layers share their kernels, and so do their initial values: a deeper program is hardly more to compile.
+#[test]
+fn depth_adds_no_kernels() {
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("models/gpt.nn")).unwrap();
+    assert!(text.contains("repeat(12,"));
+    let kernels = |depth: usize| {
+        let checked = checked(&text.replace("repeat(12,", &format!("repeat({depth},")), DType::F32);
+        lower(graph(checked.program.as_ref().unwrap()), &checked.sources).kernels.len()
+    };
+    // The keys of initial values come 24 to a kernel; the last one may hold fewer.
+    let (shallow, deep) = (kernels(2), kernels(24));
+    assert!(deep <= shallow + 1, "{shallow} kernels of 2 layers, {deep} of 24");
+}
+
 /// The derivatives of strided convolutions and pools are dense: no remainders anywhere, no guards at a contraction.
 #[test]
 fn strided_gradients_are_dense() {

@@ -10,10 +10,11 @@ use crate::size::Size;
 use crate::tensors::Tensors;
 use std::sync::atomic::AtomicU64;
 
-/// Sets `stop` once `left` training steps are done.
+/// Sets `stop` once `left` training steps are done; or `fails` in the last of them, when it has overwritten the weight.
 struct Fake {
     left: AtomicU64,
     stop: AtomicBool,
+    fails: bool,
 }
 
 impl Kernels for Fake {
@@ -36,6 +37,10 @@ impl Kernels for Fake {
                     put(7, at(0, 0) - at(4, 0) * m);
                     put(8, m);
                     if self.left.fetch_sub(1, Ordering::SeqCst) == 1 {
+                        if self.fails {
+                            put(0, f64::NAN);
+                            return 1;
+                        }
                         self.stop.store(true, Ordering::SeqCst);
                     }
                 }
@@ -167,11 +172,15 @@ impl Place {
 
     /// Trains, interrupted after `steps`; the weights afterwards.
     fn train(&self, manifest: &Manifest, steps: u64, change: impl FnOnce(&mut Options)) -> Result<(Summary, Vec<u8>)> {
-        let fake = Fake { left: steps.into(), stop: false.into() };
-        let program = Program { manifest, kernels: &fake, folder: self.0.path().into(), artifact: None };
+        self.train_on(&Fake { left: steps.into(), stop: false.into(), fails: false }, manifest, change)
+    }
+
+    fn train_on(&self, fake: &Fake, manifest: &Manifest, change: impl FnOnce(&mut Options)) -> Result<(Summary, Vec<u8>)> {
+        let program = Program { manifest, kernels: fake, folder: self.0.path().into(), artifact: None };
         let mut options = Options { runs: self.0.path().join("runs"), log_steps: true, ..Options::default() };
         change(&mut options);
-        let mut machine = Machine { kernels: &fake, pool: crate::pool::Pool::new(1), store: Tensors::new(&manifest.tensors)?, profile: None, numerics: None };
+        let mut machine =
+            Machine { kernels: fake, pool: crate::pool::Pool::new(1), store: Tensors::new(&manifest.tensors)?, profile: None, numerics: None };
         let summary = train(&program, None, &options, &mut machine, &Report::new(Style::Quiet), &fake.stop)?;
         Ok((summary, [machine.store.bytes(0), machine.store.bytes(1)].concat()))
     }
@@ -215,6 +224,23 @@ fn stopped_and_resumed_is_the_same_bit_for_bit() {
     };
     assert_eq!(longer, whole);
     assert_ne!(place.train(&manifest, u64::MAX, |o| o.seed = Some(4)).unwrap().1, whole);
+}
+
+/// A step that updates in place may fail between two tensors. What it leaves in memory is not saved: the run goes on from its last checkpoint.
+#[test]
+fn a_step_that_fails_leaves_no_trace_in_the_run() {
+    let (place, manifest) = (Place::new(), manifest());
+    let (_, whole) = place.train(&manifest, u64::MAX, |_| {}).unwrap();
+    let failed = place.train_on(&Fake { left: 10.into(), stop: false.into(), fails: true }, &manifest, |_| {}).unwrap_err();
+    assert!(failed.message().contains("line.nn:1"), "{failed}");
+    let folder = place.0.path().join("runs/fit/2");
+    let mut store = Tensors::new(&manifest.tensors).unwrap();
+    crate::weights::load(&mut store, &folder.join("best.safetensors")).unwrap();
+    let best = f64::from_le_bytes(store.bytes(0).try_into().unwrap());
+    assert!(best.is_finite(), "the best weights are those of the last whole epoch");
+    let (_, resumed) = place.train(&manifest, u64::MAX, |o| o.resume = Some(folder)).unwrap();
+    assert_eq!(resumed, whole);
+    assert_eq!(place.log(2), place.log(1));
 }
 
 #[test]
@@ -267,7 +293,7 @@ fn wrong_settings_are_refused_before_anything_is_written() {
 fn a_trained_program_is_packed_evaluated_and_inferred_with() {
     let (place, manifest) = (Place::new(), manifest());
     let artifact = crate::artifact::Artifact { manifest, ..Default::default() };
-    let fake = Fake { left: u64::MAX.into(), stop: false.into() };
+    let fake = Fake { left: u64::MAX.into(), stop: false.into(), fails: false };
     let at = |name: &str| place.0.path().join(name).display().to_string();
     let run = |artifact: &crate::artifact::Artifact, line: &str| {
         let words: Vec<String> = line.split(' ').map(String::from).collect();

@@ -271,21 +271,21 @@ impl Checker<'_> {
             }
         }
         for (axis, size) in paired(axes, &shape) {
-            if let Axis::Size(tree::Expr { kind: tree::ExprKind::Name(n), .. }) = axis
+            if let Axis::Size(tree::Expr { kind: tree::ExprKind::Name(n), span }) = axis
                 && body.lookup(n).is_none()
                 && (body.library() || self.global(n).is_none())
                 && !f.params.iter().any(|p| p.name.name == *n)
             {
-                body.bind(n, Value::Static(Static::Int(size.clone())), g.span);
+                body.bind_size(n, size.clone(), g.span, *span);
             }
         }
-        if let Some(tree::Expr { kind: tree::ExprKind::Name(n), .. }) = &ty.angle
+        if let Some(tree::Expr { kind: tree::ExprKind::Name(n), span }) = &ty.angle
             && body.lookup(n).is_none()
             && (body.library() || self.global(n).is_none())
             && !f.params.iter().any(|p| p.name.name == *n)
             && let Meaning::Class(k) | Meaning::Token(k) = &meaning
         {
-            body.bind(n, Value::Static(Static::Int(k.clone())), g.span);
+            body.bind_size(n, k.clone(), g.span, *span);
         }
         true
     }

@@ -373,7 +373,7 @@ impl Checker<'_> {
                 Some((def, statics)) => {
                     let f = self.scope.def(*def).tree.clone();
                     let library = self.scope.def(*def).library;
-                    b.frames.push(Frame { names: statics.clone(), barrier: true, library, rest: None });
+                    b.frames.push(Frame { names: statics.clone(), barrier: true, library, ..Frame::default() });
                     for (a, value) in m.metric.accumulators.iter().zip(own) {
                         let short: Arc<str> = a.rsplit('.').next().unwrap_or(a).into();
                         b.bind(&short, value, span);

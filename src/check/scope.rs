@@ -99,6 +99,9 @@ fn library_index() -> &'static BTreeMap<&'static str, usize> {
     })
 }
 
+/// Names that mean a value of the language everywhere.
+pub(super) const WORDS: &[&str] = &["PI", "inf", "training"];
+
 impl Checker<'_> {
     /// Parses the root and everything it imports, and collects the names.
     pub(super) fn load(&mut self, root: FileId, loader: &dyn Fn(&str) -> Result<String, String>) {
@@ -191,6 +194,11 @@ impl Checker<'_> {
     }
 
     fn declare(&mut self, name: &tree::Ident, global: Global) -> bool {
+        if WORDS.contains(&&*name.name) && !matches!(global, Global::Section(_)) {
+            let d = Diagnostic::error("E0214", format!("`{}` is built in", name.name), name.span, "the language gives this name its meaning");
+            self.report(d.note("give this one another name"));
+            return false;
+        }
         let old = match self.scope.user.get(&name.name) {
             None => {
                 self.scope.user.insert(name.name.clone(), global);

@@ -1,7 +1,7 @@
 //! Statements of a body, in order.
 
 use crate::check::Checker;
-use crate::check::scope::Global;
+use crate::check::scope::{Global, WORDS};
 use crate::check::typed::*;
 use crate::check::types::Declared;
 use crate::check::value::*;
@@ -154,20 +154,29 @@ impl Checker<'_> {
         b.bind(&name.name, value, name.span);
     }
 
-    /// Refuses to bind what keeps its meaning in a whole body: the program's dims, the function's own parameters and states.
+    /// Refuses to bind what keeps its meaning in a whole body: the program's dims and constants, the sizes of the function's signature, its parameters and
+    /// states, the language's own numbers.
     fn keeps_meaning(&mut self, b: &Body, name: &tree::Ident) {
         let stored = b.own.get(&name.name).map(|w| b.weights[w.0 as usize].span);
         let stored = stored.filter(|at| b.lookup(&name.name).is_some_and(|x| x.span == *at));
-        let (what, at, note) = match (stored, self.declared_at(&name.name)) {
-            (Some(at), _) => ("a parameter or state", at, "what is trained or stored is changed by the optimizer and by `update` alone"),
-            (None, Some(at)) if !b.library() && matches!(self.scope.user.get(&name.name), Some(Global::Dim(_))) => {
-                ("a dim", at, "a dim is one size in the whole program")
-            }
-            (None, _) => return,
+        let global = self.scope.user.get(&name.name).filter(|_| !b.library());
+        let (what, at, note) = if let Some(at) = stored {
+            ("a parameter or state", Some(at), "what is trained or stored is changed by the optimizer and by `update` alone")
+        } else if let Some(at) = b.size_at(&name.name) {
+            ("a size", Some(at), "a size of the signature is the same in the whole body")
+        } else if matches!(global, Some(Global::Dim(_))) {
+            ("a dim", self.declared_at(&name.name), "a dim is one size in the whole program")
+        } else if matches!(global, Some(Global::Const(..))) {
+            ("a constant", self.declared_at(&name.name), "a constant has one value in the whole program")
+        } else if WORDS.contains(&&*name.name) {
+            ("built in", None, "the language gives this name its meaning")
+        } else {
+            return;
         };
         let d =
             Diagnostic::error("E0215", format!("`{}` is {what}, and cannot be bound again", name.name), name.span, "give this value another name");
-        self.report(d.label(at, "declared here").note(note));
+        let d = at.into_iter().fold(d, |d, at| d.label(at, "declared here"));
+        self.report(d.note(note));
     }
 
     /// A condition that is known when compiling.

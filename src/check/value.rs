@@ -169,6 +169,8 @@ pub struct Frame {
     pub library: bool,
     /// The axes that `...` stands for.
     pub rest: Option<Vec<Size>>,
+    /// The sizes that a function's signature names, and where.
+    pub sizes: Vec<(Arc<str>, Span)>,
 }
 
 /// Where an index's range comes from.
@@ -300,6 +302,18 @@ impl Body {
             }
         }
         None
+    }
+
+    /// Binds a name of the function's signature to a size.
+    pub fn bind_size(&mut self, name: &Arc<str>, size: Size, span: Span, declared: Span) {
+        self.bind(name, Value::Static(Static::Int(size)), span);
+        self.frame().sizes.push((name.clone(), declared));
+    }
+
+    /// Where the function's signature names this size.
+    pub fn size_at(&self, name: &str) -> Option<Span> {
+        let frame = self.frames.iter().rev().find(|f| f.barrier)?;
+        frame.sizes.iter().find(|(n, _)| **n == *name).map(|(_, at)| *at)
     }
 
     /// Binds a name in the innermost frame.

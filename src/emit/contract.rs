@@ -373,7 +373,7 @@ impl<'c> Engine<'_, '_, 'c> {
             self.field(Field::A, self.a_of(walk, tile, row));
             let place = code.select(waits.into(), self.add(sums, row).into(), self.int(0).into()).into_int_value();
             let sums = code.element(Elem::I8, self.at(C_AT), self.mul(place, self.int(PANEL)));
-            let (mut c, mut after) = (self.address(sums), last);
+            let (mut c, mut after, mut ends) = (self.address(sums), last, last);
             if let Some((whole, base, step)) = home {
                 c = code.select(whole.into(), self.add(base, self.mul(row, step)).into(), c.into()).into_int_value();
                 after = ok(code.builder.build_and(last, ok(code.builder.build_not(whole, "")), ""));
@@ -382,8 +382,9 @@ impl<'c> Engine<'_, '_, 'c> {
             let needed = self.needed(panel, row, rows);
             if let Some(needed) = needed.filter(|_| self.silent()) {
                 after = ok(code.builder.build_and(after, needed, ""));
+                ends = ok(code.builder.build_and(ends, needed, ""));
             }
-            code.only_if(after, || self.ask_ahead(panel, row, rows))?;
+            code.only_if(ends, || self.ask_ahead(panel, row, rows))?;
             self.describe_reach(row, block);
             let multiply = micro::declare(code.context, &code.module, self.c.dtype, level, self.c.reach.as_ref().map(|r| r.side));
             let call = || {

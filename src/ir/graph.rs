@@ -45,7 +45,7 @@ impl Type {
 }
 
 /// A primitive. Operands are the node's; every operation is pure.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Op {
     /// Input number `n` of the function. No operands.
     Input(usize),
@@ -75,7 +75,7 @@ pub enum Op {
 ///
 /// Operands: initial carries, then sequences, then constants. `i` (i64 scalar) is the body's first input and always the position along time.
 /// Results: final carries, then stacked outputs; the axis of time is put in at the stated place.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Scan {
     /// One step.
     pub body: FunctionId,
@@ -180,6 +180,11 @@ pub struct Entry {
 }
 
 impl Module {
+    /// The same program with these functions.
+    pub fn with(&self, functions: Vec<Function>) -> Module {
+        Module { dims: self.dims.clone(), functions, entries: self.entries.clone() }
+    }
+
     /// The function.
     pub fn function(&self, id: FunctionId) -> &Function {
         &self.functions[id.0 as usize]
@@ -207,6 +212,11 @@ impl Function {
     /// An empty function.
     pub fn new(name: &str) -> Function {
         Function { name: name.into(), inputs: vec![], nodes: vec![], results: vec![], gradient: None }
+    }
+
+    /// A function of the same name, inputs and gradient that holds nothing yet.
+    pub fn like(f: &Function) -> Function {
+        Function { name: f.name.clone(), inputs: f.inputs.clone(), nodes: vec![], results: vec![], gradient: f.gradient.clone() }
     }
 
     /// The node.

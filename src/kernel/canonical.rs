@@ -66,10 +66,7 @@ fn keys(stage: &mut Stage, formulas: &mut Vec<Size>) {
     for at in 0..stage.body.len() {
         let Instr::Op(ScalarOp::FoldKey, args) = &stage.body[at] else { continue };
         let number = args[1];
-        // Sizes are never negative.
-        if let Instr::Const(n) = stage.body[number]
-            && n.bits() as i64 >= 0
-        {
+        if let Instr::Const(n) = stage.body[number] {
             stage.body[number] = Instr::Index(Affine::constant(Size::dim(&format!("n{}", formulas.len()))));
             formulas.push(Size::constant(n.bits() as i64));
         }

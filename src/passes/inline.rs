@@ -18,7 +18,7 @@ pub fn run(module: &Module) -> Module {
             _ => {}
         }
     }
-    let mut result = Module { functions: vec![], ..module.clone() };
+    let mut result = module.with(vec![]);
     for f in &module.functions {
         let inlined = rebuild(f, &mut |new, node| match node.op {
             Op::Call(callee) => {

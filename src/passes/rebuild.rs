@@ -5,7 +5,8 @@ use crate::ir::*;
 /// The function with every node replaced by what `rewrite` appends: it gets the new function and the node with operands of the new function,
 /// and returns one value for each of the node's results.
 pub fn rebuild(f: &Function, rewrite: &mut dyn FnMut(&mut Function, Node) -> Vec<Value>) -> Function {
-    let mut new = Function { nodes: vec![], results: vec![], ..f.clone() };
+    let mut new = Function::like(f);
+    new.nodes.reserve(f.nodes.len());
     let mut values: Vec<Vec<Value>> = Vec::with_capacity(f.nodes.len());
     for (_, node) in f.iter() {
         let mut node = node.clone();
@@ -27,7 +28,7 @@ pub fn keep(f: &mut Function, node: Node) -> Vec<Value> {
 
 /// The module with every function replaced.
 pub fn each(module: &Module, rewrite: &mut dyn FnMut(&Function) -> Function) -> Module {
-    Module { functions: module.functions.iter().map(rewrite).collect(), ..module.clone() }
+    module.with(module.functions.iter().map(rewrite).collect())
 }
 
 /// Drops operands that no expression loads and merges equal ones, from operand `fixed` on; gives the operands' new numbers.

@@ -3,24 +3,29 @@
 use crate::ir::*;
 use crate::passes::rebuild::{keep, rebuild};
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// Shares within every function, and functions that differ in their name only.
 pub fn run(module: &Module) -> Module {
-    let mut result = module.clone();
-    let mut functions: BTreeMap<String, FunctionId> = BTreeMap::new();
+    let mut result = module.with(vec![]);
+    let mut alike: BTreeMap<u64, Vec<FunctionId>> = BTreeMap::new();
     let mut same: Vec<FunctionId> = Vec::new();
-    for (id, f) in module.functions.iter().enumerate() {
-        let id = FunctionId(id as u32);
+    for f in &module.functions {
         let shared = function(f, &same);
-        let key = key_of_function(&shared);
-        result.functions[id.0 as usize] = shared;
-        same.push(*functions.entry(key).or_insert(id));
+        let id = FunctionId(result.functions.len() as u32);
+        let alike = alike.entry(hash(&|h| hash_function(&shared, h))).or_default();
+        let known = alike.iter().find(|other| equal(result.function(**other), &shared)).copied();
+        same.push(known.unwrap_or_else(|| {
+            alike.push(id);
+            id
+        }));
+        result.functions.push(shared);
     }
     result
 }
 
 fn function(f: &Function, same: &[FunctionId]) -> Function {
-    let mut seen: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+    let mut seen: BTreeMap<u64, Vec<NodeId>> = BTreeMap::new();
     rebuild(f, &mut |new, mut node| {
         match &mut node.op {
             Op::Call(callee) => *callee = same[callee.0 as usize],
@@ -28,23 +33,35 @@ fn function(f: &Function, same: &[FunctionId]) -> Function {
             Op::Input(_) => return keep(new, node),
             Op::Constant(_) | Op::Nest(_) | Op::Place(_) | Op::Scatter(_) | Op::Sort { .. } | Op::Reshape | Op::StopGradient | Op::Check(_) => {}
         }
-        let key = key(&node);
-        if let Some(values) = seen.get(&key) {
-            return values.clone();
+        let alike = seen.entry(hash(&|h| what(&node).hash(h))).or_default();
+        if let Some(id) = alike.iter().find(|id| what(new.node(**id)) == what(&node)) {
+            return (0..node.types.len() as u32).map(|result| Value { node: *id, result }).collect();
         }
-        let values = keep(new, node);
-        seen.insert(key, values.clone());
-        values
+        alike.push(NodeId(new.nodes.len() as u32));
+        keep(new, node)
     })
 }
 
-fn key(node: &Node) -> String {
-    format!("{:?}{:?}{:?}", node.op, node.operands, node.types)
+fn hash(of: &dyn Fn(&mut DefaultHasher)) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    of(&mut hasher);
+    hasher.finish()
 }
 
-fn key_of_function(f: &Function) -> String {
-    let types: Vec<&Type> = f.inputs.iter().map(|i| &i.ty).collect();
-    let nodes: Vec<String> = f.nodes.iter().map(key).collect();
-    let results: Vec<Value> = f.results.iter().map(|(_, v)| *v).collect();
-    format!("{types:?}{nodes:?}{results:?}{:?}", f.gradient)
+/// What a node computes: all but names and places.
+fn what(node: &Node) -> (&Op, &[Value], &[Type]) {
+    (&node.op, &node.operands, &node.types)
+}
+
+fn hash_function(f: &Function, hasher: &mut DefaultHasher) {
+    f.inputs.iter().for_each(|i| i.ty.hash(hasher));
+    f.nodes.iter().for_each(|n| what(n).hash(hasher));
+    f.results.iter().for_each(|(_, v)| v.hash(hasher));
+}
+
+fn equal(f: &Function, g: &Function) -> bool {
+    f.inputs.iter().map(|i| &i.ty).eq(g.inputs.iter().map(|i| &i.ty))
+        && f.nodes.iter().map(what).eq(g.nodes.iter().map(what))
+        && f.results.iter().map(|(_, v)| v).eq(g.results.iter().map(|(_, v)| v))
+        && f.gradient == g.gradient
 }

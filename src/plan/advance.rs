@@ -36,8 +36,9 @@ fn of_tensors(entry: &mut Entry, kernels: &mut Vec<Kernel>) {
             packs.extend(pack);
         }
     }
+    let packed = packs.len();
     entry.plan.steps.splice(0..0, packs.into_iter().map(Step::Launch));
-    hoist(entry, &tensors, kernels);
+    hoist(entry, &tensors, kernels, packed);
 }
 
 /// What loops leave as it is and multiply by is packed before the outermost of them.
@@ -254,9 +255,9 @@ fn written(step: &Step, kernels: &[Kernel]) -> Vec<BufferId> {
     }
 }
 
-/// Brings the steps that can run in advance to the front: launches outside of loops that read tensors and each other's results, and write whole
-/// buffers of known size, no larger than what they read, that nobody else writes.
-fn hoist(entry: &mut Entry, tensors: &BTreeSet<BufferId>, kernels: &[Kernel]) {
+/// Brings the steps that can run in advance to the front: the first ones, which pack, and launches outside of loops that read tensors and each other's
+/// results, and write whole buffers of known size, hardly larger than what they read, that nobody else writes.
+fn hoist(entry: &mut Entry, tensors: &BTreeSet<BufferId>, kernels: &[Kernel], packed: usize) {
     let plan = &mut entry.plan;
     let mut writers = vec![0; plan.buffers.len()];
     for step in &plan.steps {
@@ -265,7 +266,7 @@ fn hoist(entry: &mut Entry, tensors: &BTreeSet<BufferId>, kernels: &[Kernel]) {
     entry.results.iter().for_each(|(_, b)| writers[root(plan, *b) as usize] += 1);
     let (mut known, mut first, mut rest) = (tensors.clone(), vec![], vec![]);
     let mut inside = 0;
-    for step in std::mem::take(&mut plan.steps) {
+    for (at, step) in std::mem::take(&mut plan.steps).into_iter().enumerate() {
         let outside = inside == 0;
         inside = if let Step::Loop { body, .. } = &step { inside.max(*body as usize + 1) } else { inside }.saturating_sub(1);
         let advances = outside
@@ -279,7 +280,7 @@ fn hoist(entry: &mut Entry, tensors: &BTreeSet<BufferId>, kernels: &[Kernel]) {
                 };
                 let sum = |of: &[usize]| of.iter().map(elements).try_fold(0i64, |sum, n| sum.checked_add(n?));
                 let small = matches!((sum(&writes), sum(&reads)), (Some(w), Some(r)) if w <= r.saturating_mul(2) + 4096);
-                !reads.is_empty() && writes.iter().all(own) && reads.iter().all(|n| known.contains(&launch.args[*n])) && small
+                !reads.is_empty() && writes.iter().all(own) && reads.iter().all(|n| known.contains(&launch.args[*n])) && (small || at < packed)
             });
         if let (true, Step::Launch(launch)) = (advances, &step) {
             for b in &launch.args {

@@ -17,7 +17,7 @@ fn main() {
     let (a, b, mut c) = (numbers(m * k), numbers(k * n), vec![0f32; m * n]);
     // Row and column strides; all matrices are stored row by row.
     let (ars, acs) = if model == "Weights" { (1, m as isize) } else { (k as isize, 1) };
-    let (brs, bcs) = if model == "Linear" { (1, k as isize) } else { (n as isize, 1) };
+    let (brs, bcs) = if model == "Linear" || model.starts_with("Packed") { (1, k as isize) } else { (n as isize, 1) };
     let mut step = || {
         // SAFETY: the pointers and strides describe the three matrices above, which live as long as this.
         unsafe {

@@ -165,7 +165,7 @@ pub fn each(module: &Module, change: Change) -> Module {
         }
     }
     module.entries.iter().for_each(|e| count(&e.function));
-    let mut new = Module { functions: vec![], ..module.clone() };
+    let mut new = module.with(vec![]);
     let mut ids: Vec<FunctionId> = vec![];
     for f in &module.functions {
         let used = used(f);

@@ -58,17 +58,20 @@ impl Environment<'_> {
         Worker::start(&format!("torch+ {threads}"), &mut python)
     }
 
-    /// NumPy's matrix product, by OpenBLAS with its AVX-512 kernels, which it does not choose by itself on every CPU.
+    /// A library's matrix product: NumPy's by OpenBLAS with its AVX-512 kernels, which it does not choose by itself on every CPU, or PyTorch's by MKL.
     ///
     /// # Errors
     /// As [`Environment::worker`].
-    pub fn product(&self, model: &str, sizes: &str, threads: usize) -> Result<Worker, String> {
+    pub fn product(&self, library: &str, model: &str, sizes: &str, threads: usize) -> Result<Worker, String> {
         let mut python = self.python();
-        python.arg("benches/measure.py").arg(self.scripts).args(["product", model, "numpy", sizes, &threads.to_string()]);
-        if std::fs::read_to_string("/proc/cpuinfo").is_ok_and(|t| t.contains("avx512vl")) {
+        python.arg("benches/measure.py").arg(self.scripts).args(["product", model, library, sizes, &threads.to_string()]);
+        if library == "torch" {
+            tune(&mut python, self.peers);
+        } else if std::fs::read_to_string("/proc/cpuinfo").is_ok_and(|t| t.contains("avx512vl")) {
             python.env("OPENBLAS_CORETYPE", "SkylakeX");
         }
-        Worker::start(&format!("openblas {threads}"), &mut python)
+        let name = if library == "torch" { "mkl" } else { "openblas" };
+        Worker::start(&format!("{name} {threads}"), &mut python)
     }
 
     /// The peers' own exports, which some of them read.

@@ -1,4 +1,4 @@
-//! Matrix products and convolutions alone: what the contraction engine reaches, against OpenBLAS, the `gemm` crate and PyTorch.
+//! Matrix products and convolutions alone: what the contraction engine reaches, against OpenBLAS, MKL and oneDNN (by PyTorch), and the `gemm` crate.
 
 use super::options::Options;
 use super::worker::{Worker, middle};
@@ -14,13 +14,19 @@ const PRODUCTS: &[(&str, [u64; 3])] = &[
     ("Plain", [2048, 2048, 2048]),
     ("Plain", [128, 768, 768]),
     ("Linear", [128, 768, 768]),
+    ("Packed768", [128, 768, 768]),
     ("Weights", [128, 768, 768]),
+    ("Linear", [1024, 1024, 1024]),
+    ("Weights", [1024, 1024, 1024]),
     ("Plain", [197, 768, 768]),
     ("Linear", [197, 768, 768]),
+    ("Packed768", [197, 768, 768]),
     ("Plain", [32, 3072, 768]),
     ("Linear", [32, 3072, 768]),
+    ("Packed3072", [32, 3072, 768]),
     ("Plain", [1, 4096, 4096]),
     ("Linear", [1, 4096, 4096]),
+    ("Packed4096", [1, 4096, 4096]),
     ("Plain", [1000, 1000, 1000]),
     ("Plain", [197, 769, 771]),
     ("Plain", [511, 513, 515]),
@@ -53,7 +59,9 @@ pub fn run(options: &Options, binaries: &Path) -> Result<(), String> {
             let mut workers = vec![own(binaries, &product.artifact, model, &sizes, threads)?];
             let shape = format!("{m},{n},{k}");
             if let Some(environment) = options.environment() {
-                keep(&mut workers, environment.product(model, &shape, threads));
+                for library in ["numpy", "torch"] {
+                    keep(&mut workers, environment.product(library, model, &shape, threads));
+                }
             }
             if let Some(binary) = &gemm {
                 let mut command = Command::new(binary);
