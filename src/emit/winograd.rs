@@ -29,6 +29,8 @@ use crate::math::winograd;
 use inkwell::IntPredicate;
 use inkwell::values::{IntValue, PointerValue};
 
+/// Bytes of a line of the caches.
+const LINE: i64 = 64;
 /// Panels of a group: as many as [`super::contract`] takes together.
 const PANELS: i64 = 16;
 /// Vectors of points of one line in a panel: half of a vector of squares each.
@@ -152,7 +154,7 @@ impl<'c> Squares<'_, '_, '_, 'c> {
                     e.field(Field::AStep, step);
                     code.range(self.int(0), self.int(16), 1, |sum| {
                         e.field(Field::B, e.address(self.at(V_AT, e.mul(sum, self.int(V_NEXT)))));
-                        let base = self.weights_of(g, sum, [block, steps], first, row);
+                        let base = self.weights_of(g, sum, block, row);
                         let sums = e.add(e.mul(sums, self.int(M_ROW)), e.mul(sum, self.int(PANEL)));
                         code.range(first, last, 1, |tile| {
                             let own = e.start(g, tile);
@@ -161,6 +163,15 @@ impl<'c> Squares<'_, '_, '_, 'c> {
                             let a = if self.transformed { e.mul(from_first, row_step) } else { e.mul(e.mul(e.sub(tile, first), steps), step) };
                             e.field(Field::A, e.add(base, a));
                             e.field(Field::C, e.address(self.at(M_AT, e.add(sums, e.mul(from_first, self.int(M_ROW))))));
+                            if self.transformed {
+                                // The next tile's, or the next sum's first: they lie far apart.
+                                let (next, begins) = (e.add(tile, self.int(1)), e.is(IntPredicate::EQ, panel, self.int(0)));
+                                let more = e.is(IntPredicate::SLT, next, last);
+                                let further = self.weights_of(g, e.add(sum, self.int(1)), block, row);
+                                let here = e.add(base, e.add(a, e.mul(rows, row_step)));
+                                let from = code.select(more.into(), here.into(), further.into()).into_int_value();
+                                code.only_if(begins, || self.ask_for(from, [rows, row_step], e.mul(steps, step)))?;
+                            }
                             ok(code.builder.build_call(multiply, &[e.tile.into(), rows.into()], ""));
                             Ok::<(), String>(())
                         })?;
@@ -193,7 +204,7 @@ impl<'c> Squares<'_, '_, '_, 'c> {
     }
 
     /// The address of the first tile's weights for a sum.
-    fn weights_of(&self, g: &Group<'c>, sum: IntValue<'c>, [block, _]: [IntValue<'c>; 2], _: IntValue<'c>, row: IntValue<'c>) -> IntValue<'c> {
+    fn weights_of(&self, g: &Group<'c>, sum: IntValue<'c>, block: IntValue<'c>, row: IntValue<'c>) -> IntValue<'c> {
         let (e, outer) = (self.e, self.e.w.kernel.outer.len());
         if !self.transformed {
             return e.address(self.at(U_AT, e.mul(sum, self.int(u_next(e.c)))));
@@ -202,6 +213,20 @@ impl<'c> Squares<'_, '_, '_, 'c> {
         let mut point: Vec<_> = e.c.batch.iter().map(|v| (*v, g.point[*v])).collect();
         point.extend([(outer, block), (outer + 1, a), (outer + 2, b)]);
         e.add(e.form(&self.weights, &point), e.mul(row, self.weight_steps()[0]))
+    }
+
+    /// Asks for so many bytes of each of some rows.
+    fn ask_for(&self, from: IntValue<'c>, [rows, apart]: [IntValue<'c>; 2], bytes: IntValue<'c>) -> Result<(), String> {
+        let (e, code) = (self.e, self.code());
+        code.range(self.int(0), rows, 1, |row| {
+            let from = e.add(from, e.mul(row, apart));
+            code.range(self.int(0), bytes, LINE, |at| {
+                code.prefetch(e.pointer(e.add(from, at)));
+                Ok::<(), String>(())
+            })?;
+            Ok::<(), String>(())
+        })?;
+        Ok(())
     }
 
     /// Transforms the weights of some tiles, a vector of 16 rows at a time: 9 numbers of each are turned in registers. Rows beyond a tile's last repeat

@@ -3,26 +3,50 @@
 //!
 //! A sum of products over channels and a 3x3 window that moves by one point costs 36 products a square, or 16 and the transforms, which are shared: those
 //! of the image by all rows of the result, those of the weights by all its points. It pays where there are enough channels and rows, and images large
-//! enough to fill panels with squares.
+//! or many enough to fill panels with squares.
 
 use crate::ir::bounds::Ranges;
 use crate::ir::window::{affine, is_winograd, moves};
 use crate::ir::*;
 use crate::passes::rebuild::{each, keep, rebuild};
+use nnc_runtime::manifest::Sink;
 
 /// Channels and rows from which on the transforms are small beside the products.
 const LEAST: i64 = 32;
 
+/// Squares that an image must have to fill a panel more or less, and where it is one of a batch.
+const PANEL: i64 = 32;
+const BATCHED: i64 = 4;
+
 /// In every function.
 pub fn run(module: &Module) -> Module {
+    let alone = alone(module);
+    let mut alone = alone.into_iter();
     each(module, &mut |f| {
+        let full = if alone.next().unwrap_or(true) { PANEL } else { BATCHED };
         rebuild(f, &mut |new, mut node| {
-            if let Some(squares) = squares(module, new, &node).filter(pays) {
+            if let Some(squares) = squares(module, new, &node).filter(|nest| pays(nest, full)) {
                 node.op = Op::Nest(squares);
             }
             keep(new, node)
         })
     })
+}
+
+/// The functions that may run on one image: those which are not only part of entries that change tensors. Training runs on batches.
+fn alone(module: &Module) -> Vec<bool> {
+    let mut alone = vec![module.entries.is_empty(); module.functions.len()];
+    let changes = |entry: &Entry| entry.results.iter().any(|sink| matches!(sink, Sink::Tensor(_)));
+    module.entries.iter().filter(|entry| !changes(entry)).for_each(|entry| alone[entry.function.0 as usize] = true);
+    // Callees come before callers.
+    for n in (0..module.functions.len()).rev() {
+        for node in &module.functions[n].nodes {
+            if let (true, Op::Call(id) | Op::Scan(Scan { body: id, .. })) = (alone[n], &node.op) {
+                alone[id.0 as usize] = true;
+            }
+        }
+    }
+    alone
 }
 
 /// The node in squares, where it is a convolution that can be computed so.
@@ -79,8 +103,8 @@ pub fn squares(module: &Module, f: &Function, node: &Node) -> Option<Nest> {
     is_winograd(&squares).then_some(squares)
 }
 
-/// Whether that is faster.
-fn pays(nest: &Nest) -> bool {
+/// Whether that is faster, where images of so many squares fill panels.
+fn pays(nest: &Nest, full: i64) -> bool {
     let known = |size: &Size| size.as_const().unwrap_or(i64::MAX);
     let outs = nest.outs.len();
     let Expr::Op(_, factors) = &nest.body else { return false };
@@ -89,5 +113,5 @@ fn pays(nest: &Nest) -> bool {
     affine(index).into_iter().flatten().for_each(|a| a.visit_vars(&mut |v| rows[v] = true));
     let rows = (0..outs).filter(|v| rows[*v]).fold(1i64, |n, v| n.saturating_mul(known(&nest.outs[v])));
     let [lines, columns] = [outs - 2, outs - 1].map(|v| (known(&nest.outs[v]) + 1) / 2);
-    known(&nest.reds[0]) >= LEAST && rows >= LEAST && lines.saturating_mul(columns) >= 16
+    known(&nest.reds[0]) >= LEAST && rows >= LEAST && lines.saturating_mul(columns) >= full
 }

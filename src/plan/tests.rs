@@ -189,6 +189,29 @@ fn random_programs_mean_the_same_in_advance() {
     assert!(stored(module, &inputs, &dims(3), &|n| n == 1), "weights are packed");
 }
 
+/// Convolutions in squares are what the evaluator computes, printed and parsed, with what follows them, and with weights transformed in advance.
+#[test]
+fn squares_mean_the_same_as_plans() {
+    let text = "dim B >= 1\n\nfn @f(x: f32[B, 3, 5, 8], w: f32[4, 3, 3, 3], v: f32[4, 4, 3, 3]) {
+  %y[b, i, j, k]: f32[B, 4, 5, 8] = winograd[l < 3, m < 3, n < 3](%w[i, l, m, n] * %x[b, l, j + m - 1, k + n - 1, else 0.0])
+  %z[b, i, j, k]: f32[B, 4, 5, 8] = maximum(%y[b, i, j, k], 0.0)
+  %r[b, i, j, k]: f32[B, 4, 3, 6] = winograd[l < 4, m < 3, n < 3](%v[l, i, -m + 2, -n + 2] * %z[b, l, j + m, k + n, else 0.0])
+  return %z, %r
+}
+";
+    let mut module = ir::parse::module(text).unwrap();
+    assert_eq!(ir::print::module(&module), text);
+    let inputs = [f32s(&[2, 3, 5, 8], -0.7), f32s(&[4, 3, 3, 3], 0.3), f32s(&[4, 4, 3, 3], 0.2)];
+    law(module.clone(), &inputs, &dims(2));
+    let sources = vec![Source::Data("x".into()), Source::Tensor("w".into()), Source::Tensor("v".into())];
+    let results = ["z", "r"].map(|name| Sink::Result(name.into())).to_vec();
+    module.entries = vec![ir::Entry { name: "infer:test".into(), function: FunctionId(0), inputs: sources, results }];
+    compare(&module, &inputs, &dims(2));
+    let (kernels, entries) = plan(&module, &lower(&module), &Sources::default());
+    // Those of which the steps lie behind the rows are read as they are.
+    assert_eq!((entries[0].plan.advance, kernels.iter().filter(|k| &*k.name == "squares").count()), (1, 1));
+}
+
 fn c(n: i64) -> Size {
     Size::constant(n)
 }
