@@ -3,10 +3,13 @@
 mod cli;
 mod golden;
 mod gradients;
+mod interrupted;
 mod launches;
 mod library;
 mod metrics;
 mod models;
+mod numerics;
+mod pages;
 mod refused;
 mod runs;
 mod steps;

@@ -171,7 +171,8 @@ impl Place {
         let program = Program { manifest, kernels: &fake, folder: self.0.path().into(), artifact: None };
         let mut options = Options { runs: self.0.path().join("runs"), log_steps: true, ..Options::default() };
         change(&mut options);
-        let mut machine = Machine { kernels: &fake, pool: crate::pool::Pool::new(1), store: Tensors::new(&manifest.tensors)?, profile: None, numerics: None };
+        let mut machine =
+            Machine { kernels: &fake, pool: crate::pool::Pool::new(1), store: Tensors::new(&manifest.tensors)?, profile: None, numerics: None };
         let summary = train(&program, None, &options, &mut machine, &Report::new(Style::Quiet), &fake.stop)?;
         Ok((summary, [machine.store.bytes(0), machine.store.bytes(1)].concat()))
     }

@@ -179,6 +179,7 @@ fn digits() -> Program {
             load: None,
             frozen: vec![],
             optimizer: "sgd".into(),
+            classifier: None,
         },
         train: InstanceId(5),
         eval: InstanceId(5),
