@@ -42,7 +42,8 @@
 //! | no schedule changes a bit | `tests/support` runs machine code on random ones; `schedules_change_nothing` in the runtime |
 //! | graph and kernels print and parse back | `ir`'s and `plan`'s tests |
 //! | pest, petgraph, inkwell and annotate-snippets are each named in one place; the core does no I/O; file sizes; no hash order | `tests/tidy.rs` |
-//! | user mistakes are diagnostics with these words | `tests/refused.rs`, `models/refused` |
+//! | user mistakes are diagnostics with these words, and no shipped program is warned of | `tests/refused.rs`, `tests/warned.rs` |
+//! | killed at any moment or stopped within an epoch, a run goes on to the same bytes | `tests/interrupted.rs` |
 //! | adding a library function touches one `.nn` file | `tests/library.rs` walks the texts |
 //!
 //! # Who does what

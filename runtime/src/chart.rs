@@ -1,6 +1,7 @@
 //! A run's curves: read from its log, and as lines of blocks for a terminal.
 
 use crate::error::Result;
+use crate::report::figure;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -85,7 +86,7 @@ pub fn sparklines(curves: &Curves) -> String {
     let mut text = String::new();
     for (name, points, scale) in rows {
         let (first, last) = (points[0].1, points[points.len() - 1].1);
-        let _ = writeln!(text, "{name:width$}  {first:>8.4} {} {last:.4}", blocks(points, scale));
+        let _ = writeln!(text, "{name:width$}  {:>9} {} {}", figure(first), blocks(points, scale), figure(last));
     }
     text.trim_end().to_string()
 }
@@ -116,10 +117,10 @@ mod tests {
         assert_eq!((curves.metrics[0].1[0].part.as_str(), curves.seconds, curves.steps.as_slice()), ("train", 2.0, &[(1.0, 3.0)][..]));
         assert_eq!(
             sparklines(&curves),
-            "train.loss        2.0000 █▅▁ 0.0000\n\
-             valid.loss           NaN ×▆▅ 1.0000\n\
-             train.accuracy    0.0000 ▁▅█ 1.0000\n\
-             valid.accuracy    0.5000 ▅▅▆ 0.7500"
+            "train.loss         2.0000 █▅▁ 0.0000\n\
+             valid.loss            NaN ×▆▅ 1.0000\n\
+             train.accuracy     0.0000 ▁▅█ 1.0000\n\
+             valid.accuracy     0.5000 ▅▅▆ 0.7500"
         );
         assert_eq!(sparklines(&Curves::of("")), "");
     }

@@ -43,9 +43,7 @@ impl Every {
         let unit = |suffix, seconds: u64| Some((text.strip_suffix(suffix)?, seconds));
         match unit('s', 1).or_else(|| unit('m', 60)).or_else(|| unit('h', 3600)) {
             None => text.parse().ok().filter(|&n| n > 0).map(Every::Steps),
-            Some((n, seconds)) => {
-                n.parse::<u64>().ok().filter(|&n| n > 0)?.checked_mul(seconds).map(|s| Every::Time(Duration::from_secs(s)))
-            }
+            Some((n, seconds)) => n.parse::<u64>().ok().filter(|&n| n > 0)?.checked_mul(seconds).map(|s| Every::Time(Duration::from_secs(s))),
         }
     }
 }

@@ -6,7 +6,7 @@ use crate::evaluate::evaluate;
 use crate::infer;
 use crate::profile::Profile;
 use crate::program::{Machine, Program};
-use crate::report::{Report, Style};
+use crate::report::{Report, Style, figure};
 use crate::tensors::Tensors;
 use crate::train::{self, Options, number};
 use crate::words::did_you_mean;
@@ -142,7 +142,8 @@ pub fn parse(args: &[String]) -> Result<Command> {
             "--json" => command.style = Style::Json,
             "--quiet" => command.style = Style::Quiet,
             _ if flag.starts_with('-') => {
-                let near = did_you_mean(flag, HELP.split_whitespace().filter(|w| w.starts_with("--")).map(|w| w.split(['[', '=']).next().unwrap_or(w)));
+                let near =
+                    did_you_mean(flag, HELP.split_whitespace().filter(|w| w.starts_with("--")).map(|w| w.split(['[', '=']).next().unwrap_or(w)));
                 return usage(format!("there is no option {flag}{}", near.map_or(String::new(), |near| format!(": did you mean {near}?"))));
             }
             word if chosen => return usage(format!("{word} is one word too many")),
@@ -206,7 +207,7 @@ fn run_observed(program: &Program, command: &Command, report: &Report, profile: 
             let part = command.data.as_deref().unwrap_or(default);
             let (values, confusion) = evaluate(program, &recipe, part, &options.dims, &mut machine)?;
             let named = || recipe.metrics.iter().zip(&values);
-            let words: Vec<String> = named().map(|(m, v)| format!("{part}.{} {v:.4}", m.name)).collect();
+            let words: Vec<String> = named().map(|(m, v)| format!("{part}.{} {}", m.name, figure(*v))).collect();
             let mut json: Map<String, Value> = named().map(|(m, v)| (m.name.to_string(), number(*v))).collect();
             json.extend(confusion.iter().map(|c| ("confusion".to_string(), c.json())));
             let table = confusion.map_or(String::new(), |c| format!("\n\n{}", c.text()));

@@ -112,7 +112,8 @@ impl Confusion {
             return text.trim_end().to_string();
         }
         let percent = |share: f64| if share.is_nan() { "-".to_string() } else { format!("{:.1}", 100.0 * share) };
-        let width = self.names.iter().map(|name| name.chars().count()).chain(self.counts.iter().map(|c| c.to_string().len())).max().unwrap_or(1).max(5);
+        let width =
+            self.names.iter().map(|name| name.chars().count()).chain(self.counts.iter().map(|c| c.to_string().len())).max().unwrap_or(1).max(5);
         let left = width.max("precision %".len());
         let mut text = format!("confusion on {}: a row is a label, a column what it was taken for\n{:left$}", self.part, "");
         self.names.iter().for_each(|name| _ = write!(text, "  {name:>width$}"));

@@ -74,6 +74,8 @@ pub struct Prepared {
     /// Results that are new values of stored tensors, and not in their place already: result, tensor.
     stored: Vec<(usize, usize)>,
     arena: Aligned,
+    /// Where in it literal data lies.
+    constants: Vec<std::ops::Range<usize>>,
     given: Aligned,
     threads: usize,
     /// How many of the first lines need not run while the stored tensors are as they were at the last run, and those tensors' version.
@@ -175,6 +177,7 @@ impl Prepared {
             at[i] = at[root(entry, i)?];
         }
         let (arena, given) = (Aligned::zeroed(arena_bytes)?, Aligned::zeroed(given)?);
+        let mut constants = vec![];
         for (i, buffer) in plan.buffers.iter().enumerate() {
             if let (Storage::Constant(values), Some(At::Arena(start))) = (&buffer.storage, at[i]) {
                 // SAFETY: `place` has kept `bytes[i]` bytes at `start` for this buffer.
@@ -182,6 +185,7 @@ impl Prepared {
                 if !write_scalars(to, buffer.dtype, values) {
                     return broken(entry);
                 }
+                constants.push(start..start + bytes[i]);
             }
         }
         let scratch_each = scratch(manifest, entry);
@@ -231,6 +235,7 @@ impl Prepared {
             results,
             stored,
             arena,
+            constants,
             given,
             threads: threads.max(1),
             advance: plan.advance as usize,
@@ -338,12 +343,23 @@ impl Prepared {
         }
     }
 
-    /// Runs the table once, line by line on this thread, until `see` is not content: it is shown every line before and after (`true`) it is run. Stored
-    /// tensors change where the plan updates them in place.
-    pub(crate) fn step_through(&mut self, kernels: &dyn Kernels, store: &mut Tensors, see: &mut dyn FnMut(&Table, usize, bool) -> bool) -> Result<()> {
+    /// Runs the table once, line by line on this thread, in memory that is zero at first, until `see` is not content: it is shown every line before and
+    /// after (`true`) it is run. Stored tensors change where the plan updates them in place.
+    pub(crate) fn step_through(
+        &mut self,
+        kernels: &dyn Kernels,
+        store: &mut Tensors,
+        see: &mut dyn FnMut(&Table, usize, bool) -> bool,
+    ) -> Result<()> {
         self.bind(store);
         self.advanced = None;
         store.touch();
+        self.constants.sort_by_key(|c| c.start);
+        let mut from = 0;
+        for constant in self.constants.iter().cloned().chain([self.arena.len()..self.arena.len()]) {
+            self.arena[from.min(constant.start)..constant.start].fill(0);
+            from = constant.end;
+        }
         // SAFETY: as in `run`; one thread has scratch in any case.
         let ended = unsafe { self.table.step_through(kernels, see) };
         ended.map_err(|line| refuse!("{}", self.failure(line)))

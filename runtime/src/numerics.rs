@@ -119,6 +119,18 @@ impl Names<'_> {
     }
 }
 
+impl Names<'_> {
+    /// Whose parameters are among the buffers.
+    fn layer(&self, mut ids: impl Iterator<Item = BufferId>) -> Option<String> {
+        ids.find_map(|id| {
+            let source = self.entry.inputs.iter().find(|(_, i)| *i == id)?;
+            let Source::Tensor(path) = &source.0 else { return None };
+            // An optimizer's state is `fit/m/Net.fc.weight`.
+            Some(path.rsplit('/').next()?.rsplit_once('.')?.0.to_string())
+        })
+    }
+}
+
 /// A launch that made bad values.
 struct Origin {
     op: usize,
@@ -190,7 +202,9 @@ fn explain(prepared: &mut Prepared, entry: &Entry, manifest: &Manifest, kernels:
         let line = entry.plan.lines.get(*line as usize).filter(|l| !l.is_empty()).map_or(String::new(), |l| format!(" at {l}"));
         let symbol = &manifest.kernels[*kernel as usize].symbol;
         let place = at(first, &names.prepared[&id]);
-        let mut text = format!("{what} in {}{line}, by {symbol}: {bad} of {all} values of {}, the first at {place}", entry.name, names.name(id));
+        let layer = names.layer(origin.read.iter().map(|(id, _)| *id)).map_or(String::new(), |layer| format!(", layer {layer}"));
+        let made = names.name(id);
+        let mut text = format!("{what} in {}{line}{layer}, by {symbol}: {bad} of {all} values of {made}, the first at {place}", entry.name);
         let mut told: Vec<BufferId> = vec![];
         for (id, range) in &origin.read {
             if !told.contains(id) {

@@ -112,6 +112,12 @@ pub fn rate(samples: f64, time: Duration) -> String {
     }
 }
 
+/// A metric's value: four places, or powers of ten where these would say nothing.
+pub fn figure(value: f64) -> String {
+    let plain = value == 0.0 || !value.is_finite() || (1e-3..1e7).contains(&value.abs());
+    if plain { format!("{value:.4}") } else { format!("{value:.3e}") }
+}
+
 /// `1,234,567`
 pub fn thousands(n: u64) -> String {
     let digits = n.to_string();
@@ -133,6 +139,7 @@ mod tests {
     fn times_and_rates_as_people_write_them() {
         let of = |s| clock(Duration::from_secs_f64(s));
         assert_eq!([of(0.4), of(59.6), of(187.0), of(7400.0)], ["0 s", "1:00", "3:07", "2:03:20"]);
+        assert_eq!([0.0, 12.5, -2e-5, 1e30, f64::NAN].map(figure), ["0.0000", "12.5000", "-2.000e-5", "1.000e30", "NaN"]);
         let each = |n| rate(n, Duration::from_secs(2));
         assert_eq!([each(0.5), each(31.0), each(6420.0), each(2e6)], ["0.250", "15.5", "3,210", "1,000,000"]);
     }

@@ -15,7 +15,7 @@ use crate::page::Page;
 use crate::program::{Batch, Machine, Program, Setting, StepValues, weights_path};
 use crate::random::{Generator, Stream, key};
 use crate::recipe::Recipe;
-use crate::report::{Report, clock, rate};
+use crate::report::{Report, clock, figure, rate};
 use crate::settings;
 use crate::size::Dims;
 use crate::tensorboard::Events;
@@ -305,7 +305,7 @@ impl Run<'_> {
     /// The metrics of the epoch so far, samples a second, and the time that is left at the pace of this process.
     fn goes(&mut self, sums: &[f64], began: (Instant, u64), machine: &mut Machine) -> Result<String> {
         let values = self.evaluator.values(sums, machine)?;
-        let metrics: Vec<String> = self.recipe.metrics.iter().zip(&values).map(|(m, v)| format!("{} {v:.4}", m.name)).collect();
+        let metrics: Vec<String> = self.recipe.metrics.iter().zip(&values).map(|(m, v)| format!("{} {}", m.name, figure(*v))).collect();
         let done = self.position.step - self.began.1;
         let left = self.began.0.elapsed().div_f64(done.max(1) as f64).as_secs_f64() * (self.length.steps - self.position.step) as f64;
         let left = Duration::try_from_secs_f64(left).unwrap_or_default();
@@ -383,9 +383,10 @@ impl Run<'_> {
         self.folder.log(&line)?;
         if let Some(events) = &mut self.events {
             let names = self.recipe.metrics.iter().map(|m| &m.name);
-            parts.iter().flat_map(|(part, values)| names.clone().zip(values).map(move |(name, value)| (format!("{part}/{name}"), *value))).try_for_each(
-                |(tag, value)| events.scalar(self.position.step, &tag, value),
-            )?;
+            parts
+                .iter()
+                .flat_map(|(part, values)| names.clone().zip(values).map(move |(name, value)| (format!("{part}/{name}"), *value)))
+                .try_for_each(|(tag, value)| events.scalar(self.position.step, &tag, value))?;
             events.flush()?;
         }
         let words = format!(
@@ -481,7 +482,7 @@ impl Run<'_> {
 
     fn metrics_words(&self, parts: &[(Arc<str>, Vec<f64>)]) -> String {
         let of = |(part, values): &(Arc<str>, Vec<f64>)| {
-            self.recipe.metrics.iter().zip(values).map(|(m, v)| format!("{part}.{} {v:.4}", m.name)).collect::<Vec<_>>()
+            self.recipe.metrics.iter().zip(values).map(|(m, v)| format!("{part}.{} {}", m.name, figure(*v))).collect::<Vec<_>>()
         };
         parts.iter().flat_map(of).collect::<Vec<_>>().join("  ")
     }

@@ -11,7 +11,9 @@ pub fn did_you_mean<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) ->
 
 /// `; it has A, B: did you mean B?`
 pub fn hint(name: &str, known: &[&str]) -> String {
-    let meant = did_you_mean(name, known.iter().copied()).map_or(String::new(), |near| format!(": did you mean {near}?"));
+    // Any letter is near to any other.
+    let near = if name.chars().count() > 1 { did_you_mean(name, known.iter().copied()) } else { None };
+    let meant = near.map_or(String::new(), |near| format!(": did you mean {near}?"));
     format!("; it has {}{meant}", if known.is_empty() { "none".into() } else { known.join(", ") })
 }
 

@@ -38,7 +38,11 @@ pub fn run(args: Args) -> Result<(), Failure> {
     match errors {
         0 => {
             if !args.quiet && !args.json {
-                let also = if warnings > 0 { format!(", {warnings} warnings") } else { String::new() };
+                let also = match warnings {
+                    0 => String::new(),
+                    1 => ", 1 warning".into(),
+                    n => format!(", {n} warnings"),
+                };
                 super::print(&format!("{}: no mistakes{also}\n", args.source.file.display()))?;
             }
             Ok(())

@@ -10,6 +10,8 @@ const HEIGHT: f64 = 240.0;
 const LEFT: f64 = 52.0;
 const BELOW: f64 = 34.0;
 const COLOURS: usize = 5;
+/// More points are no longer told apart.
+const MOST: usize = 1500;
 /// Up to so many points show their value under the pointer.
 const MARKED: usize = 400;
 
@@ -53,6 +55,7 @@ pub(super) fn figure(title: &str, axis: &str, lines: &[(&str, &[(f64, f64)])], b
         );
     }
     for (k, (name, points)) in lines.iter().enumerate() {
+        let points = thin(points);
         // What is not finite leaves a gap.
         for run in points.split(|p| !p.1.is_finite()).filter(|run| !run.is_empty()) {
             let path: Vec<String> = run.iter().map(|p| format!("{:.1},{:.1}", x(p.0), y(p.1))).collect();
@@ -73,6 +76,12 @@ pub(super) fn figure(title: &str, axis: &str, lines: &[(&str, &[(f64, f64)])], b
         }
     }
     svg + "</svg></figure>\n"
+}
+
+/// At most [`MOST`] of the points, the last among them.
+fn thin(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
+    let count = points.len().min(MOST);
+    (1..=count).map(|k| points[points.len() * k / count - 1]).collect()
 }
 
 /// Round numbers from at most `low` to at least `high`: some four to eight.
@@ -116,5 +125,7 @@ mod tests {
         assert_eq!((svg.matches("<polyline").count(), svg.matches("<circle").count()), (2, 3));
         assert!(svg.contains("a&lt;b") && !svg.contains("NaN") && svg.contains(">best<"));
         assert!(figure("loss", "epoch", &[("train", &[(1.0, f64::NAN)])], None).contains("no finite value"));
+        let many: Vec<(f64, f64)> = (0..100_000).map(|i| (i as f64, 1.0)).collect();
+        assert_eq!((thin(&many).len(), thin(&many)[MOST - 1].0, thin(&points[..1]).len()), (MOST, 99_999.0, 1));
     }
 }

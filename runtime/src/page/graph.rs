@@ -91,7 +91,8 @@ fn rows(manifest: &Manifest, entry: &Entry) -> Vec<Row> {
         made.get(&id).or_else(|| made.get(&whole?)).copied()
     };
     let mut loops: Vec<usize> = vec![];
-    for (k, step) in plan.steps.iter().enumerate() {
+    // What is computed of weights alone before a run is no part of the model.
+    for (k, step) in plan.steps.iter().enumerate().skip(plan.advance as usize) {
         loops.retain(|end| k < *end);
         match step {
             Step::Launch(launch) => {
@@ -110,7 +111,8 @@ fn rows(manifest: &Manifest, entry: &Entry) -> Vec<Row> {
                 read.dedup();
                 row.name = outputs.iter().map(|id| shown(*id)).collect::<Vec<_>>().join(", ");
                 let line = plan.lines.get(launch.line as usize).map_or("", |l| l);
-                row.detail = if k < plan.advance as usize { format!("in advance  {line}") } else { format!("{}  {line}", read.join(", ")) };
+                read.push(line.to_string());
+                row.detail = read.join(" · ");
                 for id in outputs {
                     made.insert(id, rows.len());
                     made.extend(plan.buffers[id as usize].storage.of().map(|whole| (whole, rows.len())));

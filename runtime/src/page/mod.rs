@@ -13,7 +13,7 @@ use crate::exec::Prepared;
 use crate::manifest::Role;
 use crate::program::Program;
 use crate::recipe::Recipe;
-use crate::report::{clock, thousands};
+use crate::report::{clock, figure, thousands};
 use crate::train::Parts;
 use serde_json::Value;
 use std::fmt::Write;
@@ -89,7 +89,12 @@ impl Page<'_> {
             "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" content=\"width=device-width\">\n\
              <title>{name}: {recipe}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<h1>{name}: {recipe}</h1>\n"
         );
-        let _ = writeln!(page, "<p class=\"soft\">{}, compiled by nnc {}</p>", escape(&self.program.manifest.source), escape(&self.program.manifest.compiler));
+        let _ = writeln!(
+            page,
+            "<p class=\"soft\">{}, compiled by nnc {}</p>",
+            escape(&self.program.manifest.source),
+            escape(&self.program.manifest.compiler)
+        );
         self.figures(&mut page);
         self.curves(&mut page);
         self.confusion(&mut page);
@@ -105,11 +110,13 @@ impl Page<'_> {
         let mut figures: Vec<(String, String)> = vec![];
         for (part, values) in self.parts {
             let metrics = self.recipe.metrics.iter().zip(values);
-            figures.extend(metrics.map(|(m, v)| (format!("{v:.4}"), format!("{part} {}", m.name))));
+            figures.extend(metrics.map(|(m, v)| (figure(*v), format!("{part} {}", m.name))));
         }
         figures.push((thousands(p.epoch), if p.epoch == 1 { "epoch".into() } else { "epochs".into() }));
         figures.push((thousands(p.step), if over { "steps".into() } else { format!("steps of {}", thousands(self.steps)) }));
-        figures.push((clock(Duration::try_from_secs_f64(self.curves.seconds).unwrap_or_default()), "in whole epochs".into()));
+        let seconds = self.curves.seconds;
+        let time = if seconds < 10.0 { format!("{seconds:.2} s") } else { clock(Duration::try_from_secs_f64(seconds).unwrap_or_default()) };
+        figures.push((time, "of epochs".into()));
         if p.best_epoch > 0 {
             figures.push((p.best_epoch.to_string(), "best epoch".into()));
         }
@@ -175,7 +182,8 @@ impl Page<'_> {
             let words = |(label, prediction, count): &(usize, usize, u64)| {
                 format!("{} for {}: {count}", escape(&confusion.names[*label]), escape(&confusion.names[*prediction]))
             };
-            let _ = writeln!(page, "<p class=\"soft\">Most frequent mistakes: {}</p>", worst.iter().take(8).map(words).collect::<Vec<_>>().join(", "));
+            let _ =
+                writeln!(page, "<p class=\"soft\">Most frequent mistakes: {}</p>", worst.iter().take(8).map(words).collect::<Vec<_>>().join(", "));
         }
     }
 
@@ -191,8 +199,7 @@ impl Page<'_> {
         let Some(run) = self.run else { return };
         let lines = run.by_line();
         let (flops, bytes): (f64, f64) = (lines.iter().map(|l| l.flops).sum(), lines.iter().map(|l| l.bytes).sum());
-        let stored: i64 =
-            self.program.manifest.tensors.iter().map(|t| t.shape.iter().product::<i64>() * t.dtype.bytes() as i64).sum();
+        let stored: i64 = self.program.manifest.tensors.iter().map(|t| t.shape.iter().product::<i64>() * t.dtype.bytes() as i64).sum();
         let _ = writeln!(
             page,
             "<h2>A training step by source line</h2>\n<p class=\"soft\">A batch of {}: {}FLOPs, {}B moved; {}B of memory for its values, {}B of parameters and \

@@ -148,7 +148,13 @@ impl Reached {
             // The condition chooses, and has no derivative.
             Element::Op(ScalarOp::Select, args) => args.iter().skip(1).fold(Reach::default(), |all, a| all.join(&self.element(a, env))),
             Element::Op(_, args) => args.iter().fold(Reach::default(), |all, a| all.join(&self.element(a, env))),
-            Element::Cast(dtype, of) => if dtype.is_float() { self.element(of, env) } else { Reach::default() },
+            Element::Cast(dtype, of) => {
+                if dtype.is_float() {
+                    self.element(of, env)
+                } else {
+                    Reach::default()
+                }
+            }
         }
     }
 }
@@ -178,8 +184,12 @@ impl Checker<'_> {
             if !self.in_library(first.span) {
                 d = d.label(first.span, "declared here");
             }
-            let layer = first.path.rsplit_once('.').map_or(&*first.path, |(layer, _)| layer);
-            self.report(d.note(format!("it would never change: use it in the loss, leave it out, or say so: `freeze({layer})`")));
+            // The whole layer, where all of it is meant.
+            let layer = first.path.rsplit_once('.').map_or("", |(layer, _)| layer);
+            let below = |w: &&WeightDecl| w.role == Role::Parameter && w.path.strip_prefix(layer).is_some_and(|rest| rest.starts_with('.'));
+            let all = self.instance(train).weights.iter().filter(below).all(|w| names.contains(&w.path));
+            let layer = if all && !layer.is_empty() { layer } else { &first.path };
+            self.report(d.note(format!("it would not be trained: use it in the loss, leave it out, or say so: `freeze({layer})`")));
         }
     }
 
