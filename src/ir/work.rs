@@ -12,9 +12,7 @@ pub fn flops(module: &Module) -> Vec<Option<Size>> {
         let nodes = &module.function(FunctionId(id)).nodes;
         let sum = nodes.iter().try_fold(Size::default(), |sum, node| {
             let work = match &node.op {
-                Op::Nest(nest) if nest.multiplies() => {
-                    nest.outs.iter().chain(&nest.reds).try_fold(Size::constant(2), |p, s| p.checked_mul(s))?
-                }
+                Op::Nest(nest) if nest.multiplies() => nest.outs.iter().chain(&nest.reds).try_fold(Size::constant(2), |p, s| p.checked_mul(s))?,
                 Op::Call(callee) => of[callee.0 as usize].clone()?,
                 Op::Scan(scan) => of[scan.body.0 as usize].as_ref()?.checked_mul(&scan.length)?,
                 Op::Nest(_)

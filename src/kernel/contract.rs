@@ -126,7 +126,18 @@ pub fn roles(kernel: &Kernel) -> Option<Contraction> {
     let needs = needs(kernel, number, &rows, &columns);
     let near = near(kernel, number, &columns);
     let stores_in_lanes = kernel.stages.iter().all(|s| in_lanes(s, last));
-    (dtype.is_float() && stores_in_lanes).then_some(Contraction { stage: number, dtype, factors, batch, rows, columns, near, reach, needs, squares: false })
+    (dtype.is_float() && stores_in_lanes).then_some(Contraction {
+        stage: number,
+        dtype,
+        factors,
+        batch,
+        rows,
+        columns,
+        near,
+        reach,
+        needs,
+        squares: false,
+    })
 }
 
 /// What the guard says about the steps of a row, where it compares the one with the other.
