@@ -2,6 +2,7 @@
 
 mod cli;
 mod golden;
+mod gpu;
 mod gradients;
 mod launches;
 mod library;
