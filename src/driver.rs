@@ -102,7 +102,7 @@ fn lower_marked(module: Module, sources: &Sources, mark: Mark) -> Lowered {
 pub struct Compiled {
     /// The table of contents.
     pub manifest: Manifest,
-    /// Relocatable objects.
+    /// Relocatable objects, or texts of PTX.
     pub objects: Vec<Vec<u8>>,
 }
 
@@ -111,15 +111,32 @@ pub struct Compiled {
 /// # Errors
 /// Where LLVM cannot be used: a sentence.
 pub fn compile(program: &Program, sources: &Sources, levels: &[Level], mark: Mark) -> Result<Compiled, String> {
-    let module = build::build(program);
-    mark("build");
-    let module = build::steps(module, program);
-    mark("grad");
-    let lowered = lower_marked(module, sources, mark);
+    let lowered = lower_program(program, sources, mark);
     let manifest = manifest(program, &lowered, sources);
     let objects = emit::compile(&lowered.kernels, &manifest.kernels, levels)?;
     mark("emit");
     Ok(Compiled { manifest, objects })
+}
+
+/// Typed program to PTX for GPUs.
+///
+/// # Errors
+/// As [`compile`].
+pub fn compile_for_gpus(program: &Program, sources: &Sources, mark: Mark) -> Result<Compiled, String> {
+    let lowered = lower_program(program, sources, mark);
+    let grids = lowered.kernels.iter().map(emit::cuda::grid).collect();
+    let manifest = Manifest { grids, ..manifest(program, &lowered, sources) };
+    let texts = emit::cuda::ptx(&lowered.kernels, &manifest.kernels)?;
+    mark("emit");
+    Ok(Compiled { manifest, objects: texts.into_iter().map(String::into_bytes).collect() })
+}
+
+fn lower_program(program: &Program, sources: &Sources, mark: Mark) -> Lowered {
+    let module = build::build(program);
+    mark("build");
+    let module = build::steps(module, program);
+    mark("grad");
+    lower_marked(module, sources, mark)
 }
 
 /// The manifest of a lowered program. Kernels are called `k0`, `k1`, ... with what they compute behind it.
@@ -134,6 +151,7 @@ pub fn manifest(program: &Program, lowered: &Lowered, sources: &Sources) -> Mani
         dims: program.dims.iter().map(|d| DimDecl { name: d.name.clone(), min: d.min, max: d.max }).collect(),
         tensors: build::tensors(program),
         kernels: lowered.kernels.iter().enumerate().map(|(i, k)| emit::declare(&format!("k{i}_{}", k.name), k)).collect(),
+        grids: vec![],
         entries: lowered.entries.clone(),
         flops: lowered.module.entries.iter().filter_map(of).collect(),
         data: program.data.clone(),

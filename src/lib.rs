@@ -22,7 +22,7 @@
 //!   weights alone, packed weights above all, comes first and stays until they change; what a loop multiplies by is packed before it.
 //!   The runtime binds it to sizes once, and shares out the steps that are worth it (`nnc_runtime::phases`, `nnc_runtime::pool`).
 //! * **Machine code** ([`emit`]): one function a kernel and code level (x86-64-v3, -v4), which calls nothing but the program's
-//!   micro-kernels: products and convolutions are cut into tiles and packed (`emit::contract`).
+//!   micro-kernels: products and convolutions are cut into tiles and packed (`emit::contract`). For GPUs the same writers make PTX ([`emit::cuda`]).
 //!
 //! # The numeric order is part of the meaning
 //! Every fold has one order, stated in [`ir::Fold`]: sums run over 16 lanes joined by a fixed tree, contractions are one chain of fused multiply-adds
@@ -36,6 +36,7 @@
 //! | a pass keeps every bit | `passes_keep_every_bit` in `src/passes/mod.rs`, on random programs |
 //! | fused, lowered and planned = the graph's evaluator | `plan::tests`, on random programs |
 //! | machine code = interpreted kernels, at every code level | `emit::tests`, and every test that runs a program (`tests/support`) |
+//! | code for GPUs = interpreted kernels, whatever the order of threads | the same, by an emulator of threads; assembled by `cargo xtask ptxas` |
 //! | every library function: example accepted, interpreted = compiled, derivatives = differences, wrong shapes refused | `tests/library.rs` |
 //! | every library function, optimizer, schedule, initial value = PyTorch's | `tests/golden.rs`, on `tests/golden/values.json` |
 //! | planned memory = allocated memory, to the byte; a step allocates nothing on any thread | `tests/steps.rs`, by an allocator that counts |

@@ -3,6 +3,7 @@
 mod cli;
 mod commands;
 mod golden;
+mod gpu;
 mod gradients;
 mod interrupted;
 mod launches;

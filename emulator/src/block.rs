@@ -1,11 +1,12 @@
 //! A block: its threads, the memory that they share, and who may go on.
 
-use crate::Order;
+use crate::{Fault, Order};
 use corosensei::stack::DefaultStack;
 use corosensei::{Coroutine, CoroutineResult, Yielder};
 use nnc_runtime::memory::Aligned;
 use nnc_runtime::random::Generator;
 use std::cell::RefCell;
+use std::collections::VecDeque;
 
 /// Bytes of a thread's stack.
 const STACK: usize = 64 * 1024;
@@ -26,6 +27,9 @@ struct Context {
     blocks: usize,
     shared: *mut u8,
     failed: i64,
+    /// Waits for the block and for the team so far, and the one that is left out.
+    waits: [u64; 2],
+    fault: Option<Fault>,
     /// What the thread waits for, and what it gets when it goes on.
     request: Option<Request>,
     reply: i64,
@@ -87,6 +91,18 @@ unsafe extern "C" fn shuffle(c: *mut Context, mask: i64, word: i64, by: i64) -> 
 unsafe fn wait(c: *mut Context, request: Request) -> i64 {
     // Safety: the context outlives its thread, whose coroutine the yielder is; nobody else touches it while this thread runs.
     unsafe {
+        let next = |kind: usize| {
+            (*c).waits[kind] += 1;
+            (*c).waits[kind] - 1
+        };
+        let fault = match request {
+            Request::Barrier => Some(Fault::Barrier(next(0))),
+            Request::Team { .. } => Some(Fault::Team(next(1))),
+            Request::Down { .. } | Request::From { .. } => None,
+        };
+        if fault.is_some() && fault == (*c).fault {
+            return 0;
+        }
         (*c).request = Some(request);
         (*(*c).yielder).suspend(());
         (*c).reply
@@ -104,6 +120,8 @@ type Thread<'a> = Coroutine<(), (), (), DefaultStack>;
 pub struct Block {
     contexts: Vec<Context>,
     order: Order,
+    /// Threads that wait for the whole block.
+    arrived: usize,
     /// The largest number of a check that has failed.
     pub failed: i64,
     /// How often threads have waited.
@@ -112,7 +130,7 @@ pub struct Block {
 
 impl Block {
     /// Number `block` of `blocks`.
-    pub fn new(block: usize, blocks: usize, threads: usize, order: Order) -> Block {
+    pub fn new(block: usize, blocks: usize, threads: usize, order: Order, fault: Option<Fault>) -> Block {
         let context = |thread| Context {
             primitives: PRIMITIVES,
             thread,
@@ -120,11 +138,13 @@ impl Block {
             blocks,
             shared: std::ptr::null_mut(),
             failed: 0,
+            waits: [0; 2],
+            fault,
             request: None,
             reply: 0,
             yielder: std::ptr::null(),
         };
-        Block { contexts: (0..threads).map(context).collect(), order, failed: 0, waits: 0 }
+        Block { contexts: (0..threads).map(context).collect(), order, arrived: 0, failed: 0, waits: 0 }
     }
 
     /// Runs `kernel` on every thread, with the pointer that it is to hand to the code.
@@ -151,21 +171,21 @@ impl Block {
                 unsafe { Coroutine::with_stack_unchecked(stacks.next().expect("there is always one more"), run) }
             })
             .collect();
-        let mut ready: Vec<usize> = (0..threads.len()).collect();
+        let mut ready: VecDeque<usize> = (0..threads.len()).collect();
         let mut random = Generator::new(if let Order::Random(seed) = self.order { seed } else { 0 });
-        while !ready.is_empty() {
-            // Sorted, or in any order where the choice is any.
-            let chosen = match self.order {
-                Order::Forward => 0,
-                Order::Backward => ready.len() - 1,
-                Order::Random(_) => random.below(ready.len()),
-            };
-            let thread = ready.remove(chosen);
-            self.contexts[thread].request = None;
+        // In order, unless the order is any.
+        while let Some(thread) = match self.order {
+            Order::Forward => ready.pop_front(),
+            Order::Backward => ready.pop_back(),
+            Order::Random(_) => ready.swap_remove_back(random.below(ready.len().max(1))),
+        } {
             if let CoroutineResult::Yield(()) = threads[thread].resume(()) {
                 self.waits += 1;
-                ready.extend(self.met(thread));
-                ready.sort_unstable();
+                let met = self.met(thread);
+                if !met.is_empty() {
+                    ready.extend(met);
+                    ready.make_contiguous().sort_unstable();
+                }
             }
         }
         self.failed = self.contexts.iter().map(|c| c.failed).max().unwrap_or(0);
@@ -183,28 +203,26 @@ impl Block {
 
     /// The threads that can go on now that this one waits, with what they get.
     fn met(&mut self, thread: usize) -> Vec<usize> {
-        let all = |contexts: &[Context], members: &[usize], same: &dyn Fn(Request) -> bool| {
-            members.iter().all(|n| contexts.get(*n).is_some_and(|c| c.request.is_some_and(same)))
+        let request = self.contexts[thread].request.expect("a thread waits for something");
+        let (mask, same): (u32, Box<dyn Fn(Request) -> bool>) = match request {
+            Request::Barrier => {
+                self.arrived += 1;
+                if self.arrived < self.contexts.len() {
+                    return vec![];
+                }
+                self.arrived = 0;
+                self.contexts.iter_mut().for_each(|c| c.request = None);
+                return (0..self.contexts.len()).collect();
+            }
+            Request::Team { mask } => (mask, Box::new(move |r| r == request)),
+            Request::Down { mask, by, .. } => (mask, Box::new(move |r| matches!(r, Request::Down { mask: m, by: b, .. } if (m, b) == (mask, by)))),
+            Request::From { mask, lane, .. } => {
+                (mask, Box::new(move |r| matches!(r, Request::From { mask: m, lane: l, .. } if (m, l) == (mask, lane))))
+            }
         };
         let warp = thread / WARP * WARP;
-        let members = |mask: u32| (0..WARP).filter(|lane| mask >> lane & 1 == 1).map(|lane| warp + lane).collect::<Vec<_>>();
-        let request = self.contexts[thread].request.expect("a thread waits for something");
-        let (members, met) = match request {
-            Request::Barrier => {
-                let members: Vec<usize> = (0..self.contexts.len()).collect();
-                let met = all(&self.contexts, &members, &|r| r == Request::Barrier);
-                (members, met)
-            }
-            Request::Team { mask } => (members(mask), all(&self.contexts, &members(mask), &|r| r == request)),
-            Request::Down { mask, by, .. } => {
-                let same = |r| matches!(r, Request::Down { mask: m, by: b, .. } if (m, b) == (mask, by));
-                (members(mask), all(&self.contexts, &members(mask), &same))
-            }
-            Request::From { mask, lane, .. } => {
-                let same = |r| matches!(r, Request::From { mask: m, lane: l, .. } if (m, l) == (mask, lane));
-                (members(mask), all(&self.contexts, &members(mask), &same))
-            }
-        };
+        let members: Vec<usize> = (0..WARP).filter(|lane| mask >> lane & 1 == 1).map(|lane| warp + lane).collect();
+        let met = members.iter().all(|n| self.contexts.get(*n).is_some_and(|c| c.request.is_some_and(&same)));
         assert!(members.contains(&thread), "thread {thread} waits for others only: {request:?}");
         if !met {
             return vec![];
@@ -222,7 +240,69 @@ impl Block {
                 _ => word(*n),
             })
             .collect();
-        members.iter().zip(replies).for_each(|(n, reply)| self.contexts[*n].reply = reply);
+        for (n, reply) in members.iter().zip(replies) {
+            let context = &mut self.contexts[*n];
+            (context.reply, context.request) = (reply, None);
+        }
         members
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+
+    const ORDERS: [Order; 4] = [Order::Forward, Order::Backward, Order::Random(1), Order::Random(2)];
+
+    fn number(context: *mut u8) -> usize {
+        unsafe { thread(context.cast(), 0, 0, 0) as usize }
+    }
+
+    #[test]
+    fn a_barrier_lets_everybody_see_what_was_written_before() {
+        for order in ORDERS {
+            let (places, sums) = ([const { Cell::new(0) }; 70], [const { Cell::new(0) }; 70]);
+            let mut block = Block::new(0, 1, 70, order, None);
+            block.run(&|context| {
+                let me = number(context);
+                for round in 0..3 {
+                    places[me].set(me + round);
+                    unsafe { barrier(context.cast(), 0, 0, 0) };
+                    sums[me].set(sums[me].get() + places[69 - me].get());
+                    unsafe { barrier(context.cast(), 0, 0, 0) };
+                }
+            });
+            (0..70).for_each(|n| assert_eq!(sums[n].get(), 3 * (69 - n) + 3, "{order:?}"));
+            assert_eq!(block.waits, 70 * 6);
+        }
+    }
+
+    #[test]
+    fn words_go_down_within_halves_of_a_warp() {
+        for order in ORDERS {
+            let found = [const { Cell::new([0; 2]) }; 64];
+            Block::new(0, 1, 64, order, None).run(&|context| {
+                let me = number(context);
+                let mask = 0xffff << (me & 16);
+                let word = 100 + me as i64;
+                found[me].set([8, 0].map(|by| unsafe { shuffle(context.cast(), mask, word, by) }));
+            });
+            for n in 0..64 {
+                let [down, first] = found[n].get();
+                assert_eq!(first, 100 + (n / 16 * 16) as i64);
+                assert_eq!(down, 100 + (if n % 16 < 8 { n + 8 } else { n }) as i64);
+            }
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "31 threads of block 3 wait forever, thread 0 for Some(Barrier)")]
+    fn who_leaves_a_barrier_out_is_missed() {
+        Block::new(3, 4, 32, Order::Forward, None).run(&|context| {
+            if number(context) != 5 {
+                unsafe { barrier(context.cast(), 0, 0, 0) };
+            }
+        });
     }
 }

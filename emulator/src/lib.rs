@@ -22,19 +22,34 @@ pub enum Order {
     Random(u64),
 }
 
+/// A wait that threads leave out, to see whether tests notice: the one of each thread that has this number, from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// For the block.
+    Barrier(u64),
+    /// For the team.
+    Team(u64),
+}
+
 /// A GPU that runs loaded kernels.
 pub struct Emulator {
     kernels: Loader,
     threads: usize,
     blocks: usize,
     order: Order,
+    fault: Option<Fault>,
     switches: AtomicU64,
 }
 
 impl Emulator {
     /// For kernels whose blocks have so many threads; every launch has this many blocks.
     pub fn new(kernels: Loader, threads: usize, blocks: usize, order: Order) -> Emulator {
-        Emulator { kernels, threads, blocks, order, switches: AtomicU64::new(0) }
+        Emulator { kernels, threads, blocks, order, fault: None, switches: AtomicU64::new(0) }
+    }
+
+    /// The same with a mistake in it.
+    pub fn with(self, fault: Fault) -> Emulator {
+        Emulator { fault: Some(fault), ..self }
     }
 
     /// How often threads have waited for others so far.
@@ -54,7 +69,7 @@ impl Kernels for Emulator {
             unsafe { self.kernels.run(kernel, args, sizes, 0, 0, context) };
         };
         let failed = (0..self.blocks).map(|number| {
-            let mut block = Block::new(number, self.blocks, self.threads, self.order);
+            let mut block = Block::new(number, self.blocks, self.threads, self.order, self.fault);
             block.run(&run);
             self.switches.fetch_add(block.waits, Relaxed);
             block.failed

@@ -72,8 +72,12 @@ fn detect() -> Option<&'static str> {
 /// Loads an artifact's kernels for this CPU.
 ///
 /// # Errors
-/// As [`level`] and [`Loader::new`].
+/// As [`level`] and [`Loader::new`]; [`RunError::World`] where the kernels are for a GPU.
 pub fn load_artifact(artifact: &crate::artifact::Artifact) -> Result<Loader> {
+    if !artifact.manifest.grids.is_empty() {
+        let text = "the program was built for GPUs (--target cuda), and programs run on CPUs so far: build it with --target cpu";
+        return Err(RunError::World(text.into()));
+    }
     Loader::new(artifact.code.iter().map(|(_, object)| object.as_slice()), &artifact.manifest.kernels, level()?)
 }
 

@@ -29,6 +29,9 @@ pub struct Manifest {
     pub tensors: Vec<TensorDecl>,
     /// Machine code; launches count into this table.
     pub kernels: Vec<Kernel>,
+    /// How each kernel's work is shared out on a GPU. Empty: the code is for CPUs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub grids: Vec<Grid>,
     /// What can be run.
     pub entries: Vec<Entry>,
     /// Operations of an entry's contractions, by its name: two for a multiply-add. For reports of speed.
@@ -49,6 +52,15 @@ pub struct Kernel {
     pub scratch: u64,
     /// Positions of the arguments that it writes; it only reads the others.
     pub writes: Vec<u32>,
+}
+
+/// The launch of a kernel on a GPU, which takes its arguments, its sizes, and the address of a word for the number of a check that fails.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grid {
+    /// Threads of a block.
+    pub threads: u32,
+    /// Blocks that have work, in the kernel's own dims `n0`, `n1`, ... Fewer do it too.
+    pub blocks: Size,
 }
 
 /// A free dim and its bounds.

@@ -28,6 +28,9 @@ pub struct Args {
     /// Weights to pack (.safetensors, .npz)
     #[arg(long)]
     weights: Option<PathBuf>,
+    /// What the program is to run on
+    #[arg(long, value_enum, default_value_t = Target::Cpu)]
+    target: Target,
     /// Prints nothing where all is well
     #[arg(long, short)]
     quiet: bool,
@@ -39,11 +42,23 @@ pub struct Args {
     json: bool,
 }
 
+/// What a program can be built for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Target {
+    /// x86-64
+    Cpu,
+    /// GPUs of NVIDIA, as PTX
+    Cuda,
+}
+
 /// Runs the command.
 pub fn run(args: Args) -> Result<(), Failure> {
     let clock = Clock::start();
     let checked = input::check_marked(&args.source, DType::F32, &|stage| clock.mark(stage))?;
-    let mut artifact = artifact(&checked, &clock)?;
+    let mut artifact = match args.target {
+        Target::Cpu => artifact(&checked, &clock)?,
+        Target::Cuda => artifact_for_gpus(&checked, &clock)?,
+    };
     if let Some(path) = &args.weights {
         let mut store = Tensors::new(&artifact.manifest.tensors)?;
         weights::load(&mut store, path)?;
@@ -72,7 +87,16 @@ pub const LEVELS: &[Level] = &[Level::V3, Level::V4];
 /// LLVM cannot be used on this machine.
 pub fn artifact(checked: &Checked, clock: &Clock) -> Result<Artifact, Failure> {
     let program = checked.program.as_ref().expect("a checked program");
-    let compiled = driver::compile(program, &checked.sources, LEVELS, &|stage| clock.mark(stage)).map_err(|message| Failure { code: 4, message })?;
+    packed(driver::compile(program, &checked.sources, LEVELS, &|stage| clock.mark(stage)))
+}
+
+fn artifact_for_gpus(checked: &Checked, clock: &Clock) -> Result<Artifact, Failure> {
+    let program = checked.program.as_ref().expect("a checked program");
+    packed(driver::compile_for_gpus(program, &checked.sources, &|stage| clock.mark(stage)))
+}
+
+fn packed(compiled: Result<driver::Compiled, String>) -> Result<Artifact, Failure> {
+    let compiled = compiled.map_err(|message| Failure { code: 4, message })?;
     let code = compiled.objects.into_iter().enumerate().map(|(i, object)| (i.to_string(), object)).collect();
     Ok(Artifact { manifest: compiled.manifest, code, weights: None })
 }

@@ -49,8 +49,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
         command.options.compiled = all;
         (artifact, args.file.parent().unwrap_or(Path::new("")).to_path_buf())
     };
-    let objects = artifact.code.iter().map(|(_, object)| object.as_slice());
-    let kernels = loader::Loader::new(objects, &artifact.manifest.kernels, loader::level()?)?;
+    let kernels = loader::load_artifact(&artifact)?;
     clock.mark("load");
     if args.time {
         eprint!("{}", clock.text());

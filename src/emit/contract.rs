@@ -92,7 +92,7 @@ pub fn reductions(kernel: &Kernel, stage: &Stage) -> Vec<(usize, Size)> {
 }
 
 /// The body with everything that the value does not need replaced by nothing.
-fn pruned(body: &[Instr], value: usize) -> Vec<Instr> {
+pub fn pruned(body: &[Instr], value: usize) -> Vec<Instr> {
     let mut needed = vec![false; body.len()];
     needed[value] = true;
     for n in (0..body.len()).rev() {

@@ -35,7 +35,7 @@ impl<'c> Writer<'_, 'c> {
     }
 
     /// The body's values at a point, in the scope's lanes.
-    fn values(&self, stage: &Stage, scope: &Scope<'c>) -> Result<Vec<V<'c>>, String> {
+    pub fn values(&self, stage: &Stage, scope: &Scope<'c>) -> Result<Vec<V<'c>>, String> {
         let mut values = Vec::new();
         self.block(&stage.body, scope, &mut values)?;
         Ok(stage.values.iter().map(|v| self.code.splat(values[*v], scope.lanes())).collect())
@@ -152,7 +152,8 @@ impl<'c> Writer<'_, 'c> {
         lanes[0]
     }
 
-    fn neutral(&self, stage: &Stage, ty: BasicTypeEnum<'c>) -> V<'c> {
+    /// What the stage's fold starts from.
+    pub fn neutral(&self, stage: &Stage, ty: BasicTypeEnum<'c>) -> V<'c> {
         self.code.constant(stage.fold.neutral(dtype(ty.const_zero())), Code::lanes(ty.const_zero()))
     }
 

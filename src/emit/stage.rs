@@ -325,7 +325,7 @@ impl<'c> Writer<'_, 'c> {
     }
 
     /// The ranges of a stage's variables.
-    fn ranges(&self, stage: &Stage) -> Vec<Size> {
+    pub fn ranges(&self, stage: &Stage) -> Vec<Size> {
         self.kernel.outer.iter().chain(&stage.inner).chain(&stage.reds).cloned().collect()
     }
 
@@ -355,7 +355,8 @@ impl<'c> Writer<'_, 'c> {
         }
     }
 
-    fn guarded_point(&self, stage: &Stage, mode: Mode, scope: &Scope<'c>) -> Result<(), String> {
+    /// A point, if it takes part.
+    pub fn guarded_point(&self, stage: &Stage, mode: Mode, scope: &Scope<'c>) -> Result<(), String> {
         let guards = if stage.skip { self.guards(&stage.guards, scope) } else { None };
         self.where_holds(guards, scope, |scope, _| self.point(stage, mode, scope))
     }

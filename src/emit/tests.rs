@@ -33,17 +33,14 @@ fn native(kernels: &[Kernel]) -> Vec<(String, Box<dyn Kernels>)> {
     let mut machines: Vec<(String, Box<dyn Kernels>)> = vec![];
     machines.extend(levels.map(|l| (l.to_string(), Box::new(load(&objects, l)) as Box<dyn Kernels>)));
     let objects = cuda::emulated(kernels, &names).unwrap();
-    for (blocks, order) in [(1, Order::Forward), (2, Order::Backward), (3, Order::Random(blocks_seed(kernels)))] {
+    for (blocks, order) in [(2, Order::Backward), (3, Order::Random(kernels.len() as u64))] {
         let emulator = Emulator::new(load(&objects, "v3"), cuda::THREADS as usize, blocks, order);
         machines.push((format!("{blocks} blocks, {order:?}"), Box::new(emulator)));
     }
     machines
 }
 
-/// A seed for the order of threads.
-fn blocks_seed(kernels: &[Kernel]) -> u64 {
-    kernels.iter().map(|k| k.stages.len() as u64).sum()
-}
+
 
 impl Run<'_> {
     /// Whether it ran to its end.
@@ -84,7 +81,7 @@ fn nan(s: Scalar) -> bool {
 }
 
 /// Mostly ordinary values, some special; integers are small, so that they often are indices in bounds.
-fn filled(dtype: DType, shape: &[i64], random: &mut Random) -> Tensor {
+pub fn filled(dtype: DType, shape: &[i64], random: &mut Random) -> Tensor {
     let mut tensor = Tensor::zeros(dtype, shape);
     for i in 0..tensor.len() {
         let value = match dtype {
@@ -182,6 +179,7 @@ fn scalar_operations_are_those_of_the_interpreter() {
     }
     assert!(kernels.len() > 150);
     let machines = native(&kernels);
+    cuda::tests::exact(&kernels);
     let mut random = Random(3);
     for n in 0..kernels.len() {
         let shapes = kernels[n].params.iter().map(|p| (p.dtype, p.shape.iter().map(|s| s.as_const().unwrap()).collect())).collect();

@@ -1,11 +1,12 @@
 //! Chores of the repository: set-up, the demonstration, the tests, the lints. Needs nothing but Rust, so that it can install what is missing.
 //!
-//! `cargo xtask demo`, `test`, `seeds`, `bench`, `counts`, `lint`, `setup`
+//! `cargo xtask demo`, `test`, `seeds`, `bench`, `counts`, `ptxas`, `lint`, `setup`
 
 mod bench;
 mod counts;
 mod digits;
 mod llvm;
+mod ptxas;
 
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
@@ -18,6 +19,7 @@ cargo xtask COMMAND
   seeds  train models/digits.nn from 20 seeds: test accuracies, their mean, how many reach 97 %
   bench  time the workloads of models/bench, with the peers where they are installed (bench --help)
   counts instructions of a step, by valgrind where it is installed, for three sizes of batches (counts [WORKLOAD..])
+  ptxas  assemble every kernel of the models (or of FILE..) for GPUs, and refuse spills; needs no GPU
   lint   formatting, clippy and docs, warnings as errors
   setup  install what is missing, and say which LLVM is used
 ";
@@ -30,6 +32,11 @@ fn main() -> ExitCode {
         Some("seeds") => seeds(),
         Some("bench") => timed(&args[1..]),
         Some("counts") => counted(&args[1..]),
+        Some("ptxas") => ptxas::run(&args[1..], &|| {
+            let llvm = llvm::ensure()?;
+            cargo(&llvm, &["build", "--quiet", "--bin", "nnc"])?;
+            Ok("target/debug".into())
+        }),
         Some("lint") => lint(),
         Some("setup") => llvm::ensure().map(|llvm| println!("LLVM {} at {}", llvm.version, llvm.prefix.display())),
         Some("help" | "--help" | "-h") | None => {

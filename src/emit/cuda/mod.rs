@@ -13,28 +13,78 @@
 
 mod points;
 mod primitive;
+mod teams;
+#[cfg(test)]
+pub mod tests;
+mod tiles;
 
 pub use primitive::{Device, Primitive};
 
-use super::body::Writer;
+use super::body::{Scope, Writer};
 use super::code::ok;
 use super::{Job, What, assembly, begin, end, finish, in_parallel, jobs, merge, module, object, print, target};
+use crate::ir::Size;
 use crate::kernel::Kernel;
-use crate::kernel::contract::recognise;
+use crate::kernel::contract::{Contraction, cut, recognise};
+use crate::kernel::lower::product;
 use inkwell::AddressSpace;
 use inkwell::attributes::AttributeLoc;
 use inkwell::context::Context;
 use inkwell::module::Module;
-use nnc_runtime::manifest::Kernel as Declaration;
+use inkwell::values::IntValue;
+use nnc_runtime::manifest::{Grid, Kernel as Declaration};
 
 /// Threads of a block.
 pub const THREADS: i64 = 128;
 
-/// Blocks that a multiprocessor has room for at least: so many registers a thread may have. Left alone, ptxas sometimes takes fewer, and spills.
-const BLOCKS: i64 = 4;
-
 /// LLVM's number of the calling convention of kernels.
 const KERNEL_CONVENTION: u32 = 71;
+
+/// How a grid's threads share out a kernel.
+enum Schedule {
+    /// A thread an outer point.
+    Points,
+    /// Half a warp.
+    Teams,
+    /// A block a tile of a product.
+    Tiles(Contraction),
+}
+
+impl Schedule {
+    /// Blocks that a multiprocessor has room for at least: so many registers a thread may have. Left alone, ptxas sometimes takes fewer, and spills.
+    fn room(&self) -> i64 {
+        match self {
+            Schedule::Points | Schedule::Teams => 4,
+            Schedule::Tiles(_) => 2,
+        }
+    }
+}
+
+/// A decision from the kernel's structure alone, which changes no result.
+fn schedule(kernel: &Kernel) -> Schedule {
+    match tiles::tiled(kernel) {
+        Some(contraction) => Schedule::Tiles(contraction),
+        None if teams::fits(kernel) => Schedule::Teams,
+        None => Schedule::Points,
+    }
+}
+
+/// The kernel as it is written: with its loops merged, where these are not a contraction's.
+fn simplified(kernel: &Kernel) -> Kernel {
+    if recognise(kernel).is_none() { merge::merged(kernel) } else { kernel.clone() }
+}
+
+/// How a launch of the kernel is shared out.
+pub fn grid(kernel: &Kernel) -> Grid {
+    let kernel = simplified(kernel);
+    let points = product(&kernel.outer);
+    let blocks = match schedule(&kernel) {
+        Schedule::Points => cut(points, THREADS),
+        Schedule::Teams => cut(points, THREADS / teams::TEAM),
+        Schedule::Tiles(contraction) => tiles::count(&contraction, &kernel),
+    };
+    Grid { threads: THREADS as u32, blocks }
+}
 
 /// Texts of PTX that hold every kernel under its name.
 ///
@@ -87,15 +137,15 @@ fn each_module<T: Send>(
 
 /// The module with the kernel's function added.
 fn function<'c>(context: &'c Context, module: Module<'c>, kernel: &Kernel, name: &str, device: Device) -> Result<Module<'c>, String> {
-    let merged = if recognise(kernel).is_none() { Some(merge::merged(kernel)) } else { None };
-    let kernel = merged.as_ref().unwrap_or(kernel);
+    let kernel = &simplified(kernel);
+    let schedule = schedule(kernel);
     let (pointer, int) = (context.ptr_type(AddressSpace::default()), context.i64_type());
     let function = match device {
         Device::Ptx => {
             let params = kernel.params.iter().map(|_| pointer.into()).chain((0..kernel.sizes).map(|_| int.into())).chain([pointer.into()]);
             let function = module.add_function(name, context.void_type().fn_type(&params.collect::<Vec<_>>(), false), None);
             function.set_call_conventions(KERNEL_CONVENTION);
-            for (key, value) in [("nvvm.reqntid", THREADS), ("nvvm.minctasm", BLOCKS)] {
+            for (key, value) in [("nvvm.reqntid", THREADS), ("nvvm.minctasm", schedule.room())] {
                 function.add_attribute(AttributeLoc::Function, context.create_string_attribute(key, &value.to_string()));
             }
             function
@@ -108,7 +158,11 @@ fn function<'c>(context: &'c Context, module: Module<'c>, kernel: &Kernel, name:
         }
     };
     let (writer, start) = begin(context, module, function, kernel, Some(device));
-    points::write(&writer)?;
+    match schedule {
+        Schedule::Points => points::write(&writer)?,
+        Schedule::Teams => teams::write(&writer)?,
+        Schedule::Tiles(contraction) => tiles::write(&writer, &contraction)?,
+    }
     let result = (device == Device::Emulated).then(|| writer.code.int(0));
     ok(match &result {
         Some(zero) => writer.code.builder.build_return(Some(zero)),
@@ -117,12 +171,33 @@ fn function<'c>(context: &'c Context, module: Module<'c>, kernel: &Kernel, name:
     Ok(end(writer, start))
 }
 
+/// The point of a box with this number, the last variable fastest.
+fn unravelled<'c>(w: &Writer<'_, 'c>, sizes: &[Size], number: IntValue<'c>) -> Vec<IntValue<'c>> {
+    let b = &w.code.builder;
+    let (mut rest, mut point) = (number, vec![w.code.int(0); sizes.len()]);
+    let several: Vec<usize> = (0..sizes.len()).filter(|v| sizes[*v].as_const() != Some(1)).collect();
+    let Some((first, others)) = several.split_first() else { return point };
+    for v in others.iter().rev() {
+        let size = w.size(&sizes[*v]);
+        point[*v] = ok(b.build_int_unsigned_rem(rest, size, ""));
+        rest = ok(b.build_int_unsigned_div(rest, size, ""));
+    }
+    point[*first] = rest;
+    point
+}
+
 impl<'c> Writer<'_, 'c> {
     /// The thread's number within the grid, and how many threads the grid has.
-    fn grid(&self) -> [inkwell::values::IntValue<'c>; 2] {
+    fn grid(&self) -> [IntValue<'c>; 2] {
         let b = &self.code.builder;
         let [thread, block, blocks] = [Primitive::Thread, Primitive::Block, Primitive::Blocks].map(|p| self.code.primitive(p, &[]));
         let threads = self.code.int(THREADS);
         [ok(b.build_int_add(ok(b.build_int_mul(block, threads, "")), thread, "")), ok(b.build_int_mul(blocks, threads, ""))]
+    }
+
+    /// The scope of the outer point with this number.
+    fn outer_point(&self, number: IntValue<'c>) -> Scope<'c> {
+        let (point, ranges) = (unravelled(self, &self.kernel.outer, number), self.kernel.outer.clone());
+        Scope { point, ranges, lane: None, mask: None, locals: vec![] }
     }
 }

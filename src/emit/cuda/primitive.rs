@@ -3,8 +3,8 @@
 //! An emulated kernel's last parameter points to a table of functions, one a primitive in the order of [`Primitive`]; each takes that pointer and three
 //! integers, of which it uses as many as the primitive has, and gives an integer. Code calls them from a thread's own stack, so that they may switch to another one.
 
-use crate::emit::cuda::THREADS;
 use crate::emit::code::{Code, Elem, V, ok};
+use crate::emit::cuda::THREADS;
 use crate::emit::target;
 use inkwell::intrinsics::Intrinsic;
 use inkwell::module::Linkage;
@@ -35,6 +35,13 @@ pub enum Primitive {
     Shared,
     /// Notes that the check of this number (from 1) has failed.
     Fail,
+    /// Waits for all threads of the block; what they have written can be read then.
+    Barrier,
+    /// The same among the threads of a warp that the mask names; whoever calls it is one of them.
+    Team,
+    /// By mask, word of 32 bits, distance: the word of the thread so many further in this half of the warp (any word beyond its end), or the half's
+    /// first thread's for the distance 0. All threads of the mask give theirs.
+    Shuffle,
 }
 
 /// Bytes of shared memory: as much as every GPU gives without being asked.
@@ -43,7 +50,20 @@ pub const SHARED: u32 = 48 * 1024;
 const TRIPLE: &str = "nvptx64-nvidia-cuda";
 
 /// Everything that the lowering to NVPTX names.
-const INTRINSICS: [&str; 3] = ["llvm.nvvm.read.ptx.sreg.tid.x", "llvm.nvvm.read.ptx.sreg.ctaid.x", "llvm.nvvm.read.ptx.sreg.nctaid.x"];
+const INTRINSICS: [&str; 6] = [
+    "llvm.nvvm.read.ptx.sreg.tid.x",
+    "llvm.nvvm.read.ptx.sreg.ctaid.x",
+    "llvm.nvvm.read.ptx.sreg.nctaid.x",
+    "llvm.nvvm.bar.warp.sync",
+    "llvm.nvvm.shfl.sync.down.i32",
+    "llvm.nvvm.shfl.sync.idx.i32",
+];
+
+/// The barrier's name, which has changed: the newer one takes the barrier's number.
+const BARRIERS: [&str; 2] = ["llvm.nvvm.barrier.cta.sync.aligned.all", "llvm.nvvm.barrier0"];
+
+/// Shuffles within halves of a warp.
+const HALVES: u64 = (32 - 16) << 8 | 31;
 
 /// Whether this LLVM can write PTX.
 pub fn check() -> Result<(), String> {
@@ -52,6 +72,9 @@ pub fn check() -> Result<(), String> {
         .get_or_init(|| {
             Target::initialize_nvptx(&InitializationConfig::default());
             machine()?;
+            if BARRIERS.iter().all(|name| Intrinsic::find(name).is_none()) {
+                return Err(format!("this LLVM has no {}", BARRIERS[0]));
+            }
             match INTRINSICS.iter().find(|name| Intrinsic::find(name).is_none()) {
                 Some(name) => Err(format!("this LLVM has no {name}")),
                 None => Ok(()),
@@ -108,15 +131,34 @@ impl<'c> Code<'c> {
             let value = self.intrinsic(name, &[], &[]).expect("a value").into_int_value();
             ok(self.builder.build_int_z_extend(value, self.context.i64_type(), ""))
         };
+        let word = |n: IntValue<'c>| -> V<'c> { ok(self.builder.build_int_truncate(n, self.context.i32_type(), "")).into() };
+        let constant = |n: u64| -> V<'c> { self.context.i32_type().const_int(n, false).into() };
         match primitive {
             Primitive::Thread => register("llvm.nvvm.read.ptx.sreg.tid.x"),
             Primitive::Block => register("llvm.nvvm.read.ptx.sreg.ctaid.x"),
             Primitive::Blocks => register("llvm.nvvm.read.ptx.sreg.nctaid.x"),
             Primitive::Shared => panic!("an address is no integer"),
             Primitive::Fail => {
-                let number = ok(self.builder.build_int_truncate(args[0], self.context.i32_type(), ""));
-                self.store(self.last_parameter(), number.into(), 4);
+                self.store(self.last_parameter(), word(args[0]), 4);
                 self.int(0)
+            }
+            Primitive::Barrier => {
+                match Intrinsic::find(BARRIERS[0]) {
+                    Some(_) => self.intrinsic(BARRIERS[0], &[], &[constant(0)]),
+                    None => self.intrinsic(BARRIERS[1], &[], &[]),
+                };
+                self.int(0)
+            }
+            Primitive::Team => {
+                self.intrinsic("llvm.nvvm.bar.warp.sync", &[], &[word(args[0])]);
+                self.int(0)
+            }
+            Primitive::Shuffle => {
+                let first = args[2].get_zero_extended_constant() == Some(0);
+                let name = if first { "llvm.nvvm.shfl.sync.idx.i32" } else { "llvm.nvvm.shfl.sync.down.i32" };
+                let words = [word(args[0]), word(args[1]), word(args[2]), constant(HALVES)];
+                let there = self.intrinsic(name, &[], &words).expect("a value").into_int_value();
+                ok(self.builder.build_int_z_extend(there, self.context.i64_type(), ""))
             }
         }
     }
@@ -156,7 +198,8 @@ impl<'c> Code<'c> {
         let mut entries = table.to_vec();
         let mut bit = 0;
         while entries.len() > 1 {
-            let mask = self.binary(inkwell::values::InstructionOpcode::And, number, number.get_type().into_int_type().const_int(1 << bit, false).into());
+            let mask =
+                self.binary(inkwell::values::InstructionOpcode::And, number, number.get_type().into_int_type().const_int(1 << bit, false).into());
             let odd = self.icmp(inkwell::IntPredicate::NE, mask, mask.get_type().const_zero());
             entries = entries.chunks(2).map(|pair| self.select(odd, pair[1], pair[0])).collect();
             bit += 1;

@@ -1,0 +1,169 @@
+//! What only a GPU can get wrong: threads that do not wait for each other, schedules, inexact instructions. That results are the interpreter's is
+//! tested with the other levels, by `emit::tests` and on every shipped model.
+
+use super::{THREADS, emulated, grid, ptx, teams, tiles};
+use crate::emit::declare;
+use crate::emit::tests::filled;
+use crate::ir::generate::Random;
+use crate::kernel::interpret::Interpreter;
+use crate::kernel::{Kernel, parse};
+use nnc_emulator::{Emulator, Fault, Order};
+use nnc_runtime::exec::Kernels;
+use nnc_runtime::loader::Loader;
+use nnc_runtime::tensor::Tensor;
+
+/// Nothing contracted, flushed, approximated, called, or kept in memory of a thread's own.
+pub fn exact(kernels: &[Kernel]) {
+    let names: Vec<_> = kernels.iter().enumerate().map(|(i, k)| declare(&format!("k{i}"), k)).collect();
+    let text = ptx(kernels, &names).unwrap().concat();
+    assert_eq!(text.matches(".entry").count(), kernels.len());
+    for line in text.lines() {
+        for word in [".ftz", ".approx", ".full", "call", ".local"] {
+            assert!(!line.contains(word), "{line}");
+        }
+        for op in ["add", "sub", "mul", "div", "fma", "sqrt"] {
+            let rounded_somehow = |ty: &str| line.trim_start().starts_with(&format!("{op}.{ty}"));
+            assert!(!rounded_somehow("f32") && !rounded_somehow("f64"), "{line}");
+        }
+    }
+}
+
+/// A row's softmax, and what a thread stores read by another.
+const ROWS: &str = "\
+kernel rows(n0) {
+  p0: f32[n0, 50]
+  p1: out f32[n0, 50]
+  p2: out f32[n0, 50]
+  local l0: f32
+  outer [i0 < n0]
+  stage sum [i1 < 50] {
+    %0 = load p0[i0, i1]
+    fold %0
+    l0 = result 0
+  }
+  stage map inner [i1 < 50] {
+    %0 = load p0[i0, i1]
+    %1 = local l0
+    %2 = %0 + %1
+    fold %2
+    p1[i0, i1] = result 0
+  }
+  stage map inner [i1 < 50] {
+    %0 = load p1[i0, 49 - i1]
+    fold %0
+    p2[i0, i1] = result 0
+  }
+}
+";
+
+const PRODUCT: &str = "\
+kernel product(n0) {
+  p0: f32[n0, 40]
+  p1: f32[70, 40]
+  p2: out f32[n0, 70]
+  local l0: f32
+  outer [i0 < n0, i1 < 70]
+  stage dot [i2 < 40] {
+    %0 = load p0[i0, i2]
+    %1 = load p1[i1, i2]
+    fold %0, %1
+    l0 = result 0
+  }
+  stage map {
+    %0 = local l0
+    %1 = 1.0
+    %2 = %0 + %1
+    fold %2
+    p2[i0, i1] = result 0
+  }
+}
+";
+
+const PICK: &str = "\
+kernel pick(n0) {
+  p0: i64[n0]
+  p1: f32[3]
+  p2: out f32[n0]
+  outer [i0 < n0]
+  stage map {
+    %0 = load p0[i0]
+    %1 = load p1[%0]
+    fold %1
+    p2[i0] = result 0
+  }
+}
+";
+
+fn kernel(text: &str) -> Kernel {
+    parse::kernel(text).unwrap_or_else(|e| panic!("{e:?}"))
+}
+
+fn emulator(kernel: &Kernel, blocks: usize, order: Order) -> Emulator {
+    let names = [declare("k", kernel)];
+    let objects = emulated(std::slice::from_ref(kernel), &names).unwrap();
+    Emulator::new(Loader::new(objects.iter().map(Vec::as_slice), &names, "v3").unwrap(), THREADS as usize, blocks, order)
+}
+
+/// What `machine` makes of these buffers, and its code.
+fn run(machine: &dyn Kernels, inputs: &[Tensor], size: i64) -> (i64, Vec<Tensor>) {
+    let mut buffers = inputs.to_vec();
+    let args: Vec<*mut u8> = buffers.iter_mut().map(|b| b.bytes_mut().as_mut_ptr()).collect();
+    // Safety: the buffers have the kernel's shapes at this size.
+    let code = unsafe { machine.run(0, &args, &[size], 0, size, std::ptr::null_mut()) };
+    (code, buffers)
+}
+
+fn inputs(kernel: &Kernel, size: i64) -> Vec<Tensor> {
+    let dims = [("n0".into(), size)].into();
+    let mut random = Random(5);
+    let shape = |p: &crate::kernel::Param| -> Vec<i64> { p.shape.iter().map(|s| s.eval(&dims).unwrap()).collect() };
+    kernel.params.iter().map(|p| filled(p.dtype, &shape(p), &mut random)).collect()
+}
+
+const ORDERS: [Order; 5] = [Order::Forward, Order::Backward, Order::Random(1), Order::Random(2), Order::Random(3)];
+
+/// Leaving out any wait gives another result in some order of threads; with all of them none does.
+#[test]
+fn every_wait_is_needed() {
+    let faults = |waits: u64, fault: fn(u64) -> Fault| (0..waits).map(fault).collect::<Vec<_>>();
+    // Each of two tiles has two waits for each of three pieces of `k`, and two for what is stored. Nothing lies before the very first ones.
+    let cases = [(ROWS, &faults(2, Fault::Team)[1..]), (PRODUCT, &faults(16, Fault::Barrier)[1..])];
+    for (text, faults) in cases {
+        let kernel = kernel(text);
+        let inputs = inputs(&kernel, 9);
+        let right = run(&emulator(&kernel, 1, Order::Forward), &inputs, 9);
+        assert_eq!(right.0, 0);
+        let same = |found: &(i64, Vec<Tensor>)| right.1.iter().zip(&found.1).all(|(a, b)| a.same(b));
+        for order in ORDERS {
+            assert!(same(&run(&emulator(&kernel, 1, order), &inputs, 9)), "{} {order:?}", kernel.name);
+        }
+        for fault in faults {
+            let noticed = |order: &Order| !same(&run(&emulator(&kernel, 1, *order).with(*fault), &inputs, 9));
+            assert!(ORDERS.iter().any(noticed), "{} without {fault:?}", kernel.name);
+        }
+    }
+}
+
+#[test]
+fn rows_and_products_have_schedules_of_their_own() {
+    let [rows, product, pick] = [ROWS, PRODUCT, PICK].map(kernel);
+    assert!(teams::fits(&rows) && tiles::tiled(&rows).is_none());
+    assert!(tiles::tiled(&product).is_some());
+    assert!(!teams::fits(&pick) && tiles::tiled(&pick).is_none());
+    let blocks = |kernel: &Kernel, n: i64| grid(kernel).blocks.eval(&[("n0".into(), n)].into()).unwrap();
+    assert_eq!([&rows, &product, &pick].map(|k| [0, 1, 9, 1000].map(|n| blocks(k, n))), [[0, 1, 2, 125], [0, 2, 2, 32], [0, 1, 1, 8]]);
+    exact(&[rows, product, pick]);
+}
+
+#[test]
+fn an_index_out_of_bounds_is_reported_and_stops_nobody() {
+    let kernel = kernel(PICK);
+    let mut inputs = inputs(&kernel, 4);
+    inputs[0] = Tensor::from_i64(&[4], &[2, 0, 3, 1]);
+    let (code, found) = run(&emulator(&kernel, 2, Order::Forward), &inputs, 4);
+    assert_eq!(code, 1);
+    let table = &inputs[1];
+    assert_eq!([0, 1, 3].map(|i| found[2].get(i)), [table.get(2), table.get(0), table.get(1)]);
+    let interpreted = run(&Interpreter::new(vec![kernel]), &inputs, 4);
+    assert_ne!(interpreted.0, 0);
+}
