@@ -7,13 +7,19 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
 
+/// Epoch or step, value.
+pub type Point = (f64, f64);
+
+/// A name; `false` comes first.
+type Sorted = (bool, String);
+
 /// A metric on a part of the data over the epochs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Curve {
     /// `train`
     pub part: String,
-    /// Epoch, value.
-    pub points: Vec<(f64, f64)>,
+    /// By epoch.
+    pub points: Vec<Point>,
 }
 
 /// What a log holds.
@@ -22,7 +28,7 @@ pub struct Curves {
     /// The loss first, then other metrics by name; of each all parts, `train` first.
     pub metrics: Vec<(String, Vec<Curve>)>,
     /// The loss of single steps.
-    pub steps: Vec<(f64, f64)>,
+    pub steps: Vec<Point>,
     /// Of all epochs in the log together.
     pub seconds: f64,
 }
@@ -44,7 +50,7 @@ impl Curves {
     /// From the text of a log.
     pub fn of(log: &str) -> Curves {
         let mut curves = Curves::default();
-        let mut found: BTreeMap<(bool, String), BTreeMap<(bool, String), Vec<(f64, f64)>>> = BTreeMap::new();
+        let mut found: BTreeMap<Sorted, BTreeMap<Sorted, Vec<Point>>> = BTreeMap::new();
         for line in log.lines().filter_map(|l| serde_json::from_str::<Value>(l).ok()) {
             if let Some(epoch) = line["epoch"].as_f64() {
                 curves.seconds += line["seconds"].as_f64().unwrap_or(0.0);
@@ -73,7 +79,7 @@ const WIDTH: usize = 48;
 
 /// One line a metric and part, from the first value to the last; the parts of a metric share their scale. Nothing for a run of less than three points.
 pub fn sparklines(curves: &Curves) -> String {
-    let mut rows: Vec<(String, &[(f64, f64)], (f64, f64))> = vec![];
+    let mut rows: Vec<(String, &[Point], (f64, f64))> = vec![];
     for (metric, parts) in &curves.metrics {
         let Some(scale) = range(parts.iter().flat_map(|c| c.points.iter().map(|p| p.1))) else { continue };
         rows.extend(parts.iter().map(|c| (format!("{}.{metric}", c.part), c.points.as_slice(), scale)));
@@ -92,7 +98,7 @@ pub fn sparklines(curves: &Curves) -> String {
 }
 
 /// The last value of every stretch as a block.
-fn blocks(points: &[(f64, f64)], (lo, hi): (f64, f64)) -> String {
+fn blocks(points: &[Point], (lo, hi): (f64, f64)) -> String {
     let count = points.len().min(WIDTH);
     let block = |v: f64| match v.is_finite() {
         true => ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'][(((v - lo) / (hi - lo).max(f64::MIN_POSITIVE) * 7.0).round() as usize).min(7)],

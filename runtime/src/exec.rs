@@ -356,7 +356,7 @@ impl Prepared {
         store.touch();
         self.constants.sort_by_key(|c| c.start);
         let mut from = 0;
-        for constant in self.constants.iter().cloned().chain([self.arena.len()..self.arena.len()]) {
+        for constant in self.constants.iter().cloned().chain(std::iter::once(self.arena.len()..self.arena.len())) {
             self.arena[from.min(constant.start)..constant.start].fill(0);
             from = constant.end;
         }

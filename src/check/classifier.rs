@@ -8,8 +8,11 @@ use crate::parse::tree::{Arg, Expr, ExprKind};
 use nnc_runtime::recipe::Classifier;
 use std::sync::Arc;
 
+/// An argument, and the parameter that it is given for.
+type Given<'t> = (Option<&'t Arc<str>>, &'t Expr);
+
 /// A call's function and arguments, the piped one first.
-fn call(e: &Expr) -> Option<(&Arc<str>, Vec<(Option<&Arc<str>>, &Expr)>)> {
+fn call(e: &Expr) -> Option<(&Arc<str>, Vec<Given<'_>>)> {
     let (callee, args, first): (&Expr, &[Arg], Option<&Expr>) = match &e.kind {
         ExprKind::Call { callee, args } => (callee, args, None),
         ExprKind::Pipe(left, right) => match &right.kind {
