@@ -288,8 +288,8 @@ mod tests {
                 let word = 100 + me as i64;
                 found[me].set([8, 0].map(|by| unsafe { shuffle(context.cast(), mask, word, by) }));
             });
-            for n in 0..64 {
-                let [down, first] = found[n].get();
+            for (n, found) in found.iter().enumerate() {
+                let [down, first] = found.get();
                 assert_eq!(first, 100 + (n / 16 * 16) as i64);
                 assert_eq!(down, 100 + (if n % 16 < 8 { n + 8 } else { n }) as i64);
             }
