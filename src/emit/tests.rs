@@ -40,8 +40,6 @@ fn native(kernels: &[Kernel]) -> Vec<(String, Box<dyn Kernels>)> {
     machines
 }
 
-
-
 impl Run<'_> {
     /// Whether it ran to its end.
     fn hold(&self, machines: &[(String, Box<dyn Kernels>)], random: &mut Random) -> bool {
