@@ -58,8 +58,12 @@ pub fn square<E>(dtype: DType, count: i64, transformed: bool, weight: Factor<'_,
     let (zero, half) = (Scalar::float(dtype, 0.0), Scalar::float(dtype, 0.5));
     let (mut sum, mut leaf) = (None, [[zero; 4]; 4]);
     for k in 0..count {
-        let u = if transformed { filled(&mut |a, b| weight(k, a, b), zero)? } else { weights(half, op, filled(&mut |r, s| weight(k, r, s), zero)?) };
-        let v = image(op, filled(&mut |a, b| pixel(k, a, b), zero)?);
+        let u = if transformed {
+            filled(&mut |a, b| weight(k, a as i64, b as i64), zero)?
+        } else {
+            weights(half, op, filled(&mut |r, s| weight(k, r as i64, s as i64), zero)?)
+        };
+        let v = image(op, filled(&mut |a, b| pixel(k, a as i64, b as i64), zero)?);
         each(&mut |a, b| leaf[a][b] = apply(ScalarOp::Fma, &[u[a][b], v[a][b], leaf[a][b]]));
         if (k + 1) % 256 == 0 || k + 1 == count {
             let all: &mut [[Scalar; 4]; 4] = sum.get_or_insert(leaf);
@@ -76,10 +80,14 @@ fn each(see: &mut dyn FnMut(usize, usize)) {
     (0..16).for_each(|n| see(n / 4, n % 4));
 }
 
-fn filled<E, const N: usize>(at: &mut dyn FnMut(i64, i64) -> Result<Scalar, E>, zero: Scalar) -> Result<[[Scalar; N]; N], E> {
+/// A square from its elements.
+///
+/// # Errors
+/// The first of the elements.
+pub fn filled<T: Copy, E, const N: usize>(at: &mut dyn FnMut(usize, usize) -> Result<T, E>, zero: T) -> Result<[[T; N]; N], E> {
     let mut square = [[zero; N]; N];
     for n in 0..N * N {
-        square[n / N][n % N] = at((n / N) as i64, (n % N) as i64)?;
+        square[n / N][n % N] = at(n / N, n % N)?;
     }
     Ok(square)
 }

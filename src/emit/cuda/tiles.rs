@@ -32,10 +32,10 @@ const LEAF: i64 = 256;
 /// Elements between steps that are not used, so that neighbours in `k` lie in other banks.
 const PAD: i64 = 4;
 
-/// The contraction that the kernel is, where it is done in tiles: rows and columns, and nothing after it but maps of the same box.
+/// The contraction that the kernel is, where it is done in tiles: rows and columns (which are no squares), and nothing after it but maps of the same box.
 pub fn tiled(kernel: &Kernel) -> Option<Contraction> {
     let map = |s: &Stage| s.fold == Fold::None && s.inner.is_empty();
-    recognise(kernel).filter(|c| !c.rows.is_empty() && c.stage == 0 && kernel.stages[1..].iter().all(map))
+    recognise(kernel).filter(|c| !c.rows.is_empty() && !c.squares && c.stage == 0 && kernel.stages[1..].iter().all(map))
 }
 
 /// Rows of a thread.
