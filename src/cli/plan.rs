@@ -34,8 +34,11 @@ pub struct Args {
 /// Source lines shown of each entry's peak.
 const PEAK: usize = 3;
 
+/// Lines and bytes.
+type Peak = Vec<(String, i64)>;
+
 /// What lives in the arena in the step with the most, by the line of the step that makes it, the largest first.
-fn peak(entry: &Entry, dims: &Dims) -> Vec<(String, i64)> {
+fn peak(entry: &Entry, dims: &Dims) -> Peak {
     let plan = &entry.plan;
     let owned = |b: &&Buffer| b.storage.of().is_none() && b.storage != Storage::Input;
     let bytes = |b: &Buffer| b.shape.iter().try_fold(b.dtype.bytes() as i64, |n, s| Some(n * s.eval(dims).ok()?)).unwrap_or(0);
@@ -50,7 +53,7 @@ fn peak(entry: &Entry, dims: &Dims) -> Vec<(String, i64)> {
     for (buffer, bytes) in most.into_iter().flat_map(alive) {
         *lines.entry(line(buffer.first)).or_default() += bytes;
     }
-    let mut lines: Vec<(String, i64)> = lines.into_iter().collect();
+    let mut lines: Peak = lines.into_iter().collect();
     lines.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
     lines
 }
@@ -77,7 +80,7 @@ pub struct Needs<'a> {
     dims: Dims,
     /// Stored tensors and their bytes.
     tensors: Vec<(&'a TensorDecl, i64)>,
-    entries: Vec<(&'a Entry, Prepared, Vec<(String, i64)>)>,
+    entries: Vec<(&'a Entry, Prepared, Peak)>,
 }
 
 impl<'a> Needs<'a> {

@@ -102,8 +102,11 @@ pub fn run(args: Args) -> Result<(), Failure> {
     }
 }
 
+/// Axes, the metric that judges, and the other words.
+type Words = (Vec<Axis>, Option<String>, Vec<String>);
+
 /// What belongs to the sweep itself, and the other words.
-fn own(words: &[String]) -> Result<(Vec<Axis>, Option<String>, Vec<String>), Failure> {
+fn own(words: &[String]) -> Result<Words, Failure> {
     let (mut axes, mut by, mut rest) = (Vec::<Axis>::new(), None, vec![]);
     let mut words = words.iter();
     while let Some(word) = words.next() {

@@ -31,7 +31,7 @@ pub enum Primitive {
     Block,
     /// How many blocks there are.
     Blocks,
-    /// The address of the block's shared memory, of [`SHARED`] bytes.
+    /// The address of the block's shared memory, of `SHARED` bytes.
     Shared,
     /// Notes that the check of this number (from 1) has failed.
     Fail,
