@@ -71,7 +71,7 @@ impl Desk {
     /// `nnc` with these words, in the folder.
     pub fn command(&self, args: &str) -> Command {
         let mut command = Command::new(NNC);
-        command.current_dir(self.folder.path()).args(args.split_whitespace()).env_remove("NNC_LEVEL");
+        command.current_dir(self.folder.path()).args(args.split_whitespace()).env_remove("NNC_LEVEL").env_remove("CI");
         command
     }
 
