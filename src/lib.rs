@@ -28,7 +28,8 @@
 //! Every fold has one order, stated in [`ir::Fold`]: sums run over 16 lanes joined by a fixed tree, contractions are one chain of fused multiply-adds
 //! in leaves of 256. Transcendental functions are fixed sequences of basic operations ([`math`]), the same for constants, interpreters and machine
 //! code. So no pass, schedule, thread count or code level can change a bit of a result, and "interpreter = compiled" is equality of bits (all NaN count
-//! as one). What may change bits is the algebra that defines a gradient's formula ([`passes::algebra`]), and it runs before everything else.
+//! as one). Two passes define a program rather than keep its bits: the algebra of a gradient's formula ([`passes::algebra`]), before all others, and which
+//! convolutions are computed in squares ([`passes::winograd`], a fold of its own), after all others.
 //!
 //! # Invariants, and the tests that hold them
 //! | invariant | held by |
@@ -36,7 +37,7 @@
 //! | a pass keeps every bit | `passes_keep_every_bit` in `src/passes/mod.rs`, on random programs |
 //! | fused, lowered and planned = the graph's evaluator | `plan::tests`, on random programs |
 //! | machine code = interpreted kernels, at every code level | `emit::tests`, and every test that runs a program (`tests/support`) |
-//! | code for GPUs = interpreted kernels, whatever the order of threads | the same, by an emulator of threads; assembled by `cargo xtask ptxas` |
+//! | code for GPUs = interpreted kernels, whatever the order of threads | `emit::tests`, `tests/models.rs`, by an emulator of threads; assembled by `cargo xtask ptxas` |
 //! | every library function: example accepted, interpreted = compiled, derivatives = differences, wrong shapes refused | `tests/library.rs` |
 //! | every library function, optimizer, schedule, initial value = PyTorch's | `tests/golden.rs`, on `tests/golden/values.json` |
 //! | planned memory = allocated memory, to the byte; a step allocates nothing on any thread | `tests/steps.rs`, by an allocator that counts |
@@ -45,6 +46,7 @@
 //! | pest, petgraph, inkwell and annotate-snippets are each named in one place; the core does no I/O; file sizes; no hash order | `tests/tidy.rs` |
 //! | user mistakes are diagnostics with these words, and no shipped program is warned of | `tests/refused.rs`, `tests/warned.rs` |
 //! | killed at any moment or stopped within an epoch, a run goes on to the same bytes | `tests/interrupted.rs` |
+//! | every command has help with an example, refuses wrong words, and loses nothing | `tests/cli.rs`, `tests/commands.rs` |
 //! | adding a library function touches one `.nn` file | `tests/library.rs` walks the texts |
 //!
 //! # Who does what
