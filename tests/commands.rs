@@ -34,6 +34,11 @@ fn a_new_project_runs_at_once() {
     let before = desk.read("table/table.nn");
     assert_eq!(code(&desk.run("new table")), 4, "what is there is not overwritten");
     assert_eq!(desk.read("table/table.nn"), before);
+    // The largest file that the process may write stands for the disk's last free blocks.
+    let full = format!("trap '' XFSZ; ulimit -f 2; exec {NNC} new digits --template images");
+    let output = Command::new("sh").current_dir(desk.folder.path()).args(["-c", &full]).output().unwrap();
+    assert_eq!((code(&output), output.stderr.is_empty()), (4, false));
+    assert!(desk.names().iter().all(|n| !n.contains("digits")), "a project is whole or not there: {:?}", desk.names());
     for name in ["9lives", "a.b", "..", "a/..", "über"] {
         assert_eq!(code(&desk.run(&format!("new {name}"))), 2, "{name}");
     }

@@ -2,6 +2,7 @@
 
 use super::{Failure, snap};
 use clap::ValueEnum;
+use nnc_runtime::error::RunError;
 use nnc_runtime::files;
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -77,19 +78,30 @@ pub fn run(args: Args) -> Result<(), Failure> {
     if folder.symlink_metadata().is_ok() {
         return Err(Failure::world(format!("{} exists already: choose another name", folder.display())));
     }
-    let Content { program, data: (data, bytes), source } = args.template.content();
+    // Aside first: a project is whole or not there.
+    let aside = folder.with_file_name(format!(".{name}.{}.part", std::process::id()));
+    let made = fill(&aside, &name, args.template.content())
+        .and_then(|()| std::fs::rename(&aside, folder).map_err(|e| RunError::file("create the folder", folder, &e).into()));
+    if let Err(failure) = made {
+        let _ = std::fs::remove_dir_all(&aside);
+        return Err(failure);
+    }
+    if args.json {
+        return super::print(&format!("{}\n", json!({ "folder": folder, "program": folder.join(format!("{name}.nn")) })));
+    }
+    if args.quiet { Ok(()) } else { super::print(&format!("{}: a model, its data and its snapshots\n\n{}", folder.display(), next(&name, folder))) }
+}
+
+/// Writes a project's files.
+fn fill(folder: &Path, name: &str, Content { program, data: (data, bytes), source }: Content) -> Result<(), Failure> {
     files::create_folder(&folder.join("data"))?;
     let write = |path: &str, bytes: &[u8]| files::write(&folder.join(path), bytes);
     write(&format!("{name}.nn"), program.as_bytes())?;
     write(&format!("data/{data}"), bytes)?;
     write("data/SOURCES.md", format!("`{data}`: {source}\n").as_bytes())?;
-    write("README.md", readme(&name).as_bytes())?;
+    write("README.md", readme(name).as_bytes())?;
     write(".gitignore", b"/runs\n*.nnc\n")?;
-    snap::first(&folder.join(format!("{name}.nn")))?;
-    if args.json {
-        return super::print(&format!("{}\n", json!({ "folder": folder, "program": folder.join(format!("{name}.nn")) })));
-    }
-    if args.quiet { Ok(()) } else { super::print(&format!("{}: a model, its data and its snapshots\n\n{}", folder.display(), next(&name, folder))) }
+    snap::first(&folder.join(format!("{name}.nn")))
 }
 
 fn next(name: &str, folder: &Path) -> String {

@@ -9,7 +9,6 @@ use nnc_runtime::manifest::{Buffer, Entry, Manifest, Role, Step, Storage, Tensor
 use nnc_runtime::size::Dims;
 use nnc_runtime::tensors::Tensors;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
 
 /// Arguments of `nnc plan`.
 #[derive(clap::Args)]
@@ -49,11 +48,15 @@ fn peak(entry: &Entry, dims: &Dims) -> Peak {
         Step::Launch(launch) => plan.lines.get(launch.line as usize).cloned().unwrap_or_default(),
         Step::Copy { .. } | Step::Loop { .. } | Step::Check { .. } => String::new(),
     };
-    let mut lines: BTreeMap<String, i64> = BTreeMap::new();
+    // Of equals the one made first stands first: a path's name, as typed, says nothing.
+    let mut lines: Peak = vec![];
     for (buffer, bytes) in most.into_iter().flat_map(alive) {
-        *lines.entry(line(buffer.first)).or_default() += bytes;
+        let line = line(buffer.first);
+        match lines.iter_mut().find(|(l, _)| *l == line) {
+            Some((_, sum)) => *sum += bytes,
+            None => lines.push((line, *bytes)),
+        }
     }
-    let mut lines: Peak = lines.into_iter().collect();
     lines.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
     lines
 }
