@@ -1,10 +1,17 @@
 //! Memory for tensors: aligned to a cache line, zeroed, refused with an error instead of an abort when there is none.
+//!
+//! What is large comes in pages of its own, huge ones where the system has them: reading a weight row by row, or much of anything in a virtual machine, costs
+//! more in looking up pages of 4 KiB than in reading them.
 
 use crate::error::{Result, RunError};
 use std::alloc::{Layout, alloc, alloc_zeroed, dealloc};
 
 /// Alignment of every tensor's first byte.
 pub const ALIGN: usize = 64;
+/// Bytes of a huge page, and what is large.
+const HUGE: usize = 2 << 20;
+/// What lengths are rounded up to: pages of any size that a system has, where they are not huge.
+const PAGE: usize = 64 << 10;
 
 /// Bytes aligned to [`ALIGN`], at an address that never changes.
 pub struct Aligned {
@@ -27,7 +34,7 @@ impl Aligned {
         unsafe { Aligned::with(len, alloc_zeroed) }
     }
 
-    /// `len` bytes from an allocator.
+    /// `len` bytes, small ones from an allocator; pages are zero.
     ///
     /// # Safety
     /// All bytes are initialised before anyone looks at them as a slice.
@@ -36,6 +43,9 @@ impl Aligned {
             return Ok(Aligned::default());
         }
         let none = || RunError::World(format!("cannot allocate {len} bytes of memory"));
+        if len >= HUGE {
+            return pages(len).map(|start| Aligned { start, len }).ok_or_else(none);
+        }
         let layout = Layout::from_size_align(len, ALIGN).map_err(|_| none())?;
         // SAFETY: the layout's size is not 0.
         let start = unsafe { allocator(layout) };
@@ -55,6 +65,32 @@ impl Aligned {
     /// The address of the first byte, for kernels.
     pub fn as_ptr(&self) -> *mut u8 {
         self.start
+    }
+}
+
+/// Zeroed pages for `len` bytes that begin where a huge page may; none are resident before they are touched.
+fn pages(len: usize) -> Option<*mut u8> {
+    let len = len.checked_next_multiple_of(PAGE)?;
+    let size = len.checked_add(HUGE)?;
+    let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    // SAFETY: a new mapping that nobody else knows.
+    let all = unsafe { libc::mmap(std::ptr::null_mut(), size, access, kind, -1, 0) };
+    if all == libc::MAP_FAILED {
+        return None;
+    }
+    let all: *mut u8 = all.cast();
+    let before = all.align_offset(HUGE);
+    // SAFETY: what is given back lies within the mapping, before and after what is kept; it begins at a page, and ends with one.
+    unsafe {
+        let start = all.add(before);
+        if before > 0 {
+            libc::munmap(all.cast(), before);
+        }
+        libc::munmap(start.add(len).cast(), size - before - len);
+        // Refused on systems without huge pages: then these are pages as any other.
+        #[cfg(target_os = "linux")]
+        libc::madvise(start.cast(), len, libc::MADV_HUGEPAGE);
+        Some(start)
     }
 }
 
@@ -106,7 +142,10 @@ impl std::ops::DerefMut for Aligned {
 
 impl Drop for Aligned {
     fn drop(&mut self) {
-        if self.len > 0 {
+        if self.len >= HUGE {
+            // SAFETY: mapped in `pages`, so many.
+            unsafe { libc::munmap(self.start.cast(), self.len.next_multiple_of(PAGE)) };
+        } else if self.len > 0 {
             // SAFETY: allocated in `zeroed` with this very layout, which was valid then.
             unsafe { dealloc(self.start, Layout::from_size_align_unchecked(self.len, ALIGN)) }
         }
