@@ -1,11 +1,13 @@
 //! Chores of the repository: set-up, the demonstration, the tests, the lints. Needs nothing but Rust, so that it can install what is missing.
 //!
-//! `cargo xtask demo`, `test`, `seeds`, `bench`, `counts`, `ptxas`, `lint`, `setup`
+//! `cargo xtask demo`, `test`, `seeds`, `bench`, `counts`, `ptxas`, `fuzz`, `docs`, `lint`, `setup`
 
 mod bench;
 mod counts;
 mod digits;
+mod fuzz;
 mod llvm;
+mod manual;
 mod ptxas;
 
 use std::path::PathBuf;
@@ -20,6 +22,8 @@ cargo xtask COMMAND
   bench  time the workloads of models/bench, with the peers where they are installed (bench --help)
   counts instructions of a step, by valgrind where it is installed, for three sizes of batches (counts [WORKLOAD..])
   ptxas  assemble every kernel of the models (or of FILE..) for GPUs, and refuse spills; needs no GPU
+  fuzz   feed random inputs to everything that reads files, and random programs to the compiler (fuzz --help)
+  docs   write the pages of docs/ that are made from the sources
   lint   formatting, clippy and docs, warnings as errors
   setup  install what is missing, and say which LLVM is used
 ";
@@ -37,6 +41,12 @@ fn main() -> ExitCode {
             cargo(&llvm, &["build", "--quiet", "--bin", "nnc"])?;
             Ok("target/debug".into())
         }),
+        Some("fuzz") => fuzz::run(&args[1..], &|| {
+            let llvm = llvm::ensure()?;
+            cargo(&llvm, &["build", "--quiet", "--bin", "nnc"])?;
+            Ok("target/debug".into())
+        }),
+        Some("docs") => manual::run(),
         Some("lint") => lint(),
         Some("setup") => llvm::ensure().map(|llvm| println!("LLVM {} at {}", llvm.version, llvm.prefix.display())),
         Some("help" | "--help" | "-h") | None => {
