@@ -160,11 +160,10 @@ fn instance(function: &str, operands: &[Given]) -> String {
     if common.is_empty() { function.into() } else { format!("{} ({function})", common.join(".")) }
 }
 
-/// What is written in a box: the name and the operation, then the formula.
+/// What is written in a box: the value's name, as stages print it, and the operation; then the formula.
 fn lines(node: &Node, about: &str) -> Vec<String> {
-    let word = fuse::word(&node.op);
-    let first = node.name.as_ref().map_or(word.to_string(), |name| format!("{name} = {word}"));
-    let formula: String = about.split_once(" = ").map_or("", |(_, right)| right).trim().replace('%', "");
-    let cut = if formula.chars().count() > LONGEST { formula.chars().take(LONGEST - 1).chain(['…']).collect() } else { formula };
-    [first, cut].into_iter().filter(|l| !l.is_empty()).collect()
+    let name = about.trim().split(['[', ':', ' ']).next().unwrap_or_default();
+    let formula = about.split_once(" = ").map_or("", |(_, right)| right).trim();
+    let cut = if formula.chars().count() > LONGEST { formula.chars().take(LONGEST - 1).chain(['…']).collect() } else { formula.to_string() };
+    [format!("{name} = {}", fuse::word(&node.op)), cut].into_iter().filter(|l| !l.is_empty()).collect()
 }

@@ -16,6 +16,7 @@ mod pages;
 mod pictures;
 mod refused;
 mod runs;
+mod ship;
 mod steps;
 mod support;
 mod textbook;

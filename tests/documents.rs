@@ -6,7 +6,7 @@
 //! A document is one session: folders and files that one block makes, the next one finds. Commands within sentences and tables are not run, but every command and option
 //! that they name exists.
 
-use crate::support::desk::NNC;
+use crate::support::desk::{NNC, runtime};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -151,6 +151,8 @@ fn wrong(path: &Path) -> Vec<String> {
 
 #[test]
 fn what_the_documents_say_to_type_works() {
+    // Beside `nnc`, where documents find it.
+    assert_eq!(runtime("nnc-runtime", "nnc-run").parent(), Path::new(NNC).parent());
     let documents = documents();
     let wrong: Vec<String> = std::thread::scope(|scope| {
         let sessions: Vec<_> = documents.iter().map(|path| scope.spawn(|| wrong(path))).collect();

@@ -1,6 +1,6 @@
 //! Chores of the repository: set-up, the demonstration, the tests, the lints. Needs nothing but Rust, so that it can install what is missing.
 //!
-//! `cargo xtask demo`, `test`, `seeds`, `bench`, `counts`, `ptxas`, `fuzz`, `docs`, `lint`, `setup`
+//! `cargo xtask demo`, `test`, `seeds`, `bench`, `counts`, `ptxas`, `ship`, `fuzz`, `docs`, `lint`, `setup`
 
 mod bench;
 mod counts;
@@ -9,6 +9,7 @@ mod fuzz;
 mod llvm;
 mod manual;
 mod ptxas;
+mod ship;
 
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
@@ -22,6 +23,7 @@ cargo xtask COMMAND
   bench  time the workloads of models/bench, with the peers where they are installed (bench --help)
   counts instructions of a step, by valgrind where it is installed, for three sizes of batches (counts [WORKLOAD..])
   ptxas  assemble every kernel of the models (or of FILE..) for GPUs, and refuse spills; needs no GPU
+  ship   the bounds of executables: size, start, memory; no LLVM inside
   fuzz   feed random inputs to everything that reads files, and random programs to the compiler (fuzz --help)
   docs   write the pages of docs/ that are made from the sources
   lint   formatting, clippy and docs, warnings as errors
@@ -47,6 +49,10 @@ fn main() -> ExitCode {
             Ok("target/debug".into())
         }),
         Some("docs") => manual::run(),
+        Some("ship") => ship::run(&|| {
+            cargo(&llvm::ensure()?, &["build", "--quiet", "--bin", "nnc"])?;
+            plain(&["build", "--quiet", "--release", "--package", "nnc-runtime"])
+        }),
         Some("lint") => lint(),
         Some("setup") => llvm::ensure().map(|llvm| println!("LLVM {} at {}", llvm.version, llvm.prefix.display())),
         Some("help" | "--help" | "-h") | None => {
@@ -138,13 +144,22 @@ fn as_strs(args: &[String]) -> Vec<&str> {
 
 /// Runs cargo with the chosen LLVM.
 fn cargo(llvm: &llvm::Llvm, args: &[&str]) -> Result<(), String> {
-    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
-    let mut command = Command::new(cargo);
-    command.arg(args[0]);
-    if args[0] != "fmt" {
-        command.args(llvm.features());
-    }
-    command.args(&args[1..]).env(llvm.variable(), &llvm.prefix).env("RUSTDOCFLAGS", "-D warnings");
+    let features = if args[0] == "fmt" { vec![] } else { llvm.features().to_vec() };
+    let mut command = Command::new(program());
+    command.arg(args[0]).args(features).args(&args[1..]);
+    finish(command.env(llvm.variable(), &llvm.prefix).env("RUSTDOCFLAGS", "-D warnings"), args)
+}
+
+/// Runs cargo on what needs no LLVM.
+fn plain(args: &[&str]) -> Result<(), String> {
+    finish(Command::new(program()).args(args), args)
+}
+
+fn program() -> String {
+    std::env::var("CARGO").unwrap_or_else(|_| "cargo".into())
+}
+
+fn finish(command: &mut Command, args: &[&str]) -> Result<(), String> {
     let status = command.status().map_err(|e| format!("cannot start cargo: {e}"))?;
     if status.success() { Ok(()) } else { Err(format!("`cargo {}` failed", args.join(" "))) }
 }
