@@ -27,7 +27,7 @@ pub fn case(seed: u64) -> Case {
 
 /// The program that these bytes choose, each of them one choice; what they leave open is random. What a fuzzer changes a little, it changes here a little.
 pub fn chosen(bytes: &[u8]) -> Case {
-    made(Random { state: mix(bytes.len() as u64), choices: bytes.to_vec().into_iter() }, bytes.len() as u64)
+    made(Random { state: mix(bytes.len() as u64), choices: Vec::from(bytes).into_iter() }, bytes.len() as u64)
 }
 
 fn made(mut random: Random, seed: u64) -> Case {
