@@ -12,11 +12,11 @@ use std::sync::Arc;
 /// Adds `init`, `init:RECIPE`, `infer:MODEL`, `eval:RECIPE` and `finish:RECIPE`.
 pub(super) fn add(module: &mut Module, program: &Program, done: &[FunctionId], updated: &[Vec<usize>]) {
     let weights: Vec<(Arc<str>, &WeightDecl)> = weights(program).into_iter().collect();
-    add_init(module, program, "init", weights);
+    add_init(module, program, "init", weights, Span::default());
     for recipe in &program.recipes {
         let states = states(program, recipe);
         if !states.is_empty() {
-            add_init(module, program, &format!("init:{}", recipe.settings.name), states);
+            add_init(module, program, &format!("init:{}", recipe.settings.name), states, recipe.span);
         }
     }
     for model in &program.models {
@@ -139,8 +139,8 @@ fn without_updates(module: &mut Module, program: &Program, id: InstanceId, done:
 }
 
 /// A function and an entry that compute initial values: each tensor's randomness comes from the key folded with its path's hash, so that it stays when
-/// others come or go.
-fn add_init(module: &mut Module, program: &Program, name: &str, weights: Vec<(Arc<str>, &WeightDecl)>) {
+/// others come or go. What the library declares stands `at` where it is used.
+fn add_init(module: &mut Module, program: &Program, name: &str, weights: Vec<(Arc<str>, &WeightDecl)>, at: Span) {
     let random = weights.iter().any(|(_, w)| draws(&w.init));
     let nothing = Instance {
         name: name.into(),
@@ -159,13 +159,14 @@ fn add_init(module: &mut Module, program: &Program, name: &str, weights: Vec<(Ar
     let key = random.then(|| body.f().input("key", Type::scalar(DType::I64)));
     let mut results = vec![];
     for (path, weight) in &weights {
+        let span = weight.span.seen_from(at);
         if let Some(key) = key.filter(|_| draws(&weight.init)) {
-            let own = fold_key(body.f(), key, fnv64(path) as i64, weight.span);
+            let own = fold_key(body.f(), key, fnv64(path) as i64, span);
             body.bind(Name::Key, own);
         }
         let (vars, element) = &weight.init;
         let vars: Vec<_> = vars.iter().copied().zip(weight.ty.shape.iter().cloned()).collect();
-        let value = body.comprehension(&vars, element, weight.span);
+        let value = body.comprehension(&vars, element, span);
         debug_assert_eq!(body.f().ty(value), &ty(&weight.ty), "initial value of {path}");
         body.f().nodes[value.node.0 as usize].name.get_or_insert_with(|| path.clone());
         results.push((Some(path.clone()), value));

@@ -5,7 +5,7 @@
 
 use super::lifetime::{buffers, root};
 use super::reuse::{loops, remove};
-use crate::kernel::Kernel;
+use crate::kernel::{Index, Instr, Kernel, Store, Target};
 use nnc_runtime::manifest::{BufferId, Call, Entry, Launch, Plan, Step};
 use std::collections::BTreeSet;
 
@@ -30,7 +30,7 @@ pub(super) fn group(entry: &mut Entry, kernels: &[Kernel]) {
             for (other, dead) in plan.steps[at + 1..end].iter().zip(&mut dead[at + 1..end]) {
                 if let Step::Launch(next) = other
                     && !*dead
-                    && alike(&launch, next)
+                    && alike(&launch, next, kernels)
                 {
                     let Launch { args, sizes, tasks, flops, .. } = next.clone();
                     launch.beside.push(Call { args, sizes, tasks, flops });
@@ -45,9 +45,25 @@ pub(super) fn group(entry: &mut Entry, kernels: &[Kernel]) {
     remove(&mut plan.steps, &dead);
 }
 
-/// The same work a task, and the same line of the source to blame.
-fn alike(a: &Launch, b: &Launch) -> bool {
-    (a.kernel, a.line) == (b.kernel, b.line) && (&a.cost, &a.whole) == (&b.cost, &b.whole)
+/// The same work a task, and where something can fail the same line of the source to blame; else the first line stands for all.
+fn alike(a: &Launch, b: &Launch, kernels: &[Kernel]) -> bool {
+    a.kernel == b.kernel && (&a.cost, &a.whole) == (&b.cost, &b.whole) && (a.line == b.line || !fails(&kernels[a.kernel as usize]))
+}
+
+/// Whether an index may be out of bounds.
+fn fails(kernel: &Kernel) -> bool {
+    fn computed(index: &[Index]) -> bool {
+        index.iter().any(|i| matches!(i, Index::Value(_)))
+    }
+    fn block(body: &[Instr]) -> bool {
+        body.iter().any(|i| match i {
+            Instr::Load { index, otherwise, .. } => otherwise.is_none() && computed(index),
+            Instr::Select { then, otherwise, .. } => block(&then.0) || block(&otherwise.0),
+            Instr::Const(_) | Instr::Local(_) | Instr::Index(_) | Instr::Holds(_) | Instr::Op(..) | Instr::Cast(..) => false,
+        })
+    }
+    let scatters = |store: &Store| matches!(&store.target, Target::Param { index, .. } if computed(index));
+    kernel.stages.iter().any(|stage| block(&stage.body) || stage.stores.iter().any(scatters))
 }
 
 /// Launches that do not depend on each other: the memory that they touch, and what of it they write.
