@@ -1,6 +1,6 @@
 //! Chores of the repository: set-up, the demonstration, the tests, the lints. Needs nothing but Rust, so that it can install what is missing.
 //!
-//! `cargo xtask demo`, `test`, `seeds`, `bench`, `counts`, `ptxas`, `ship`, `lint`, `setup`
+//! `cargo xtask demo`, `test`, `seeds`, `bench`, `counts`, `ptxas`, `ship`, `wheel`, `lint`, `setup`
 
 mod bench;
 mod counts;
@@ -8,6 +8,7 @@ mod digits;
 mod llvm;
 mod ptxas;
 mod ship;
+mod wheel;
 
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
@@ -22,6 +23,7 @@ cargo xtask COMMAND
   counts instructions of a step, by valgrind where it is installed, for three sizes of batches (counts [WORKLOAD..])
   ptxas  assemble every kernel of the models (or of FILE..) for GPUs, and refuse spills; needs no GPU
   ship   the bounds of executables: size, start, memory; no LLVM inside
+  wheel  build the Python module and try it, in an environment of its own in target/wheel
   lint   formatting, clippy and docs, warnings as errors
   setup  install what is missing, and say which LLVM is used
 ";
@@ -42,6 +44,10 @@ fn main() -> ExitCode {
         Some("ship") => ship::run(&|| {
             cargo(&llvm::ensure()?, &["build", "--quiet", "--bin", "nnc"])?;
             plain(&["build", "--quiet", "--release", "--package", "nnc-runtime"])
+        }),
+        Some("wheel") => wheel::run(&|| {
+            cargo(&llvm::ensure()?, &["build", "--quiet", "--bin", "nnc"])?;
+            Ok("target/debug".into())
         }),
         Some("lint") => lint(),
         Some("setup") => llvm::ensure().map(|llvm| println!("LLVM {} at {}", llvm.version, llvm.prefix.display())),
