@@ -116,7 +116,10 @@ impl Dataset {
                 return wrong!("{name} holds {bad}, but must be in 0..{}", column.bound.unwrap_or(0));
             }
             let stride = tensor.bytes().len() / rows.max(1) as usize;
-            let column = Column { shape: sample.to_vec(), ..column.clone() };
+            // Where it comes from is of no use any more.
+            let (fields, classes_named, steps) = (vec![], vec![], vec![]);
+            let &Column { ref name, table, dtype, bound, .. } = column;
+            let column = Column { name: name.clone(), table, fields, classes_named, steps, dtype, shape: sample.to_vec(), bound };
             made.rows = count as usize;
             made.values.push(Values { column, bytes: tensor.bytes().to_vec(), stride, statistics: vec![] });
         }

@@ -250,7 +250,9 @@ impl Model {
     pub fn set(&mut self, recipe: Option<&str>, path: &str, value: &str) -> Result<()> {
         let at = self.recipe(recipe)?;
         let changed = &mut self.artifact.manifest.recipes[at];
-        settings::apply(changed, &[(path.to_string(), value.to_string())])?;
+        // There is no command line to speak of.
+        let plain = |e: RunError| RunError::Usage(e.message().trim_start_matches("--set ").to_string());
+        settings::apply(changed, &[(path.to_string(), value.to_string())]).map_err(plain)?;
         let name = changed.name.clone();
         self.sessions.iter_mut().filter(|s| s.recipe == name).for_each(Session::forget);
         Ok(())
