@@ -1,11 +1,13 @@
 //! Chores of the repository: set-up, the demonstration, the tests, the lints. Needs nothing but Rust, so that it can install what is missing.
 //!
-//! `cargo xtask demo`, `test`, `seeds`, `bench`, `counts`, `ptxas`, `ship`, `wheel`, `lint`, `setup`
+//! `cargo xtask demo`, `test`, `seeds`, `bench`, `counts`, `ptxas`, `ship`, `wheel`, `fuzz`, `docs`, `lint`, `setup`
 
 mod bench;
 mod counts;
 mod digits;
+mod fuzz;
 mod llvm;
+mod manual;
 mod ptxas;
 mod ship;
 mod wheel;
@@ -24,6 +26,8 @@ cargo xtask COMMAND
   ptxas  assemble every kernel of the models (or of FILE..) for GPUs, and refuse spills; needs no GPU
   ship   the bounds of executables: size, start, memory; no LLVM inside
   wheel  build the Python module and try it, in an environment of its own in target/wheel
+  fuzz   feed random inputs to everything that reads files, and random programs to the compiler (fuzz --help)
+  docs   write the pages of docs/ that are made from the sources
   lint   formatting, clippy and docs, warnings as errors
   setup  install what is missing, and say which LLVM is used
 ";
@@ -41,6 +45,12 @@ fn main() -> ExitCode {
             cargo(&llvm, &["build", "--quiet", "--bin", "nnc"])?;
             Ok("target/debug".into())
         }),
+        Some("fuzz") => fuzz::run(&args[1..], &|| {
+            let llvm = llvm::ensure()?;
+            cargo(&llvm, &["build", "--quiet", "--bin", "nnc"])?;
+            Ok("target/debug".into())
+        }),
+        Some("docs") => manual::run(),
         Some("ship") => ship::run(&|| {
             cargo(&llvm::ensure()?, &["build", "--quiet", "--bin", "nnc"])?;
             plain(&["build", "--quiet", "--release", "--package", "nnc-runtime"])

@@ -115,7 +115,7 @@ fn run(machine: &dyn Kernels, inputs: &[Tensor], size: i64) -> (i64, Vec<Tensor>
 
 fn inputs(kernel: &Kernel, size: i64) -> Vec<Tensor> {
     let dims = [("n0".into(), size)].into();
-    let mut random = Random(5);
+    let mut random = Random::new(5);
     let shape = |p: &crate::kernel::Param| -> Vec<i64> { p.shape.iter().map(|s| s.eval(&dims).unwrap()).collect() };
     kernel.params.iter().map(|p| filled(p.dtype, &shape(p), &mut random)).collect()
 }
