@@ -46,6 +46,7 @@
 //! | pest, petgraph, inkwell and annotate-snippets are each named in one place; the core does no I/O; file sizes; no hash order | `tests/tidy.rs` |
 //! | user mistakes are diagnostics with these words, and no shipped program is warned of | `tests/refused.rs`, `tests/warned.rs` |
 //! | killed at any moment or stopped within an epoch, a run goes on to the same bytes | `tests/interrupted.rs` |
+//! | executables, C, Rust and Python give the command's bits, and refuse what does not fit | `tests/ship.rs`, `cargo xtask wheel` |
 //! | every command has help with an example, refuses wrong words, and loses nothing | `tests/cli.rs`, `tests/commands.rs` |
 //! | any bytes are taken or refused with a sentence; random graphs = their machine code | `tests/fuzz`, by libFuzzer: `cargo xtask fuzz` |
 //! | every picture of a shipped model is valid DOT, and SVG in which nothing overlaps | `tests/pictures.rs` |

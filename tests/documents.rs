@@ -152,7 +152,9 @@ fn wrong(path: &Path) -> Vec<String> {
 #[test]
 fn what_the_documents_say_to_type_works() {
     // Beside `nnc`, where documents find it.
-    assert_eq!(runtime("nnc-runtime", "nnc-run").parent(), Path::new(NNC).parent());
+    for (package, file) in [("nnc-runtime", "nnc-run"), ("nnc-c", "libnnc_c.a")] {
+        assert_eq!(runtime(package, file).parent(), Path::new(NNC).parent());
+    }
     let documents = documents();
     let wrong: Vec<String> = std::thread::scope(|scope| {
         let sessions: Vec<_> = documents.iter().map(|path| scope.spawn(|| wrong(path))).collect();

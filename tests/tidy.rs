@@ -26,7 +26,7 @@ fn files(folder: &str, ending: &str) -> Vec<String> {
 }
 
 fn rust_sources() -> Vec<String> {
-    ["src", "runtime/src", "xtask/src", "tests"].iter().flat_map(|f| files(f, "rs")).collect()
+    ["src", "runtime/src", "runtime/c/src", "runtime/python/src", "xtask/src", "tests"].iter().flat_map(|f| files(f, "rs")).collect()
 }
 
 fn read(path: &str) -> String {

@@ -215,7 +215,7 @@ fn run_observed(program: &Program, command: &Command, report: &Report, profile: 
             Ok(())
         }
         What::Infer(name) => {
-            let entry = infer::entry_of(program, name.as_deref())?;
+            let entry = infer::entry_of(program.manifest, name.as_deref())?;
             machine.store = program.trained(options.weights.as_deref(), &options.runs)?;
             let seed = options.seed.unwrap_or(0);
             let results = match &command.data {

@@ -8,6 +8,7 @@ use crate::error::{Result, RunError, refuse, wrong};
 use crate::recipe::{Column, Data, Scaling};
 use crate::split::split;
 use crate::table;
+use crate::tensor::Tensor;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -78,6 +79,51 @@ impl Dataset {
             values.push(done.map_err(|e| refuse!("{}: {e}", file.display()))?);
         }
         Ok(Dataset { name: self.name.clone(), rows, values, parts: vec![] })
+    }
+
+    /// The samples of arrays that have the columns' values already: nothing is scaled, and numbers that must be classes are looked at. Those that `used` does not
+    /// name may be left out.
+    ///
+    /// # Errors
+    /// Columns that are missing, unknown or given twice; other shapes, types or values than the section's; different numbers of samples.
+    pub fn given(data: &Data, arrays: &[(&str, &Tensor)], used: &dyn Fn(&str) -> bool) -> Result<Dataset> {
+        let known: Vec<&str> = data.columns.iter().map(|c| &*c.name).collect();
+        if let Some(missing) = known.iter().find(|name| used(name) && arrays.iter().all(|(n, _)| n != *name)) {
+            return Err(RunError::Usage(format!("the column {missing} is not given")));
+        }
+        let mut made = Dataset { name: data.name.clone(), rows: 0, values: vec![], parts: vec![] };
+        for (name, tensor) in arrays {
+            let Some(column) = data.columns.iter().find(|c| *c.name == **name) else {
+                return Err(RunError::Usage(format!("data {} has no column {name}{}", data.name, crate::words::hint(name, &known))));
+            };
+            if made.find(name).is_some() {
+                return Err(RunError::Usage(format!("the column {name} is given twice")));
+            }
+            let Some((&rows, sample)) = tensor.shape.split_first() else {
+                return wrong!("{name} is a single number: its first axis must be the samples");
+            };
+            if sample.len() != column.shape.len() || sample.iter().zip(&column.shape).any(|(n, wanted)| *wanted >= 0 && n != wanted) {
+                let wanted: Vec<String> = column.shape.iter().map(|&n| if n < 0 { "any".into() } else { n.to_string() }).collect();
+                return wrong!("{name} has samples of shape {sample:?}, but the program wants [{}]", wanted.join(", "));
+            }
+            let Ok(count) = u32::try_from(rows) else { return wrong!("{name} has {rows} samples, more than can be numbered") };
+            if let Some(other) = made.values.first().filter(|_| made.rows != count as usize) {
+                return wrong!("{name} has {rows} samples, but {} has {}", other.column.name, made.rows);
+            }
+            let tensor = crate::infer::convert(name, tensor, column.dtype)?;
+            let outside = |bound: i64| tensor.scalars().into_iter().find(|x| !(0..bound).contains(&x.to_i64()));
+            if let Some(bad) = column.bound.and_then(outside) {
+                return wrong!("{name} holds {bad}, but must be in 0..{}", column.bound.unwrap_or(0));
+            }
+            let stride = tensor.bytes().len() / rows.max(1) as usize;
+            // Where it comes from is of no use any more.
+            let (fields, classes_named, steps) = (vec![], vec![], vec![]);
+            let &Column { ref name, table, dtype, bound, .. } = column;
+            let column = Column { name: name.clone(), table, fields, classes_named, steps, dtype, shape: sample.to_vec(), bound };
+            made.rows = count as usize;
+            made.values.push(Values { column, bytes: tensor.bytes().to_vec(), stride, statistics: vec![] });
+        }
+        Ok(made)
     }
 
     /// The rows of a part; `all` are all rows.

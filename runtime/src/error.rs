@@ -1,5 +1,7 @@
 //! What can go wrong while running, sorted by whose fault it is. The exit code follows from the kind.
 
+#![warn(missing_docs)]
+
 use std::fmt;
 use std::path::Path;
 

@@ -5,13 +5,15 @@ use crate::dtype::{DType, Scalar};
 use crate::error::{Result, RunError, wrong};
 use crate::exec::Prepared;
 use crate::files;
-use crate::manifest::{Entry, Sink, Source};
+use crate::manifest::{Entry, Manifest, Sink, Source};
 use crate::npy;
 use crate::program::{Machine, Program, solve_dims};
 use crate::random::{Stream, key};
 use crate::size::Dims;
 use crate::tensor::Tensor;
+use crate::tensors::Tensors;
 use crate::words::hint;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -22,8 +24,8 @@ const CHUNK: usize = 256;
 ///
 /// # Errors
 /// None or several.
-pub fn entry_of<'a>(program: &'a Program, name: Option<&str>) -> Result<&'a Entry> {
-    let all: Vec<&Entry> = program.manifest.entries.iter().filter(|e| e.name.starts_with("infer:")).collect();
+pub fn entry_of<'a>(manifest: &'a Manifest, name: Option<&str>) -> Result<&'a Entry> {
+    let all: Vec<&Entry> = manifest.entries.iter().filter(|e| e.name.starts_with("infer:")).collect();
     let known: Vec<&str> = all.iter().map(|e| &*e.name).collect();
     match (name, all.as_slice()) {
         (None, [one]) => Ok(one),
@@ -64,6 +66,26 @@ pub fn read_inputs(entry: &Entry, files: &[(String, PathBuf)]) -> Result<BTreeMa
     }
 }
 
+/// Every input of the entry must be among `names` once, and nothing else.
+///
+/// # Errors
+/// A missing, unknown or repeated input.
+pub(crate) fn check_names(entry: &Entry, names: &[&str]) -> Result<()> {
+    let wanted = wanted(entry);
+    for (i, name) in names.iter().enumerate() {
+        if !wanted.contains(name) {
+            return Err(RunError::Usage(format!("{} has no input {name}{}", entry.name, hint(name, &wanted))));
+        }
+        if names[..i].contains(name) {
+            return Err(RunError::Usage(format!("the input {name} is given twice")));
+        }
+    }
+    match wanted.iter().find(|w| !names.contains(w)) {
+        Some(missing) => Err(RunError::Usage(format!("{} needs the input {missing}", entry.name))),
+        None => Ok(()),
+    }
+}
+
 /// Runs the entry once.
 ///
 /// # Errors
@@ -78,33 +100,42 @@ pub fn infer(
 ) -> Result<Vec<(String, Tensor)>> {
     let dims = solve_dims(program.manifest, entry, dims, &|name| inputs.get(name).map(|t| t.shape.clone()))?;
     let mut run = machine.prepare(program.manifest, entry, &dims)?;
+    fill(&mut run, entry, &|name| inputs.get(name), seed)?;
+    machine.run(&mut run)?;
+    Ok(results(&run, &machine.store))
+}
+
+/// Copies the inputs of the prepared `entry` to where it reads them; their shapes are those it was prepared for.
+///
+/// # Errors
+/// An input that is missing or of another type.
+pub(crate) fn fill<'a>(run: &mut Prepared, entry: &Entry, given: &dyn Fn(&str) -> Option<&'a Tensor>, seed: u64) -> Result<()> {
     for i in 0..run.inputs().len() {
         let port = &run.inputs()[i];
-        let (dtype, from) = match &port.end {
-            Source::Data(name) => match inputs.get(&**name) {
-                Some(tensor) => (port.dtype, convert(name, tensor, port.dtype)?),
+        let from = match &port.end {
+            Source::Data(name) => match given(name) {
+                Some(tensor) => convert(name, tensor, port.dtype)?,
                 None => return wrong!("{} needs the input {name}", entry.name),
             },
-            Source::Key => (port.dtype, Tensor::scalar(Scalar::i64(key(seed, Stream::Eval, 0) as i64))),
-            Source::Step => (port.dtype, Tensor::scalar(Scalar::float(port.dtype, 1.0))),
+            Source::Key => Cow::Owned(Tensor::scalar(Scalar::i64(key(seed, Stream::Eval, 0) as i64))),
+            Source::Step => Cow::Owned(Tensor::scalar(Scalar::float(port.dtype, 1.0))),
             Source::Scalar(name) | Source::Tensor(name) => return wrong!("{} wants a value for {name}, which inference has not", entry.name),
         };
-        if from.dtype != dtype {
-            return wrong!("{} wants an input of type {dtype}", entry.name);
+        if from.dtype != port.dtype {
+            return wrong!("{} wants an input of type {}", entry.name, port.dtype);
         }
         run.input_mut(i).copy_from_slice(from.bytes());
     }
-    machine.run(&mut run)?;
-    Ok(results(&run, machine))
+    Ok(())
 }
 
 /// The named results, copied.
-fn results(run: &Prepared, machine: &Machine) -> Vec<(String, Tensor)> {
+pub(crate) fn results(run: &Prepared, store: &Tensors) -> Vec<(String, Tensor)> {
     let mut made = vec![];
     for (i, port) in run.results().iter().enumerate() {
         if let Sink::Result(name) = &port.end {
             let mut tensor = Tensor::zeros(port.dtype, &port.shape);
-            tensor.bytes_mut().copy_from_slice(run.result(i, &machine.store));
+            tensor.bytes_mut().copy_from_slice(run.result(i, store));
             made.push((name.to_string(), tensor));
         }
     }
@@ -112,16 +143,16 @@ fn results(run: &Prepared, machine: &Machine) -> Vec<(String, Tensor)> {
 }
 
 /// Floats become the float that is wanted, integers become floats; nothing else changes its type.
-pub(crate) fn convert(name: &str, tensor: &Tensor, dtype: DType) -> Result<Tensor> {
+pub(crate) fn convert<'a>(name: &str, tensor: &'a Tensor, dtype: DType) -> Result<Cow<'a, Tensor>> {
     if tensor.dtype == dtype {
-        return Ok(tensor.clone());
+        return Ok(Cow::Borrowed(tensor));
     }
     if !dtype.is_float() || tensor.dtype == DType::Bool {
         return wrong!("the input {name} is {}, but the program wants {dtype}", tensor.dtype);
     }
     let mut made = Tensor::zeros(dtype, &tensor.shape);
     (0..tensor.len()).for_each(|i| made.set(i, Scalar::float(dtype, tensor.get(i).to_f64())));
-    Ok(made)
+    Ok(Cow::Owned(made))
 }
 
 /// Runs the entry over a part of a data section (the first that has all inputs), or over the rows of a file in its form.

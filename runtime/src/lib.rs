@@ -1,5 +1,10 @@
 //! Loads and executes what nnc compiled. Holds no LLVM and no parser.
 //!
+//! Programs use [`model::Model`], [`tensor::Tensor`] and [`error::RunError`]; `runtime/examples/model.rs`, which the tests run:
+#![doc = concat!("```no_run\n", include_str!("../examples/model.rs"), "```")]
+//!
+//! What stands behind them, and behind `nnc run` and `nnc-run`, is public for nnc itself and changes with it.
+//!
 //! Bottom up: [`size`] and [`dtype`] are the vocabulary, [`manifest`] and [`recipe`] what an artifact says, the rest executes it.
 
 pub mod artifact;
@@ -22,6 +27,7 @@ pub mod loader;
 pub mod manifest;
 pub mod memory;
 pub mod meter;
+pub mod model;
 pub mod npy;
 mod numerics;
 mod order;
@@ -38,6 +44,7 @@ pub mod recipe;
 pub mod report;
 mod resolve;
 pub mod settings;
+pub mod signature;
 pub mod size;
 pub mod split;
 pub mod table;

@@ -3,6 +3,8 @@
 //! In: shapes whose sizes are not negative and whose bytes fit in memory (the constructors panic otherwise; [`elements`] is for sizes that
 //! a user controls). Typed views panic if the type is another: callers match on `dtype` first.
 
+#![warn(missing_docs)]
+
 use crate::dtype::{DType, Scalar};
 
 /// A dense tensor on the CPU.

@@ -2,7 +2,7 @@
 
 use super::Failure;
 use super::input::{self, Source};
-use super::ship::{self, Runtime};
+use super::ship::{self, Libraries, Runner, Runtime};
 use super::time::Clock;
 use crate::driver::{self, Checked};
 use crate::emit::Level;
@@ -22,11 +22,12 @@ Examples:
   nnc build digits.nn --weights runs/digits/fit/1/best.safetensors -o shipped.nnc
   nnc build digits.nn --exe --weights run:fit           digits, an executable that needs nothing: ./digits infer --input image=x.npy
   nnc build runs/digits/fit/1/model.nnc --exe -o digits the same of what training left
+  nnc build digits.nn --emit c --weights run:fit        digits_c, a folder with headers, libraries, an example
   nnc build digits.nn --set const.Hidden=128 --time     another size; what each stage takes")]
 pub struct Args {
     #[command(flatten)]
     source: Source,
-    /// Where it goes (default: the program's name with .nnc; the bare name of an executable)
+    /// Where it goes (default: the program's name with .nnc; the bare name of an executable, with _c of a folder for C)
     #[arg(short, long)]
     output: Option<PathBuf>,
     /// Weights to pack (.safetensors, .npz), or run:RECIPE for the best of its last run
@@ -71,6 +72,15 @@ enum Emit {
     Artifact,
     /// An executable with the runtime inside
     Exe,
+    /// A folder for a C compiler: headers, the artifact as an object file, libnnc, an example
+    C,
+}
+
+/// The same, with what of the runtime goes into it.
+enum Pack {
+    Artifact,
+    Exe(Runner),
+    C(Libraries),
 }
 
 /// Runs the command.
@@ -81,15 +91,18 @@ pub fn run(args: Args) -> Result<(), Failure> {
     let output = args.output.clone().unwrap_or_else(|| match emit {
         Emit::Artifact => file.with_extension("nnc"),
         Emit::Exe => file.with_extension(""),
+        Emit::C => file.with_file_name(format!("{}_c", file.file_stem().unwrap_or_default().to_string_lossy())),
     });
     let same = |a: &Path, b: &Path| a == b || a.canonicalize().is_ok_and(|a| b.canonicalize().is_ok_and(|b| a == b));
     if same(&output, file) {
         return Err(Failure::usage(format!("{} would be overwritten: give another file with -o", file.display())));
     }
     // What is missing is said before anything is compiled.
-    let runner = match emit {
-        Emit::Artifact => None,
-        Emit::Exe => Some(Runtime::find(args.runtime.as_deref())?.runner()?),
+    let runtime = Runtime::find(args.runtime.as_deref());
+    let pack = match emit {
+        Emit::Artifact => Pack::Artifact,
+        Emit::Exe => Pack::Exe(runtime?.runner()?),
+        Emit::C => Pack::C(runtime?.libraries()?),
     };
     let (mut artifact, folder) = source(&args, &clock)?;
     if let Some(text) = &args.weights {
@@ -99,13 +112,14 @@ pub fn run(args: Args) -> Result<(), Failure> {
         artifact.weights = Some(weights::to_bytes(&store, weights::MODEL, None)?);
     }
     let artifact = artifact.at(&output, &folder);
-    let bytes = match runner {
-        None => {
+    let bytes = match pack {
+        Pack::Artifact => {
             let bytes = artifact.to_bytes();
             files::write(&output, &bytes)?;
             bytes.len()
         }
-        Some(runner) => ship::executable(&runner, &artifact, &output)?,
+        Pack::Exe(runner) => ship::executable(&runner, &artifact, &output)?,
+        Pack::C(libraries) => ship::c(&libraries, &artifact, &output)?,
     };
     clock.mark("pack and write");
     if args.time {

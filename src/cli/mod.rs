@@ -6,6 +6,7 @@ mod check;
 mod doctor;
 mod fmt;
 mod gradcheck;
+mod header;
 mod input;
 mod inspect;
 mod new;

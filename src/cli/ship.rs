@@ -1,6 +1,7 @@
-//! What is shipped of an artifact: an executable of its own. The runtime's part of it is built beside nnc, without LLVM.
+//! What is shipped of an artifact: an executable of its own, or files for a C compiler. The runtime's part of it is built beside nnc, without LLVM.
 
-use super::Failure;
+use super::{Failure, header};
+use crate::emit::data;
 use nnc_runtime::artifact::Artifact;
 use nnc_runtime::{carried, files};
 use std::path::{Path, PathBuf};
@@ -49,6 +50,44 @@ impl Runtime {
         let (path, bytes) = self.file("nnc-run", "nnc-runtime", ", `cargo install --path runtime` installs it beside an installed nnc")?;
         Ok(Runner { path, bytes })
     }
+
+    /// `libnnc`, static and shared.
+    ///
+    /// # Errors
+    /// It is not there: what makes it.
+    pub fn libraries(&self) -> Result<Libraries, Failure> {
+        let library = |name| self.file(name, "nnc-c", "").map(|(_, bytes)| bytes);
+        Ok(Libraries { fixed: library("libnnc_c.a")?, shared: library("libnnc_c.so")? })
+    }
+}
+
+/// What C programs are linked with.
+pub struct Libraries {
+    fixed: Vec<u8>,
+    shared: Vec<u8>,
+}
+
+/// The functions of `libnnc`.
+const HEADER: &str = include_str!("../../runtime/c/nnc.h");
+
+/// Writes what a C compiler needs for `artifact` into `folder`, and gives its size.
+///
+/// # Errors
+/// LLVM cannot be used; not writable.
+pub fn c(libraries: &Libraries, artifact: &Artifact, folder: &Path) -> Result<usize, Failure> {
+    let name = header::name(&artifact.manifest);
+    let object = data::constant(&format!("{name}_artifact"), &artifact.to_bytes()).map_err(Failure::world)?;
+    let (header, example) = (header::header(&artifact.manifest), header::example(&artifact.manifest, artifact.weights.is_some()));
+    let own = [(format!("{name}.h"), header.as_bytes()), (format!("{name}.o"), &object)];
+    let shared = [("nnc.h", HEADER.as_bytes()), ("libnnc.a", &libraries.fixed), ("libnnc.so", &libraries.shared)];
+    let example = example.as_ref().map(|text| (format!("{name}_example.c"), text.as_bytes()));
+    files::create_folder(folder)?;
+    let mut bytes = 0;
+    for (name, content) in shared.map(|(name, content)| (name.to_string(), content)).into_iter().chain(own).chain(example) {
+        files::write(&folder.join(name), content)?;
+        bytes += content.len();
+    }
+    Ok(bytes)
 }
 
 /// What runs artifacts.

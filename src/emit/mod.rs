@@ -19,6 +19,7 @@ mod contract;
 #[cfg(test)]
 mod contract_tests;
 pub mod cuda;
+pub mod data;
 mod fold;
 mod lanes;
 mod merge;

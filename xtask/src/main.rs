@@ -1,6 +1,6 @@
 //! Chores of the repository: set-up, the demonstration, the tests, the lints. Needs nothing but Rust, so that it can install what is missing.
 //!
-//! `cargo xtask demo`, `test`, `seeds`, `bench`, `counts`, `ptxas`, `ship`, `fuzz`, `docs`, `lint`, `setup`
+//! `cargo xtask demo`, `test`, `seeds`, `bench`, `counts`, `ptxas`, `ship`, `wheel`, `fuzz`, `docs`, `lint`, `setup`
 
 mod bench;
 mod counts;
@@ -10,6 +10,7 @@ mod llvm;
 mod manual;
 mod ptxas;
 mod ship;
+mod wheel;
 
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
@@ -24,6 +25,7 @@ cargo xtask COMMAND
   counts instructions of a step, by valgrind where it is installed, for three sizes of batches (counts [WORKLOAD..])
   ptxas  assemble every kernel of the models (or of FILE..) for GPUs, and refuse spills; needs no GPU
   ship   the bounds of executables: size, start, memory; no LLVM inside
+  wheel  build the Python module and try it, in an environment of its own in target/wheel
   fuzz   feed random inputs to everything that reads files, and random programs to the compiler (fuzz --help)
   docs   write the pages of docs/ that are made from the sources
   lint   formatting, clippy and docs, warnings as errors
@@ -52,6 +54,10 @@ fn main() -> ExitCode {
         Some("ship") => ship::run(&|| {
             cargo(&llvm::ensure()?, &["build", "--quiet", "--bin", "nnc"])?;
             plain(&["build", "--quiet", "--release", "--package", "nnc-runtime"])
+        }),
+        Some("wheel") => wheel::run(&|| {
+            cargo(&llvm::ensure()?, &["build", "--quiet", "--bin", "nnc"])?;
+            Ok("target/debug".into())
         }),
         Some("lint") => lint(),
         Some("setup") => llvm::ensure().map(|llvm| println!("LLVM {} at {}", llvm.version, llvm.prefix.display())),

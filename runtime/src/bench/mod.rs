@@ -19,6 +19,7 @@ use crate::recipe::Recipe;
 use crate::size::{Dims, Size};
 use crate::tensor::Tensor;
 use crate::tensors::Tensors;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -99,7 +100,7 @@ impl<'a> Bench<'a> {
                 Source::Data(name) => {
                     let tensor = match inputs.get(&**name) {
                         Some(tensor) => infer::convert(name, tensor, port.dtype)?,
-                        None => made_up(port.dtype, &port.shape, bound(manifest, name), &mut random),
+                        None => Cow::Owned(made_up(port.dtype, &port.shape, bound(manifest, name), &mut random)),
                     };
                     self.run.input_mut(i).copy_from_slice(tensor.bytes());
                 }
@@ -240,7 +241,7 @@ fn entry_of<'a>(manifest: &'a Manifest, program: &Program, name: Option<&str>) -
             let recipe = program.recipe(of)?.name.clone();
             (format!("{verb}:{recipe}"), manifest.recipes.iter().find(|r| r.name == recipe))
         }
-        "infer" => (infer::entry_of(program, of)?.name.to_string(), None),
+        "infer" => (infer::entry_of(program.manifest, of)?.name.to_string(), None),
         other => return wrong!("there is nothing called {other} to time: say train, eval or infer, with :NAME where there are several"),
     };
     match manifest.entries.iter().find(|e| *e.name == *full) {
