@@ -3,10 +3,8 @@
 use crate::emit::body::{Scope, Writer, dtype};
 use crate::emit::code::{Code, Elem, V, ok};
 use crate::emit::modes::{Mode, few};
-use crate::ir::{DType, Fold, Scalar, ScalarOp, Size};
+use crate::ir::{DType, Fold, Scalar, ScalarOp};
 use crate::kernel::Stage;
-use crate::kernel::winograd::transformed;
-use crate::math::winograd;
 use inkwell::IntPredicate;
 use inkwell::types::BasicTypeEnum;
 use inkwell::values::{BasicValueEnum, InstructionOpcode as Op, IntValue, PointerValue};
@@ -15,17 +13,13 @@ use std::cell::RefCell;
 /// Consecutive positions of one chain of fma.
 const LEAF: i64 = 256;
 
-/// Both factors of 16 products at a step.
-type Sixteen<'a, 'c> = &'a mut dyn FnMut(IntValue<'c>) -> Result<[[[V<'c>; 4]; 4]; 2], String>;
-
 impl<'c> Writer<'_, 'c> {
     /// The results of a stage's fold at a point, or at a group of lanes.
     pub fn fold(&self, stage: &Stage, mode: Mode, scope: &Scope<'c>) -> Result<Vec<V<'c>>, String> {
         let elem = self.value_type(stage)?;
         match stage.fold {
             Fold::None => Err(format!("kernel {}: no fold", self.kernel.name)),
-            Fold::Winograd => self.square(stage, elem, scope).map(|v| vec![v]),
-            Fold::WinogradWeights => self.window(stage, elem, scope).map(|v| vec![v]),
+            Fold::Winograd | Fold::WinogradWeights => Err(format!("kernel {}: engines take whole squares", self.kernel.name)),
             Fold::Dot if stage.reds.len() == 1 => self.dot(stage, elem, scope).map(|v| vec![v]),
             Fold::Dot => self.dot_box(stage, elem, scope).map(|v| vec![v]),
             Fold::Sum | Fold::Prod | Fold::Max | Fold::Min => {
@@ -110,113 +104,6 @@ impl<'c> Writer<'_, 'c> {
         let total = self.op(ScalarOp::Add, &[code.get(ty, sum), code.get(ty, chain)]);
         let empty = code.icmp(IntPredicate::EQ, code.get(i64t, position), code.int(0).into());
         Ok(code.select(empty, number(0.0), total))
-    }
-
-    /// What [`winograd::square`] says, for the point's square; of its four results the point's own. One lane: engines take whole squares.
-    fn square(&self, stage: &Stage, elem: DType, scope: &Scope<'c>) -> Result<V<'c>, String> {
-        let (code, outer) = (&self.code, self.kernel.outer.len());
-        let number = |x: f64| code.constant(Scalar::float(elem, x), 1);
-        let odd = [2, 1].map(|back| code.binary(Op::And, scope.point[outer - back].into(), code.int(1).into()).into_int_value());
-        let mut corner = scope.clone();
-        for (back, odd) in [2, 1].into_iter().zip(odd) {
-            corner.point[outer - back] = ok(code.builder.build_int_sub(corner.point[outer - back], odd, ""));
-        }
-        // The square's window reaches a point further than any window of the box.
-        corner.ranges = self.further(&scope.ranges, [outer - 2, outer - 1, scope.ranges.len() - 2, scope.ranges.len() - 1]);
-        corner.point.truncate(outer);
-        let factor = |n: usize, k: IntValue<'c>, a: usize, b: usize| {
-            let point = [&corner.point[..], &[k, code.int(a as i64), code.int(b as i64)]].concat();
-            self.factor(stage, n, &Scope { point, ..corner.clone() })
-        };
-        let op: winograd::Apply<V<'c>> = &mut |op, args| self.op(op, &args);
-        let m = self.sixteen(elem, self.size(&stage.reds[0]), LEAF, &mut |k| {
-            let u = if transformed(stage) {
-                winograd::filled(&mut |a, b| factor(0, k, a, b), number(0.0))?
-            } else {
-                winograd::weights(number(0.5), op, winograd::filled(&mut |r, s| factor(0, k, r, s), number(0.0))?)
-            };
-            Ok([u, winograd::image(op, winograd::filled(&mut |a, b| factor(1, k, a, b), number(0.0))?)])
-        })?;
-        let [below, right] = odd.map(|odd| code.icmp(IntPredicate::NE, odd.into(), code.int(0).into()));
-        let lines = winograd::results(op, m).map(|[left, beside]| code.select(right, beside, left));
-        Ok(code.select(below, lines[1], lines[0]))
-    }
-
-    /// What [`winograd::window`] says, for the point's window; of its nine taps the point's own. One lane, too.
-    fn window(&self, stage: &Stage, elem: DType, scope: &Scope<'c>) -> Result<V<'c>, String> {
-        let (code, outer) = (&self.code, self.kernel.outer.len());
-        let number = |x: f64| code.constant(Scalar::float(elem, x), 1);
-        let b = &code.builder;
-        let ranges = self.further(&scope.ranges, [outer - 2, outer - 1]);
-        let [images, height, width] = [0, 1, 2].map(|n| self.size(&stage.reds[n]));
-        let [lines, across] = [height, width].map(|n| ok(b.build_right_shift(ok(b.build_int_add(n, code.int(1), "")), code.int(1), false, "")));
-        let total = ok(b.build_int_mul(images, ok(b.build_int_mul(lines, across, "")), ""));
-        let at = |n: usize, taps: [IntValue<'c>; 2], point: [IntValue<'c>; 3]| {
-            let point = [&scope.point[..outer - 2], &taps[..], &point[..]].concat();
-            self.factor(stage, n, &Scope { point, ranges: ranges.clone(), ..scope.clone() })
-        };
-        let op: winograd::Apply<V<'c>> = &mut |op, args| self.op(op, &args);
-        let m = self.sixteen(elem, total, winograd::SQUARES, &mut |k| {
-            let split = |n: IntValue<'c>, by: IntValue<'c>| (ok(b.build_int_unsigned_div(n, by, "")), ok(b.build_int_unsigned_rem(n, by, "")));
-            let (line, x) = split(k, across);
-            let (image, y) = split(line, lines);
-            let [y, x] = [y, x].map(|n| ok(b.build_left_shift(n, code.int(1), "")));
-            let beside = |at: IntValue<'c>, n: usize, size: IntValue<'c>| {
-                let own = ok(b.build_int_add(at, code.int(n as i64), ""));
-                (self.lesser(own, ok(b.build_int_sub(size, code.int(1), ""))), ok(b.build_int_compare(IntPredicate::SLT, own, size, "")))
-            };
-            let mut slope = |i: usize, j: usize| -> Result<V<'c>, String> {
-                let ((y, below), (x, right)) = (beside(y, i, height), beside(x, j, width));
-                let value = at(0, [code.int(0); 2], [image, y, x])?;
-                Ok(code.select(ok(b.build_and(below, right, "")).into(), value, number(0.0)))
-            };
-            let z = winograd::gradient(op, winograd::filled(&mut slope, number(0.0))?);
-            let mut pixel = |r: usize, s: usize| at(1, [r, s].map(|n| code.int(n as i64)), [image, y, x]);
-            Ok([winograd::image(op, winograd::filled(&mut pixel, number(0.0))?), z])
-        })?;
-        let own = |back: usize, n: i64| code.icmp(IntPredicate::EQ, scope.point[outer - back].into(), code.int(n).into());
-        let pick = |back: usize, [a, b, c]: [V<'c>; 3]| code.select(own(back, 0), a, code.select(own(back, 1), b, c));
-        Ok(pick(2, winograd::taps(number(0.5), op, m).map(|line| pick(1, line))))
-    }
-
-    /// Ranges of which some are a point longer.
-    fn further(&self, ranges: &[Size], vars: impl IntoIterator<Item = usize>) -> Vec<Size> {
-        let mut ranges = ranges.to_vec();
-        vars.into_iter().for_each(|v| ranges[v] = ranges[v].checked_add(&Size::constant(1)).unwrap_or(Size::constant(i64::MAX)));
-        ranges
-    }
-
-    /// A factor that is a load, at a point.
-    fn factor(&self, stage: &Stage, n: usize, scope: &Scope<'c>) -> Result<V<'c>, String> {
-        let (load, mut value) = (stage.values[n], vec![]);
-        self.block(&stage.body[load..=load], scope, &mut value).map(|()| value[0])
-    }
-
-    /// 16 sums of `size` products, in leaves of so many.
-    fn sixteen(&self, elem: DType, size: IntValue<'c>, of: i64, factors: Sixteen<'_, 'c>) -> Result<[[V<'c>; 4]; 4], String> {
-        let code = &self.code;
-        let ty = code.ty(elem.into(), 1);
-        let number = |x: f64| code.constant(Scalar::float(elem, x), 1);
-        let [sums, leaf] = [0, 1].map(|_| [(); 16].map(|()| code.variable(ty)));
-        let empty = ok(code.builder.build_int_compare(IntPredicate::SLE, size, code.int(0), ""));
-        let begin = code.select(empty.into(), number(0.0), number(-0.0));
-        sums.iter().for_each(|sum| code.set(*sum, begin));
-        code.range(code.int(0), size, of, |from| {
-            leaf.iter().for_each(|chain| code.set(*chain, number(0.0)));
-            let to = self.lesser(size, ok(code.builder.build_int_add(from, code.int(of), "")));
-            code.range(from, to, 1, |k| {
-                let [u, v] = factors(k)?;
-                for ((chain, u), v) in leaf.iter().zip(u.into_iter().flatten()).zip(v.into_iter().flatten()) {
-                    code.set(*chain, self.op(ScalarOp::Fma, &[u, v, code.get(ty, *chain)]));
-                }
-                Ok::<(), String>(())
-            })?;
-            for (sum, chain) in sums.iter().zip(&leaf) {
-                code.set(*sum, self.op(ScalarOp::Add, &[code.get(ty, *sum), code.get(ty, *chain)]));
-            }
-            Ok::<(), String>(())
-        })?;
-        Ok([0, 1, 2, 3].map(|a| [0, 1, 2, 3].map(|b| code.get(ty, sums[4 * a + b]))))
     }
 
     /// The fold's 16 lanes as 16 variables in memory, each of the scope's lanes.

@@ -73,7 +73,7 @@ pub fn taps<T: Copy>(half: T, op: Apply<T>, m: [[T; 4]; 4]) -> [[T; 3]; 3] {
 }
 
 /// Steps of a leaf of [`square`], and squares of a leaf of [`window`].
-const STEPS: i64 = 256;
+pub const STEPS: i64 = 256;
 pub const SQUARES: i64 = 128;
 
 /// What a factor is at a step and a point of the window.
