@@ -1,9 +1,11 @@
-//! The stored tensors of a program: parameters, states and optimizer states, by path. Addresses are stable for the store's whole life.
+//! The stored tensors of a program: parameters, states and optimizer states, by path, one after the other in one piece of memory. Addresses are stable
+//! for the store's whole life.
 
 use crate::error::{Result, RunError};
 use crate::manifest::{Role, TensorDecl};
-use crate::memory::Aligned;
+use crate::memory::{ALIGN, Aligned};
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -24,7 +26,9 @@ fn next_version() -> u64 {
 /// All tensors that a program stores, in the manifest's order.
 pub struct Tensors {
     decls: Vec<TensorDecl>,
-    bytes: Vec<Aligned>,
+    memory: Aligned,
+    /// Where each one's bytes lie.
+    places: Vec<Range<usize>>,
     index: BTreeMap<Arc<str>, usize>,
     version: u64,
 }
@@ -35,14 +39,17 @@ impl Tensors {
     /// # Errors
     /// Out of memory, or a path that appears twice.
     pub fn new(decls: &[TensorDecl]) -> Result<Tensors> {
-        let mut store = Tensors { decls: decls.to_vec(), bytes: vec![], index: BTreeMap::new(), version: next_version() };
+        let (mut places, mut index, mut end) = (vec![], BTreeMap::new(), 0usize);
         for (i, decl) in decls.iter().enumerate() {
-            store.bytes.push(Aligned::zeroed(elements(&decl.shape)? * decl.dtype.bytes())?);
-            if store.index.insert(decl.path.clone(), i).is_some() {
+            let len = elements(&decl.shape)? * decl.dtype.bytes();
+            places.push(end..end + len);
+            let next = (end + len).checked_next_multiple_of(ALIGN).filter(|n| *n <= isize::MAX as usize / 8);
+            end = next.ok_or_else(|| RunError::World("the program's tensors do not fit in memory".into()))?;
+            if index.insert(decl.path.clone(), i).is_some() {
                 return Err(RunError::Wrong(format!("the program stores two tensors called {}", decl.path)));
             }
         }
-        Ok(store)
+        Ok(Tensors { decls: decls.to_vec(), memory: Aligned::zeroed(end)?, places, index, version: next_version() })
     }
 
     /// How many there are.
@@ -67,13 +74,13 @@ impl Tensors {
 
     /// The elements of number `i`.
     pub fn bytes(&self, i: usize) -> &[u8] {
-        &self.bytes[i]
+        &self.memory[self.places[i].clone()]
     }
 
     /// The elements of number `i`, to change.
     pub fn bytes_mut(&mut self, i: usize) -> &mut [u8] {
         self.touch();
-        &mut self.bytes[i]
+        &mut self.memory[self.places[i].clone()]
     }
 
     /// Another number than before whenever an element may have changed, and than any other store's.
@@ -88,30 +95,26 @@ impl Tensors {
 
     /// Address of number `i`, for kernels.
     pub(crate) fn address(&self, i: usize) -> *mut u8 {
-        self.bytes[i].as_ptr()
+        // Within the memory, or at its end where the tensor is empty.
+        self.memory.as_ptr().wrapping_add(self.places[i].start)
     }
 
     /// All tensors whose role is among `roles`.
     pub fn iter<'a>(&'a self, roles: &'a [Role]) -> impl Iterator<Item = (&'a TensorDecl, &'a [u8])> {
-        self.decls.iter().zip(&self.bytes).filter(|(d, _)| roles.contains(&d.role)).map(|(d, b)| (d, &**b))
+        self.decls.iter().enumerate().filter(|(_, d)| roles.contains(&d.role)).map(|(i, d)| (d, self.bytes(i)))
     }
 
-    /// The elements of everything, in order: what to give to [`Tensors::restore`] later.
+    /// The elements of everything: what to give to [`Tensors::restore`] later.
     ///
     /// # Errors
     /// Out of memory.
-    pub fn snapshot(&self) -> Result<Vec<Aligned>> {
-        self.bytes.iter().map(|b| Aligned::copy_of(b)).collect()
-    }
-
-    /// Takes a snapshot into memory that an earlier one has.
-    pub fn snapshot_into(&self, snapshot: &mut [Aligned]) {
-        snapshot.iter_mut().zip(&self.bytes).for_each(|(to, from)| to.copy_from_slice(from));
+    pub fn snapshot(&self) -> Result<Aligned> {
+        Aligned::copy_of(&self.memory)
     }
 
     /// Back to a snapshot of this very store.
-    pub fn restore(&mut self, snapshot: &[Aligned]) {
+    pub fn restore(&mut self, snapshot: &Aligned) {
         self.touch();
-        self.bytes.iter_mut().zip(snapshot).for_each(|(to, from)| to.copy_from_slice(from));
+        self.memory.copy_from_slice(snapshot);
     }
 }
