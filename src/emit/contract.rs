@@ -24,9 +24,9 @@ use crate::emit::code::{Elem, ok};
 use crate::emit::micro::{self, Field, PANEL};
 use crate::emit::modes::Mode;
 use crate::emit::operand::{Walk, direct};
-use crate::emit::winograd;
+use crate::emit::{taps, winograd};
 use crate::ir::{Scalar, Size};
-use crate::kernel::contract::{Contraction, ROWS, panel, recognise};
+use crate::kernel::contract::{Contraction, ROWS, Squares, panel, recognise};
 use crate::kernel::linear::{Linear, Run, address};
 use crate::kernel::lower::product;
 use crate::kernel::{Index, Instr, Kernel, Stage, Store, Target};
@@ -68,7 +68,11 @@ pub const A_AT: i64 = C_AT + (PANELS * CHUNK * ROWS + 1) * PANEL;
 
 /// Bytes of scratch that the kernel needs.
 pub fn scratch(kernel: &Kernel) -> i64 {
-    recognise(kernel).map_or(0, |c| if c.squares { winograd::scratch(&c) } else { A_AT + NEAR_PACKED * ROWS * A_ROW * c.dtype.bytes() as i64 })
+    recognise(kernel).map_or(0, |c| match c.squares {
+        Some(Squares::Results) => winograd::scratch(&c),
+        Some(Squares::Taps) => taps::scratch(&c),
+        None => A_AT + NEAR_PACKED * ROWS * A_ROW * c.dtype.bytes() as i64,
+    })
 }
 
 /// The result where the product is all that is stored, rows one step apart and a panel's columns contiguous; and the step of its rows.
@@ -281,7 +285,11 @@ impl<'c> Engine<'_, '_, 'c> {
         code.range(first_panel, end_panel, PANELS, |panel| {
             let count = self.w.lesser(self.int(PANELS), self.sub(end_panel, panel));
             let group = Group { point: point.clone(), panel, count, from: first_tile, to: end_tile, each, extra, columns, k };
-            if self.c.squares { winograd::group(self, &group, level) } else { self.group(&group, level) }
+            match self.c.squares {
+                Some(Squares::Results) => winograd::group(self, &group, level),
+                Some(Squares::Taps) => taps::group(self, &group, level),
+                None => self.group(&group, level),
+            }
         })?;
         code.jump(head);
         code.builder.position_at_end(end);

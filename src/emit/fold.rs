@@ -3,10 +3,8 @@
 use crate::emit::body::{Scope, Writer, dtype};
 use crate::emit::code::{Code, Elem, V, ok};
 use crate::emit::modes::{Mode, few};
-use crate::ir::{DType, Fold, Scalar, ScalarOp, Size};
+use crate::ir::{DType, Fold, Scalar, ScalarOp};
 use crate::kernel::Stage;
-use crate::kernel::winograd::transformed;
-use crate::math::winograd;
 use inkwell::IntPredicate;
 use inkwell::types::BasicTypeEnum;
 use inkwell::values::{BasicValueEnum, InstructionOpcode as Op, IntValue, PointerValue};
@@ -21,7 +19,7 @@ impl<'c> Writer<'_, 'c> {
         let elem = self.value_type(stage)?;
         match stage.fold {
             Fold::None => Err(format!("kernel {}: no fold", self.kernel.name)),
-            Fold::Winograd => self.square(stage, elem, scope).map(|v| vec![v]),
+            Fold::Winograd | Fold::WinogradWeights => Err(format!("kernel {}: engines take whole squares", self.kernel.name)),
             Fold::Dot if stage.reds.len() == 1 => self.dot(stage, elem, scope).map(|v| vec![v]),
             Fold::Dot => self.dot_box(stage, elem, scope).map(|v| vec![v]),
             Fold::Sum | Fold::Prod | Fold::Max | Fold::Min => {
@@ -106,57 +104,6 @@ impl<'c> Writer<'_, 'c> {
         let total = self.op(ScalarOp::Add, &[code.get(ty, sum), code.get(ty, chain)]);
         let empty = code.icmp(IntPredicate::EQ, code.get(i64t, position), code.int(0).into());
         Ok(code.select(empty, number(0.0), total))
-    }
-
-    /// What [`winograd::square`] says, for the point's square; of its four results the point's own. One lane: engines take whole squares.
-    fn square(&self, stage: &Stage, elem: DType, scope: &Scope<'c>) -> Result<V<'c>, String> {
-        let (code, outer) = (&self.code, self.kernel.outer.len());
-        let ty = code.ty(elem.into(), 1);
-        let number = |x: f64| code.constant(Scalar::float(elem, x), 1);
-        let [sums, leaf] = [0, 1].map(|_| [(); 16].map(|()| code.variable(ty)));
-        let odd = [2, 1].map(|back| code.binary(Op::And, scope.point[outer - back].into(), code.int(1).into()).into_int_value());
-        let mut corner = scope.clone();
-        for (back, odd) in [2, 1].into_iter().zip(odd) {
-            corner.point[outer - back] = ok(code.builder.build_int_sub(corner.point[outer - back], odd, ""));
-            // The square's window reaches a point further than any window of the box.
-            let vars = [outer - back, scope.ranges.len() - back];
-            for v in vars {
-                corner.ranges[v] = corner.ranges[v].checked_add(&Size::constant(1)).unwrap_or(Size::constant(i64::MAX));
-            }
-        }
-        corner.point.truncate(outer);
-        let factor = |n: usize, k: IntValue<'c>, a: usize, b: usize| {
-            let point = [&corner.point[..], &[k, code.int(a as i64), code.int(b as i64)]].concat();
-            let (load, mut value) = (stage.values[n], vec![]);
-            self.block(&stage.body[load..=load], &Scope { point, ..corner.clone() }, &mut value).map(|()| value[0])
-        };
-        sums.iter().for_each(|sum| code.set(*sum, number(-0.0)));
-        let size = self.size(&stage.reds[0]);
-        let op: winograd::Apply<V<'c>> = &mut |op, args| self.op(op, &args);
-        code.range(code.int(0), size, LEAF, |from| {
-            leaf.iter().for_each(|chain| code.set(*chain, number(0.0)));
-            let to = self.lesser(size, ok(code.builder.build_int_add(from, code.int(LEAF), "")));
-            code.range(from, to, 1, |k| {
-                let u = if transformed(stage) {
-                    winograd::filled(&mut |a, b| factor(0, k, a, b), number(0.0))?
-                } else {
-                    winograd::weights(number(0.5), op, winograd::filled(&mut |r, s| factor(0, k, r, s), number(0.0))?)
-                };
-                let v = winograd::image(op, winograd::filled(&mut |a, b| factor(1, k, a, b), number(0.0))?);
-                for ((chain, u), v) in leaf.iter().zip(u.into_iter().flatten()).zip(v.into_iter().flatten()) {
-                    code.set(*chain, self.op(ScalarOp::Fma, &[u, v, code.get(ty, *chain)]));
-                }
-                Ok::<(), String>(())
-            })?;
-            for (sum, chain) in sums.iter().zip(&leaf) {
-                code.set(*sum, self.op(ScalarOp::Add, &[code.get(ty, *sum), code.get(ty, *chain)]));
-            }
-            Ok::<(), String>(())
-        })?;
-        let m = [0, 1, 2, 3].map(|a| [0, 1, 2, 3].map(|b| code.get(ty, sums[4 * a + b])));
-        let [below, right] = odd.map(|odd| code.icmp(IntPredicate::NE, odd.into(), code.int(0).into()));
-        let lines = winograd::results(op, m).map(|[left, beside]| code.select(right, beside, left));
-        Ok(code.select(below, lines[1], lines[0]))
     }
 
     /// The fold's 16 lanes as 16 variables in memory, each of the scope's lanes.

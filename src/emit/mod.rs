@@ -31,6 +31,7 @@ mod pack;
 mod rows_tests;
 mod stage;
 mod strided;
+mod taps;
 mod target;
 #[cfg(test)]
 mod tests;

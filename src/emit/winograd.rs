@@ -34,7 +34,7 @@ const LINE: i64 = 64;
 /// Panels of a group: as many as [`super::contract`] takes together.
 const PANELS: i64 = 16;
 /// Vectors of points of one line in a panel: half of a vector of squares each.
-const VECTORS: i64 = 4;
+pub const VECTORS: i64 = 4;
 /// Most segments of a vector.
 const SEGMENTS: i64 = 8;
 /// Words that are known of a segment.
@@ -47,7 +47,7 @@ const SUMS: i64 = PANELS * STEPS / LEAF * ROWS;
 const V_NEXT: i64 = (LEAF + 1) * PANEL;
 const M_ROW: i64 = 17 * PANEL;
 
-const V_AT: i64 = PANELS * VECTORS * SEGMENTS * WORDS * 8;
+pub const V_AT: i64 = PANELS * VECTORS * SEGMENTS * WORDS * 8;
 const LINES_AT: i64 = V_AT + 16 * V_NEXT;
 const M_AT: i64 = LINES_AT + VECTORS * PANEL;
 const U_AT: i64 = M_AT + SUMS * M_ROW;
@@ -66,32 +66,57 @@ fn u_next(c: &Contraction) -> i64 {
 /// first lane's point in the image and in the columns' variables.
 const ADDRESS: i64 = 0;
 const INSIDE: i64 = 1;
-const RESULTS: i64 = 9;
-const POINT: i64 = 11;
+pub const RESULTS: i64 = 9;
+pub const POINT: i64 = 11;
+
+/// What a square's image, line and column are in variables, and words to keep.
+type Place<'p, 'c> = &'p dyn Fn([IntValue<'c>; 3]) -> (Vec<(usize, IntValue<'c>)>, Vec<IntValue<'c>>);
+
+/// The image that is cut into squares.
+pub struct Squares<'e, 'a, 'k, 'c> {
+    pub e: &'e Engine<'a, 'k, 'c>,
+    image: Image,
+    /// Lanes of a vector, which hold as many squares, or half as many of their points.
+    pub lanes: i64,
+    /// Lines and columns of results.
+    pub sizes: [i64; 2],
+    pub segments: i64,
+}
 
 /// The convolution being written.
-struct Squares<'e, 'a, 'k, 'c> {
-    e: &'e Engine<'a, 'k, 'c>,
-    image: Image,
+struct Convolution<'e, 'a, 'k, 'c> {
+    squares: Squares<'e, 'a, 'k, 'c>,
     weights: Linear,
     /// Channels.
     steps: i64,
-    /// Lanes of a vector, which hold as many squares, or half as many of their points.
-    lanes: i64,
-    /// Lines and columns of results.
-    sizes: [i64; 2],
-    segments: i64,
     transformed: bool,
+}
+
+impl<'e, 'a, 'k, 'c> std::ops::Deref for Convolution<'e, 'a, 'k, 'c> {
+    type Target = Squares<'e, 'a, 'k, 'c>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.squares
+    }
 }
 
 /// A group of the contraction's tasks.
 pub fn group<'c>(e: &Engine<'_, '_, 'c>, g: &Group<'c>, level: Level) -> Result<(), String> {
+    let last = e.w.kernel.outer.len() - 2;
+    let (squares, weights) = cut(e, &e.w.kernel.outer[last..])?;
+    let steps = known(e, &e.stage.reds[0])?;
+    Convolution { squares, weights, steps, transformed: transformed(e.stage) }.group(g, level)
+}
+
+fn known(e: &Engine, size: &Size) -> Result<i64, String> {
+    size.as_const().ok_or_else(|| format!("kernel {}: windows of no known form", e.w.kernel.name))
+}
+
+/// The image, cut into squares of that many results, and the address of what it is multiplied by.
+pub fn cut<'e, 'a, 'k, 'c>(e: &'e Engine<'a, 'k, 'c>, sizes: &[Size]) -> Result<(Squares<'e, 'a, 'k, 'c>, Linear), String> {
     let kernel: &Kernel = e.w.kernel;
-    let refused = || format!("kernel {}: windows of no known form", kernel.name);
-    let (image, weights) = factors(kernel, e.c).ok_or_else(refused)?;
-    let constant = |size: &Size| size.as_const().ok_or_else(refused);
-    let last = kernel.outer.len() - 2;
-    let sizes = [constant(&kernel.outer[last])?, constant(&kernel.outer[last + 1])?];
+    let (image, other) = factors(kernel, e.c).ok_or_else(|| format!("kernel {}: windows of no known form", kernel.name))?;
+    let sizes = [known(e, &sizes[0])?, known(e, &sizes[1])?];
     let lanes = PANEL / 2 / e.elements();
     // A vector's squares begin anywhere in a line, unless lines and vectors end together.
     let (line, half) = ((sizes[1] + 1) / 2, lanes / 2);
@@ -102,27 +127,172 @@ pub fn group<'c>(e: &Engine<'_, '_, 'c>, g: &Group<'c>, level: Level) -> Result<
     } else {
         (half - 1 + line - 1) / line + 1
     };
-    let squares = Squares { e, image, weights, steps: constant(&e.stage.reds[0])?, lanes, sizes, segments, transformed: transformed(e.stage) };
-    squares.group(g, level)
+    Ok((Squares { e, image, lanes, sizes, segments }, other))
 }
 
 impl<'c> Squares<'_, '_, '_, 'c> {
-    fn code(&self) -> &Code<'c> {
+    pub fn code(&self) -> &Code<'c> {
         &self.e.w.code
     }
 
-    fn int(&self, n: i64) -> IntValue<'c> {
+    pub fn int(&self, n: i64) -> IntValue<'c> {
         self.e.int(n)
     }
 
     /// The place `bytes` behind this one in scratch.
-    fn at(&self, base: i64, bytes: IntValue<'c>) -> PointerValue<'c> {
+    pub fn at(&self, base: i64, bytes: IntValue<'c>) -> PointerValue<'c> {
         self.code().element(Elem::I8, self.e.at(base), bytes)
     }
 
+    /// Where word number `n` of a panel's segment is.
+    fn word(&self, panel: IntValue<'c>, vector: IntValue<'c>, segment: IntValue<'c>, n: IntValue<'c>) -> PointerValue<'c> {
+        let e = self.e;
+        let number = e.add(e.mul(e.add(e.mul(panel, self.int(VECTORS)), vector), self.int(SEGMENTS)), segment);
+        self.code().element(Elem::I64, self.e.at(0), e.add(e.mul(number, self.int(WORDS)), n))
+    }
+
+    /// Elements between neighbours of the image along a variable.
+    pub fn step(&self, var: usize) -> Size {
+        self.image.form.steps[var].clone()
+    }
+
+    fn known(&self, panel: IntValue<'c>, vector: IntValue<'c>, segment: IntValue<'c>, n: i64) -> IntValue<'c> {
+        self.known_at(panel, vector, segment, self.int(n))
+    }
+
+    /// That word.
+    pub fn known_at(&self, panel: IntValue<'c>, vector: IntValue<'c>, segment: IntValue<'c>, n: IntValue<'c>) -> IntValue<'c> {
+        self.code().load(self.code().ty(Elem::I64, 1), self.word(panel, vector, segment, n), 8).into_int_value()
+    }
+
+    /// Bits `from..to` of a vector.
+    fn bits(&self, from: IntValue<'c>, to: IntValue<'c>) -> IntValue<'c> {
+        let (e, b) = (self.e, &self.code().builder);
+        let below = |n: IntValue<'c>| {
+            let n = e.w.lesser(e.w.greater(n, self.int(0)), self.int(self.lanes));
+            e.sub(ok(b.build_left_shift(self.int(1), n, "")), self.int(1))
+        };
+        ok(b.build_and(below(to), ok(b.build_not(below(from), "")), ""))
+    }
+
+    /// Writes down what is known of a panel's segments, from a square on, of so many in all; `note` is what more is known of one at an image, a line and
+    /// a column: the variables of the image's address, and words.
+    pub fn survey(&self, panel: IntValue<'c>, [start, total]: [IntValue<'c>; 2], note: Place<'_, 'c>) -> Result<(), String> {
+        let (e, code) = (self.e, self.code());
+        let i64t = code.ty(Elem::I64, 1);
+        let half = self.lanes / 2;
+        let halves = |n: i64| self.int((n + 1) / 2);
+        let [lines, across] = self.sizes.map(halves);
+        let done = code.variable(i64t);
+        let two = self.int(2);
+        code.range(self.int(0), self.int(VECTORS), 1, |vector| {
+            let start = e.add(start, e.mul(vector, self.int(half)));
+            code.set(done, self.int(0).into());
+            code.range(self.int(0), self.int(self.segments), 1, |segment| {
+                let taken = code.get(i64t, done).into_int_value();
+                let square = e.add(start, taken);
+                let (line, place) = e.divide(square, across);
+                let (image, line) = e.divide(line, lines);
+                let left = e.w.lesser(e.sub(self.int(half), taken), e.sub(total, square));
+                let count = e.w.greater(e.w.lesser(e.sub(across, place), left), self.int(0));
+                let some = e.is(IntPredicate::SGT, count, self.int(0));
+                let [from, to] = [taken, e.add(taken, count)].map(|n| e.mul(n, two));
+                let [top, first] = [e.mul(line, two), e.mul(e.sub(place, taken), two)];
+                let put = |n: i64, value: IntValue<'c>| code.store(self.word(panel, vector, segment, self.int(n)), value.into(), 8);
+                let (known, words) = note([image, top, first]);
+                let nowhere = e.address(e.w.params[self.image.form.param]);
+                put(ADDRESS, code.select(some.into(), e.form(&self.image.form, &known).into(), nowhere.into()).into_int_value());
+                words.into_iter().enumerate().for_each(|(n, word)| put(POINT + n as i64, word));
+                let zero = self.int(0);
+                let inside = |such: IntValue<'c>, bits: IntValue<'c>| code.select(such.into(), bits.into(), zero.into()).into_int_value();
+                let [(above, height), (before, width)] = &self.image.axes;
+                for next in [0, 2] {
+                    let at = e.add(first, self.int(before + next));
+                    let bits = self.bits(e.w.greater(from, e.sub(zero, at)), e.w.lesser(to, e.sub(e.w.size(width), at)));
+                    for a in 0..4 {
+                        let line = e.add(top, self.int(above + a));
+                        let within = e.is(IntPredicate::ULT, line, e.w.size(height));
+                        put(INSIDE + 2 * a + next / 2, inside(within, bits));
+                    }
+                }
+                let results = self.bits(from, e.w.lesser(to, e.sub(self.int(self.sizes[1]), first)));
+                put(RESULTS, inside(some, results));
+                let second = e.is(IntPredicate::SLT, e.add(top, self.int(1)), self.int(self.sizes[0]));
+                put(RESULTS + 1, inside(ok(code.builder.build_and(some, second, "")), results));
+                code.set(done, e.add(taken, count).into());
+                Ok::<(), String>(())
+            })?;
+            Ok::<(), String>(())
+        })?;
+        Ok(())
+    }
+
+    /// Transforms some steps of a panel of the image: so many from a place on, each so many bytes behind the one before. Where they go: the first of 16
+    /// values of the first step, the bytes to the next step's, and to the next value.
+    pub fn image(
+        &self,
+        panel: IntValue<'c>,
+        [from, step, steps]: [IntValue<'c>; 3],
+        (to, apart, next_value): (PointerValue<'c>, i64, i64),
+    ) -> Result<(), String> {
+        let (e, code, outer) = (self.e, self.code(), self.e.w.kernel.outer.len());
+        let lanes = self.lanes as u32;
+        let (ty, align) = (code.ty(e.c.dtype.into(), lanes), e.elements() as u32);
+        let form = &self.image.form;
+        let [line, next] = [1, 2].map(|n| e.bytes(&form.steps[outer + n]));
+        let unit = form.steps[outer + 2].as_const() == Some(1);
+        if !unit {
+            return Err(format!("kernel {}: lines of the image are not contiguous", e.w.kernel.name));
+        }
+        code.range(self.int(0), self.int(2), 1, |half| {
+            // Of two vectors of points and each segment: where it is, and lanes inside.
+            let segments: Vec<Vec<(IntValue<'c>, Vec<V<'c>>)>> = (0..2)
+                .map(|v| {
+                    let vector = e.add(e.mul(half, self.int(2)), self.int(v));
+                    let segment = |s: i64| {
+                        let known = |n: i64| self.known(panel, vector, self.int(s), n);
+                        (known(ADDRESS), (0..8).map(|n| e.mask(known(INSIDE + n), lanes)).collect())
+                    };
+                    (0..self.segments).map(segment).collect()
+                })
+                .collect();
+            let place = e.mul(half, self.int(PANEL / 2));
+            code.range(self.int(0), steps, 1, |k| {
+                let offset = e.add(from, e.mul(k, step));
+                let d = [0, 1, 2, 3].map(|a: usize| {
+                    let offset = e.add(offset, e.mul(line, self.int(a as i64)));
+                    let pair = |of: i64| {
+                        let offset = e.add(offset, e.mul(next, self.int(2 * of)));
+                        let read = |v: usize| {
+                            segments[v].iter().fold(ty.const_zero(), |others, (at, inside)| {
+                                let args = vec![e.pointer(e.add(*at, offset)).into(), inside[2 * a + of as usize], others];
+                                code.masked("llvm.masked.load", &[ty, code.pointer()], args, 1, align).expect("a value")
+                            })
+                        };
+                        let (low, high) = (read(0), read(1));
+                        [0, 1].map(|odd| e.shuffle(low, high, &(0..self.lanes).map(|l| 2 * l + odd).collect::<Vec<_>>()))
+                    };
+                    let ([first, second], [third, fourth]) = (pair(0), pair(1));
+                    [first, second, third, fourth]
+                });
+                let v = winograd::image(&mut |op, args| e.w.op(op, &args), d);
+                let place = e.add(place, e.mul(k, self.int(apart)));
+                for (n, value) in v.into_iter().flatten().enumerate() {
+                    let place = e.add(place, self.int(n as i64 * next_value));
+                    code.store(code.element(Elem::I8, to, place), value, align);
+                }
+                Ok::<(), String>(())
+            })?;
+            Ok::<(), String>(())
+        })?;
+        Ok(())
+    }
+}
+
+impl<'c> Convolution<'_, '_, '_, 'c> {
     fn group(&self, g: &Group<'c>, level: Level) -> Result<(), String> {
         let (e, code) = (self.e, self.code());
-        code.range(self.int(0), g.count, 1, |panel| self.survey(g, panel))?;
+        self.survey_columns(g)?;
         let most = self.steps.min(LEAF);
         let tiles = STEPS / most;
         let multiply = micro::declare(code.context, &code.module, e.c.dtype, level, None);
@@ -139,7 +309,8 @@ impl<'c> Squares<'_, '_, '_, 'c> {
                 let begins = e.is(IntPredicate::EQ, block, self.int(0));
                 let ends = e.is(IntPredicate::EQ, e.add(block, steps), self.int(self.steps));
                 code.range(self.int(0), g.count, 1, |panel| {
-                    self.image(panel, [block, steps])?;
+                    let step = e.bytes(&self.step(e.w.kernel.outer.len()));
+                    self.image(panel, [e.mul(block, step), step, steps], (e.at(V_AT), PANEL, V_NEXT))?;
                     let sums = e.mul(panel, self.int(apart));
                     for (field, value) in [Field::Left, Field::Run].into_iter().zip([self.int(i64::MAX); 2]) {
                         e.field(field, value);
@@ -274,136 +445,19 @@ impl<'c> Squares<'_, '_, '_, 'c> {
         Ok(())
     }
 
-    /// Where word number `n` of a panel's segment is.
-    fn word(&self, panel: IntValue<'c>, vector: IntValue<'c>, segment: IntValue<'c>, n: i64) -> PointerValue<'c> {
-        let e = self.e;
-        let number = e.add(e.mul(e.add(e.mul(panel, self.int(VECTORS)), vector), self.int(SEGMENTS)), segment);
-        self.code().element(Elem::I64, self.e.at(0), e.add(e.mul(number, self.int(WORDS)), self.int(n)))
-    }
-
-    fn known(&self, panel: IntValue<'c>, vector: IntValue<'c>, segment: IntValue<'c>, n: i64) -> IntValue<'c> {
-        self.code().load(self.code().ty(Elem::I64, 1), self.word(panel, vector, segment, n), 8).into_int_value()
-    }
-
-    /// Bits `from..to` of a vector.
-    fn bits(&self, from: IntValue<'c>, to: IntValue<'c>) -> IntValue<'c> {
-        let (e, b) = (self.e, &self.code().builder);
-        let below = |n: IntValue<'c>| {
-            let n = e.w.lesser(e.w.greater(n, self.int(0)), self.int(self.lanes));
-            e.sub(ok(b.build_left_shift(self.int(1), n, "")), self.int(1))
-        };
-        ok(b.build_and(below(to), ok(b.build_not(below(from), "")), ""))
-    }
-
-    /// Writes down what is known of a panel's segments.
-    fn survey(&self, g: &Group<'c>, panel: IntValue<'c>) -> Result<(), String> {
-        let (e, code, c) = (self.e, self.code(), self.e.c);
-        let i64t = code.ty(Elem::I64, 1);
-        let kernel = e.w.kernel;
-        let (y, x) = (kernel.outer.len() - 2, kernel.outer.len() - 1);
-        let half = self.lanes / 2;
-        let halves = |n: i64| self.int((n + 1) / 2);
-        let [lines, across] = self.sizes.map(halves);
+    /// Columns as squares, and their points in the columns' variables.
+    fn survey_columns(&self, g: &Group<'c>) -> Result<(), String> {
+        let (e, c, kernel) = (self.e, self.e.c, self.e.w.kernel);
         let total = e.w.size(&squares(&c.columns.iter().map(|v| kernel.outer[*v].clone()).collect::<Vec<_>>()));
-        let done = code.variable(i64t);
-        let two = self.int(2);
-        code.range(self.int(0), self.int(VECTORS), 1, |vector| {
-            let start = e.add(e.mul(e.add(g.panel, panel), self.int(e.width)), e.mul(vector, self.int(half)));
-            code.set(done, self.int(0).into());
-            code.range(self.int(0), self.int(self.segments), 1, |segment| {
-                let taken = code.get(i64t, done).into_int_value();
-                let square = e.add(start, taken);
-                let (line, place) = e.divide(square, across);
-                let (image, line) = e.divide(line, lines);
-                let left = e.w.lesser(e.sub(self.int(half), taken), e.sub(total, square));
-                let count = e.w.greater(e.w.lesser(e.sub(across, place), left), self.int(0));
-                let some = e.is(IntPredicate::SGT, count, self.int(0));
-                let [from, to] = [taken, e.add(taken, count)].map(|n| e.mul(n, two));
-                let [top, first] = [e.mul(line, two), e.mul(e.sub(place, taken), two)];
+        self.code().range(self.int(0), g.count, 1, |panel| {
+            let start = e.mul(e.add(g.panel, panel), self.int(e.width));
+            self.survey(panel, [start, total], &|[image, top, first]| {
                 let mut point = g.point.clone();
                 e.set(&c.columns[..c.columns.len() - 2], image, &mut point);
-                (point[y], point[x]) = (top, first);
-                let put = |n: i64, value: IntValue<'c>| code.store(self.word(panel, vector, segment, n), value.into(), 8);
-                let known: Vec<_> = c.batch.iter().chain(&c.columns).map(|v| (*v, point[*v])).collect();
-                let nowhere = e.address(e.w.params[self.image.form.param]);
-                put(ADDRESS, code.select(some.into(), e.form(&self.image.form, &known).into(), nowhere.into()).into_int_value());
-                let zero = self.int(0);
-                let inside = |such: IntValue<'c>, bits: IntValue<'c>| code.select(such.into(), bits.into(), zero.into()).into_int_value();
-                let [(above, height), (before, width)] = &self.image.axes;
-                for next in [0, 2] {
-                    let at = e.add(first, self.int(before + next));
-                    let bits = self.bits(e.w.greater(from, e.sub(zero, at)), e.w.lesser(to, e.sub(e.w.size(width), at)));
-                    for a in 0..4 {
-                        let line = e.add(top, self.int(above + a));
-                        let within = e.is(IntPredicate::ULT, line, e.w.size(height));
-                        put(INSIDE + 2 * a + next / 2, inside(within, bits));
-                    }
-                }
-                let results = self.bits(from, e.w.lesser(to, e.sub(self.int(self.sizes[1]), first)));
-                put(RESULTS, inside(some, results));
-                let second = e.is(IntPredicate::SLT, e.add(top, self.int(1)), self.int(self.sizes[0]));
-                put(RESULTS + 1, inside(ok(code.builder.build_and(some, second, "")), results));
-                for (n, v) in c.columns.iter().enumerate() {
-                    put(POINT + n as i64, point[*v]);
-                }
-                code.set(done, e.add(taken, count).into());
-                Ok::<(), String>(())
-            })?;
-            Ok::<(), String>(())
-        })?;
-        Ok(())
-    }
-
-    /// Transforms some steps of a panel of the image.
-    fn image(&self, panel: IntValue<'c>, [block, steps]: [IntValue<'c>; 2]) -> Result<(), String> {
-        let (e, code, outer) = (self.e, self.code(), self.e.w.kernel.outer.len());
-        let lanes = self.lanes as u32;
-        let (ty, align) = (code.ty(e.c.dtype.into(), lanes), e.elements() as u32);
-        let form = &self.image.form;
-        let [step, line, next] = [0, 1, 2].map(|n| e.bytes(&form.steps[outer + n]));
-        let unit = form.steps[outer + 2].as_const() == Some(1);
-        if !unit {
-            return Err(format!("kernel {}: lines of the image are not contiguous", e.w.kernel.name));
-        }
-        code.range(self.int(0), self.int(2), 1, |half| {
-            // Of two vectors of points and each segment: where it is, and lanes inside.
-            let segments: Vec<Vec<(IntValue<'c>, Vec<V<'c>>)>> = (0..2)
-                .map(|v| {
-                    let vector = e.add(e.mul(half, self.int(2)), self.int(v));
-                    let segment = |s: i64| {
-                        let known = |n: i64| self.known(panel, vector, self.int(s), n);
-                        (known(ADDRESS), (0..8).map(|n| e.mask(known(INSIDE + n), lanes)).collect())
-                    };
-                    (0..self.segments).map(segment).collect()
-                })
-                .collect();
-            let place = e.mul(half, self.int(PANEL / 2));
-            code.range(self.int(0), steps, 1, |k| {
-                let offset = e.mul(e.add(block, k), step);
-                let d = [0, 1, 2, 3].map(|a: usize| {
-                    let offset = e.add(offset, e.mul(line, self.int(a as i64)));
-                    let pair = |of: i64| {
-                        let offset = e.add(offset, e.mul(next, self.int(2 * of)));
-                        let read = |v: usize| {
-                            segments[v].iter().fold(ty.const_zero(), |others, (at, inside)| {
-                                let args = vec![e.pointer(e.add(*at, offset)).into(), inside[2 * a + of as usize], others];
-                                code.masked("llvm.masked.load", &[ty, code.pointer()], args, 1, align).expect("a value")
-                            })
-                        };
-                        let (low, high) = (read(0), read(1));
-                        [0, 1].map(|odd| e.shuffle(low, high, &(0..self.lanes).map(|l| 2 * l + odd).collect::<Vec<_>>()))
-                    };
-                    let ([first, second], [third, fourth]) = (pair(0), pair(1));
-                    [first, second, third, fourth]
-                });
-                let v = winograd::image(&mut |op, args| e.w.op(op, &args), d);
-                let place = e.add(place, e.mul(k, self.int(PANEL)));
-                for (n, value) in v.into_iter().flatten().enumerate() {
-                    code.store(self.at(V_AT, e.add(place, self.int(n as i64 * V_NEXT))), value, align);
-                }
-                Ok::<(), String>(())
-            })?;
-            Ok::<(), String>(())
+                let [.., y, x] = &mut point[..] else { unreachable!("squares have lines and columns") };
+                (*y, *x) = (top, first);
+                (c.batch.iter().chain(&c.columns).map(|v| (*v, point[*v])).collect(), c.columns.iter().map(|v| point[*v]).collect())
+            })
         })?;
         Ok(())
     }

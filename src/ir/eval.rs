@@ -196,8 +196,9 @@ fn nest(nest: &Nest, types: &[Type], operands: &[&Tensor], dims: &Dims) -> Resul
     let env = Env { operands, dims, point: &[] };
     let (outs, reds) = (sizes(&nest.outs, dims)?, sizes(&nest.reds, dims)?);
     let mut results: Vec<Tensor> = types.iter().map(|t| Tensor::zeros(t.dtype, &outs)).collect();
-    if nest.fold == Fold::Winograd {
-        squares(nest, [&outs, &reds], &env, &mut results[0])?;
+    if nest.fold.in_squares() {
+        let all = if nest.fold == Fold::Winograd { squares } else { windows };
+        all(nest, [&outs, &reds], &env, &mut results[0])?;
         return Ok(results);
     }
     let zero = Scalar::float(types[0].dtype, 0.0);
@@ -253,6 +254,18 @@ fn squares(nest: &Nest, [outs, reds]: [&[i64]; 2], env: &Env, result: &mut Tenso
     })
 }
 
+/// The nest of a [`Fold::WinogradWeights`], window by window.
+fn windows(nest: &Nest, [outs, reds]: [&[i64]; 2], env: &Env, result: &mut Tensor) -> Result<(), String> {
+    let (Expr::Op(_, factors), &[images, height, width], [before @ .., _, _]) = (&nest.body, reds, outs) else { return Err("no window".into()) };
+    points(before, &mut |linear, at| {
+        let factor = |n: usize, tap: [i64; 2], point: [i64; 3]| env.at(&[at, &tap, &point].concat()).expr(&factors[n]);
+        let gradient = &mut |point| factor(0, [0, 0], point);
+        let window = math::winograd::window(result.dtype, [images, height, width], gradient, &mut |point, tap| factor(1, tap, point))?;
+        window.iter().flatten().enumerate().for_each(|(tap, value)| result.set(9 * linear + tap, *value));
+        Ok(())
+    })
+}
+
 /// What a fold remembers between points.
 struct Accumulator {
     fold: Fold,
@@ -268,7 +281,7 @@ impl Accumulator {
     fn new(fold: Fold, dtype: DType) -> Accumulator {
         let lanes = match fold {
             Fold::Sum | Fold::Prod | Fold::Max | Fold::Min => vec![fold.neutral(dtype); 16],
-            Fold::Dot | Fold::Winograd => vec![],
+            Fold::Dot | Fold::Winograd | Fold::WinogradWeights => vec![],
             Fold::None | Fold::ArgMax | Fold::ArgMin => vec![fold.neutral(dtype)],
         };
         Accumulator { fold, dtype, lanes, any: false, position: 0 }
@@ -300,7 +313,7 @@ impl Accumulator {
                     (self.lanes[0], self.position) = (value, k as i64);
                 }
             }
-            Fold::Dot | Fold::Winograd => unreachable!("the body of a dot is a product"),
+            Fold::Dot | Fold::Winograd | Fold::WinogradWeights => unreachable!("the body of a dot is a product"),
         }
     }
 
@@ -317,7 +330,9 @@ impl Accumulator {
                 }
                 (Some(self.lanes[0]), 0)
             }
-            Fold::Dot | Fold::Winograd => (self.lanes.into_iter().reduce(|sum, leaf| math::apply(ScalarOp::Add, &[sum, leaf])), 0),
+            Fold::Dot | Fold::Winograd | Fold::WinogradWeights => {
+                (self.lanes.into_iter().reduce(|sum, leaf| math::apply(ScalarOp::Add, &[sum, leaf])), 0)
+            }
         }
     }
 }

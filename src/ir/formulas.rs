@@ -217,7 +217,7 @@ impl Reader<'_> {
         let all: Vec<Guard> = nest.guards.iter().map(|g| g.substitute(&of)).collect();
         let word = match nest.fold {
             Fold::None => return self.expr(node, &body, vars, least),
-            Fold::Dot | Fold::Winograd => "sum",
+            fold if fold.multiplies() => "sum",
             fold => fold.name(),
         };
         let wheres = if all.is_empty() { String::new() } else { format!(" where {}", guards(&all, vars)) };

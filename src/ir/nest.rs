@@ -40,6 +40,13 @@ pub enum Fold {
     /// index as by `Dot`, each of the 16 sums for itself, and the results of `M`. With 4 points each the window's indices are those of `U`, which
     /// the weights already are.
     Winograd,
+    /// Its transpose, the gradient of a window's weights: a sum of products of the gradient of results and the image that the window sees, in squares
+    /// of 2x2 points of the last two reduction indices: [`crate::math::winograd::window`].
+    ///
+    /// The body is `Mul(gradient, image)` of two loads. The last two output indices are the window's, both of 3 points; of three reduction indices the
+    /// last two are the points of the results. The gradient does not know the window's indices and is 0 beyond the box, the image's index moves with each
+    /// of them as with that of the results and is 0 outside (`otherwise`).
+    WinogradWeights,
     /// Product, over 16 lanes from 1, joined as `Sum`'s.
     Prod,
     /// Largest; NaN if any is NaN; the empty fold is -inf (the least integer, false). Over 16 lanes from that value, joined as `Sum`'s
@@ -58,7 +65,7 @@ impl Fold {
     pub fn results(self) -> usize {
         match self {
             Fold::ArgMax | Fold::ArgMin => 2,
-            Fold::None | Fold::Sum | Fold::Dot | Fold::Winograd | Fold::Prod | Fold::Max | Fold::Min => 1,
+            Fold::None | Fold::Sum | Fold::Dot | Fold::Winograd | Fold::WinogradWeights | Fold::Prod | Fold::Max | Fold::Min => 1,
         }
     }
 
@@ -69,12 +76,23 @@ impl Fold {
             Fold::Sum => "sum",
             Fold::Dot => "dot",
             Fold::Winograd => "winograd",
+            Fold::WinogradWeights => "winograd_weights",
             Fold::Prod => "prod",
             Fold::Max => "max",
             Fold::Min => "min",
             Fold::ArgMax => "argmax",
             Fold::ArgMin => "argmin",
         }
+    }
+
+    /// Whether the body is a product of two factors, which are summed up.
+    pub fn multiplies(self) -> bool {
+        matches!(self, Fold::Dot | Fold::Winograd | Fold::WinogradWeights)
+    }
+
+    /// Whether its sums are those of squares.
+    pub fn in_squares(self) -> bool {
+        matches!(self, Fold::Winograd | Fold::WinogradWeights)
     }
 
     /// What it starts from, and the value of the empty fold.
@@ -85,7 +103,7 @@ impl Fold {
             DType::Bool => Scalar::bool(bool),
         };
         match self {
-            Fold::None | Fold::Sum | Fold::Dot | Fold::Winograd => Scalar::float(dtype, 0.0),
+            Fold::None | Fold::Sum | Fold::Dot | Fold::Winograd | Fold::WinogradWeights => Scalar::float(dtype, 0.0),
             Fold::Prod => Scalar::float(dtype, 1.0),
             Fold::Max | Fold::ArgMax => extreme(f64::NEG_INFINITY, i64::MIN, false),
             Fold::Min | Fold::ArgMin => extreme(f64::INFINITY, i64::MAX, true),
@@ -98,7 +116,7 @@ impl Fold {
             Fold::Prod => ScalarOp::Mul,
             Fold::Max => ScalarOp::Max,
             Fold::Min => ScalarOp::Min,
-            Fold::None | Fold::Sum | Fold::Dot | Fold::Winograd | Fold::ArgMax | Fold::ArgMin => ScalarOp::Add,
+            Fold::None | Fold::Sum | Fold::Dot | Fold::Winograd | Fold::WinogradWeights | Fold::ArgMax | Fold::ArgMin => ScalarOp::Add,
         }
     }
 }
@@ -106,7 +124,7 @@ impl Fold {
 impl Nest {
     /// Whether it multiplies and sums: what engines are made for.
     pub fn multiplies(&self) -> bool {
-        matches!(self.fold, Fold::Dot | Fold::Winograd)
+        self.fold.multiplies()
     }
 
     /// A map: `body` at every point of `outs`.

@@ -1,4 +1,4 @@
-//! The windows of [`Fold::Winograd`]: which nests have one.
+//! The windows of [`Fold::Winograd`] and [`Fold::WinogradWeights`]: which nests have one.
 
 use crate::ir::index::{Affine, Index, IndexAtom, Var};
 use crate::ir::nest::{Fold, Nest};
@@ -22,6 +22,19 @@ pub fn affine(index: &[Index]) -> Option<Vec<Affine>> {
     index.iter().map(|i| if let Index::Affine(a) = i { Some(a.clone()) } else { None }).collect()
 }
 
+/// Whether an index knows the variable.
+fn knows(index: &[Affine], v: Var) -> bool {
+    let mut knows = false;
+    index.iter().for_each(|a| a.visit_vars(&mut |known| knows |= known == v));
+    knows
+}
+
+/// Whether the image moves with the window along an axis, and along the last one.
+fn is_window(image: &[Affine], outs: usize, rank: usize) -> bool {
+    let (Some((y, _)), Some((x, _))) = (moves(image, outs - 2, rank - 2), moves(image, outs - 1, rank - 1)) else { return false };
+    y < x && x + 1 == image.len()
+}
+
 /// Whether the nest is what [`Fold::Winograd`] says.
 pub fn is_winograd(nest: &Nest) -> bool {
     let known = |n: Option<i64>, least: i64| n.is_some_and(|n| n >= least);
@@ -40,12 +53,25 @@ pub fn is_winograd(nest: &Nest) -> bool {
     let mut apart = true;
     weights.iter().for_each(|a| a.visit_vars(&mut |v| apart &= v < outs - 2 || v >= outs));
     // Rows of the product are one axis, so that they lie evenly.
-    let knows = |index: &[Affine], v: Var| {
-        let mut knows = false;
-        index.iter().for_each(|a| a.visit_vars(&mut |known| knows |= known == v));
-        knows
-    };
     let rows = (0..outs).filter(|v| nest.outs[*v].as_const() != Some(1) && knows(&weights, *v) && !knows(&image, *v)).count();
-    let (Some((y, _)), Some((x, _))) = (moves(&image, outs - 2, rank - 2), moves(&image, outs - 1, rank - 1)) else { return false };
-    sized && apart && y < x && rows <= 1
+    sized && apart && rows <= 1 && is_window(&image, outs, rank)
+}
+
+/// Whether the nest is what [`Fold::WinogradWeights`] says.
+pub fn is_winograd_weights(nest: &Nest) -> bool {
+    let (outs, rank) = (nest.outs.len(), nest.rank());
+    let Expr::Op(ScalarOp::Mul, factors) = &nest.body else { return false };
+    let [Expr::Load { index: gradient, otherwise: None, .. }, Expr::Load { index: image, otherwise: Some(zero), .. }] = &factors[..] else {
+        return false;
+    };
+    let (Some(gradient), Some(image), [_, y, x]) = (affine(gradient), affine(image), &nest.reds[..]) else { return false };
+    if nest.fold != Fold::WinogradWeights || !nest.guards.is_empty() || outs < 2 || zero.bits() != 0 {
+        return false;
+    }
+    let sized = nest.outs[outs - 2..].iter().all(|size| size.as_const() == Some(3)) && [y, x].iter().all(|n| n.as_const().is_some_and(|n| n >= 2));
+    let apart = !knows(&gradient, outs - 2) && !knows(&gradient, outs - 1);
+    // Lines of the gradient are contiguous, and rows and columns of the product one axis each.
+    let lines = gradient.iter().all(|a| a.as_var().is_some()) && gradient.last().and_then(Affine::as_var) == Some(rank - 1);
+    let only = |a: &[Affine], b: &[Affine]| (0..outs - 2).filter(|v| nest.outs[*v].as_const() != Some(1) && knows(a, *v) && !knows(b, *v)).count();
+    sized && apart && lines && only(&gradient, &image) <= 1 && only(&image, &gradient) <= 1 && is_window(&image, outs, rank)
 }

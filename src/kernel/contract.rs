@@ -35,8 +35,18 @@ pub struct Contraction {
     pub reach: Option<Reach>,
     /// What must hold for a point to need its sum, where not all do: a condition on row and column.
     pub needs: Option<Guard>,
-    /// Whether columns are squares of 2x2 points ([`winograd`]).
-    pub squares: bool,
+    /// Where it is computed in squares of 2x2 points ([`winograd`]), what they are. The first of the lanes' variables is then that of the columns, or for
+    /// [`Squares::Taps`] that of a row's, lines' and columns' of the window, which follow the rows.
+    pub squares: Option<Squares>,
+}
+
+/// What is cut into squares of 2x2 points.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Squares {
+    /// The columns.
+    Results,
+    /// The steps. The last two variables are taps of a window, neither rows nor columns.
+    Taps,
 }
 
 /// The steps that row number `r` takes: those up to step `r + shift` or those from it on.
@@ -136,7 +146,7 @@ pub fn roles(kernel: &Kernel) -> Option<Contraction> {
         near,
         reach,
         needs,
-        squares: false,
+        squares: None,
     })
 }
 
@@ -242,7 +252,7 @@ pub fn by_steps(kernel: &Kernel, stage: &Stage, form: &Linear) -> Option<i64> {
 }
 
 /// The place in `columns` from which on they lie one after the other in all that other stages read and all that is stored.
-fn near(kernel: &Kernel, product: usize, columns: &[usize]) -> usize {
+pub fn near(kernel: &Kernel, product: usize, columns: &[usize]) -> usize {
     let last = columns.len().saturating_sub(1);
     let beside = |cut: &usize| {
         let group = sizes(kernel, &columns[*cut..]);
@@ -394,7 +404,7 @@ impl Contraction {
     /// How many columns.
     pub fn width(&self, outer: &[Size]) -> Size {
         let sizes: Vec<Size> = self.columns.iter().map(|v| outer[*v].clone()).collect();
-        if self.squares { winograd::squares(&sizes) } else { product(&sizes) }
+        if self.squares == Some(Squares::Results) { winograd::squares(&sizes) } else { product(&sizes) }
     }
 
     /// How many tasks there are.
@@ -420,8 +430,9 @@ impl Contraction {
     pub fn points(&self, task: i64, outer: &[i64], see: &mut dyn FnMut(&[i64]) -> Option<()>) -> Option<()> {
         let extent = |vars: &[usize]| vars.iter().map(|v| outer[*v]).product::<i64>();
         // Of a square the first point, then what is beside and below it.
+        let results = self.squares == Some(Squares::Results);
         let mut halves = outer.to_vec();
-        if self.squares {
+        if results {
             self.columns.iter().rev().take(2).for_each(|v| halves[*v] = (outer[*v] + 1) / 2);
         }
         let (rows, columns) = (extent(&self.rows), self.columns.iter().map(|v| halves[*v]).product::<i64>());
@@ -441,11 +452,18 @@ impl Contraction {
             set(&self.rows, row, &mut point);
             for column in first..columns.min(first + width) {
                 set(&self.columns, column, &mut point);
+                if self.squares == Some(Squares::Taps) {
+                    for tap in 0..9 {
+                        (point[outer.len() - 2], point[outer.len() - 1]) = (tap / 3, tap % 3);
+                        see(&point)?;
+                    }
+                    continue;
+                }
                 let [.., y, x] = self.columns[..] else {
                     see(&point)?;
                     continue;
                 };
-                if !self.squares {
+                if !results {
                     see(&point)?;
                     continue;
                 }

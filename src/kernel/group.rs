@@ -123,8 +123,8 @@ pub(super) fn kernel(state: &mut State, group: &Group) -> Launch {
 
 fn values(fold: Fold, body: &Expr, code: &mut Code, source: &mut dyn FnMut(usize) -> Source) -> Vec<usize> {
     match (fold, body) {
-        (Fold::Dot | Fold::Winograd, Expr::Op(ScalarOp::Mul, factors)) => factors.iter().map(|e| code.expr(e, source)).collect(),
-        (Fold::Dot | Fold::Winograd, other) => panic!("the body of a dot is a product, not {other:?}"),
+        (fold, Expr::Op(ScalarOp::Mul, factors)) if fold.multiplies() => factors.iter().map(|e| code.expr(e, source)).collect(),
+        (fold, other) if fold.multiplies() => panic!("the body of a dot is a product, not {other:?}"),
         (_, body) => vec![code.expr(body, source)],
     }
 }

@@ -81,8 +81,8 @@ struct Machine<'a> {
     locals: Vec<Scalar>,
     /// Outer indices, inner indices, reduction indices.
     point: Vec<i64>,
-    /// The last square of results, and its first point.
-    square: Option<(Vec<i64>, [[Scalar; 2]; 2])>,
+    /// The last square of results, or window of taps, and its first point.
+    square: Option<(Vec<i64>, Vec<Scalar>)>,
 }
 
 impl Machine<'_> {
@@ -106,7 +106,7 @@ impl Machine<'_> {
                 return Some(());
             }
             let mut fold = Accumulator::new(stage.fold);
-            let folded: &[i64] = if stage.fold == Fold::Winograd { &[0] } else { &reds };
+            let folded: &[i64] = if stage.fold.in_squares() { &[0] } else { &reds };
             each(folded, &mut |k, at| {
                 self.point.truncate(depth + inner.len());
                 self.point.extend(at);
@@ -119,7 +119,7 @@ impl Machine<'_> {
             })?;
             self.point.truncate(depth + inner.len());
             let results = match stage.values.as_slice() {
-                _ if stage.fold == Fold::Winograd => vec![self.square(stage, &reds, dtype)?],
+                _ if stage.fold.in_squares() => vec![self.square(stage, &reds, dtype)?],
                 several @ [_, _, ..] if stage.fold == Fold::None => several.iter().map(|v| values[*v]).collect(),
                 _ => fold.finish(reds.iter().product(), dtype),
             };
@@ -138,28 +138,35 @@ impl Machine<'_> {
         Some(())
     }
 
-    /// The value of a [`Fold::Winograd`] at an outer point.
+    /// The value of a [`Fold::Winograd`] or [`Fold::WinogradWeights`] at an outer point.
     fn square(&mut self, stage: &Stage, reds: &[i64], dtype: DType) -> Option<Scalar> {
         let [.., y, x] = self.point[..] else { return None };
+        let size = if stage.fold == Fold::Winograd { 2 } else { 3 };
         let mut corner = self.point.clone();
         corner.truncate(self.point.len() - 2);
-        corner.extend([y - y % 2, x - x % 2]);
+        let before = corner.clone();
+        corner.extend([y - y % size, x - x % size]);
         let known = self.square.take().filter(|(at, _)| *at == corner);
-        let factor = |n: usize| {
-            let (machine, corner) = (&*self, &corner);
-            move |k: i64, a: i64, b: i64| {
-                let mut values = vec![];
-                let load = &stage.body[stage.values[n]..=stage.values[n]];
-                let at = Machine { point: [corner, &[k, a, b][..]].concat(), ..machine.beside() };
-                at.block(load, &mut values).map(|()| values[0]).ok_or(())
-            }
+        let factor = |n: usize, taps: [i64; 2], reds: [i64; 3]| {
+            let mut values = vec![];
+            let load = &stage.body[stage.values[n]..=stage.values[n]];
+            let at = Machine { point: [&before[..], &taps, &reds].concat(), ..self.beside() };
+            at.block(load, &mut values).map(|()| values[0]).ok_or(())
         };
         let square = match known {
             Some((_, square)) => square,
-            None => crate::math::winograd::square(dtype, reds[0], reds[1] == 4, &mut factor(0), &mut factor(1)).ok()?,
+            None if size == 3 => {
+                let pixel = &mut |point, tap| factor(1, tap, point);
+                math::winograd::window(dtype, [reds[0], reds[1], reds[2]], &mut |point| factor(0, [0, 0], point), pixel).ok()?.concat()
+            }
+            None => {
+                let factor = |n: usize| move |k: i64, a: i64, b: i64| factor(n, [y - y % 2, x - x % 2], [k, a, b]);
+                math::winograd::square(dtype, reds[0], reds[1] == 4, &mut factor(0), &mut factor(1)).ok()?.concat()
+            }
         };
+        let value = square[(y % size * size + x % size) as usize];
         self.square = Some((corner, square));
-        Some(square[(y % 2) as usize][(x % 2) as usize])
+        Some(value)
     }
 
     /// Another machine on the same memory.
@@ -285,7 +292,7 @@ impl Accumulator {
         match fold {
             Fold::None => Accumulator::One(None),
             Fold::Sum | Fold::Prod | Fold::Max | Fold::Min => Accumulator::Lanes(fold, Box::new([None; 16])),
-            Fold::Dot | Fold::Winograd => Accumulator::Dot { sum: None, leaf: 0, chain: None },
+            Fold::Dot | Fold::Winograd | Fold::WinogradWeights => Accumulator::Dot { sum: None, leaf: 0, chain: None },
             Fold::ArgMax | Fold::ArgMin => Accumulator::Best(fold, None),
         }
     }

@@ -180,7 +180,7 @@ impl Check<'_> {
         self.instrs(&stage.body);
         self.require(stage.fold != Fold::None || stage.reds.is_empty(), || "reduction loops without a fold".into());
         self.require(!stage.skip || stage.fold == Fold::None, || "a fold skips".into());
-        let wanted = if matches!(stage.fold, Fold::Dot | Fold::Winograd) { 2 } else { 1 };
+        let wanted = if stage.fold.multiplies() { 2 } else { 1 };
         // Maps may have several results.
         let several = stage.fold == Fold::None && stage.guards.is_empty() && !stage.values.is_empty();
         self.require(several || stage.values.len() == wanted, || format!("{} folds {wanted} values, not {}", stage.fold.name(), stage.values.len()));

@@ -2,11 +2,14 @@
 //!
 //! A panel holds as many squares as another one columns, in the order of the image, line after line. A task is one tile of one panel: all points of
 //! its squares. Weights may be transformed in advance: then the window has 4x4 points ([`transformed`]).
+//!
+//! The gradients of their weights ([`Fold::WinogradWeights`]): steps are squares, rows the image's channels, columns the results'. A task is all taps of a
+//! tile of a panel.
 
 use crate::ir::window::moves;
 use crate::ir::{Affine, Fold, Scalar, Size};
 use crate::kernel::body::Code;
-use crate::kernel::contract::Contraction;
+use crate::kernel::contract::{Contraction, Squares, near};
 use crate::kernel::linear::{Linear, address};
 use crate::kernel::lower::product;
 use crate::kernel::{Index, Instr, Kernel, Param, Stage, Store, Target};
@@ -21,7 +24,7 @@ pub struct Image {
 
 /// The contraction that the kernel is, if it has such a stage.
 pub fn recognise(kernel: &Kernel) -> Option<Contraction> {
-    let (number, stage) = kernel.stages.iter().enumerate().find(|(_, s)| s.fold == Fold::Winograd)?;
+    let (number, stage) = kernel.stages.iter().enumerate().find(|(_, s)| s.fold.in_squares())?;
     let outer = kernel.outer.len();
     let known = |factor: usize| {
         let mut known = vec![false; outer + stage.reds.len()];
@@ -34,13 +37,21 @@ pub fn recognise(kernel: &Kernel) -> Option<Contraction> {
         }
         known
     };
-    let (weights, image) = (known(0), known(1));
+    let (first, image) = (known(0), known(1));
     let only = |a: &[bool], b: &[bool]| (0..outer).filter(|v| kernel.outer[*v].as_const() != Some(1) && a[*v] && !b[*v]).collect::<Vec<_>>();
-    let (rows, columns) = (only(&weights, &image), only(&image, &weights));
+    let (mut rows, mut columns) = (only(&first, &image), only(&image, &first));
     let batch = (0..outer).filter(|v| !rows.contains(v) && !columns.contains(v)).collect();
-    let (near, dtype) = (columns.len().checked_sub(1)?, crate::kernel::verify::types(kernel, &stage.body).ok()?[stage.values[0]]);
-    let factors = [stage.values[0], stage.values[1]];
-    Some(Contraction { stage: number, dtype, factors, batch, rows, columns, near, reach: None, needs: None, squares: true })
+    let (mut factors, dtype) = ([stage.values[0], stage.values[1]], crate::kernel::verify::types(kernel, &stage.body).ok()?[stage.values[0]]);
+    let (squares, near) = if stage.fold == Fold::Winograd {
+        (Squares::Results, columns.len().checked_sub(1)?)
+    } else {
+        factors.reverse();
+        let near = near(kernel, number, &columns) + 3 - columns.len();
+        (rows, columns) = (columns, rows);
+        rows.retain(|v| v + 2 < outer);
+        (Squares::Taps, near)
+    };
+    Some(Contraction { stage: number, dtype, factors, batch, rows, columns, near, reach: None, needs: None, squares: Some(squares) })
 }
 
 /// Whether the stage's weights are transformed already.
@@ -48,11 +59,13 @@ pub fn transformed(stage: &Stage) -> bool {
     stage.reds.last().is_some_and(|n| n.as_const() == Some(4))
 }
 
-/// The image, and the weights' address.
+/// The image, and the address of what it is multiplied by: the weights, or the gradient.
 pub fn factors(kernel: &Kernel, c: &Contraction) -> Option<(Image, Linear)> {
     let (stage, outer) = (&kernel.stages[c.stage], kernel.outer.len());
     let vars = outer + stage.reds.len();
-    let [Instr::Load { param: weights, index: at, .. }, Instr::Load { param, index, .. }] = c.factors.map(|f| &stage.body[f]) else { return None };
+    let [Instr::Load { param: weights, index: at, .. }, Instr::Load { param, index, .. }] = [0, 1].map(|f| &stage.body[stage.values[f]]) else {
+        return None;
+    };
     let axes: Vec<Affine> = index.iter().map(|i| if let Index::Affine(a) = i { Some(a.clone()) } else { None }).collect::<Option<_>>()?;
     let axis = |back: usize| {
         let (axis, offset) = moves(&axes, outer - back, vars - back)?;
@@ -100,7 +113,7 @@ pub fn advance(kernel: &Kernel, c: &Contraction) -> Option<Advance> {
     let mut vars = axes.clone();
     vars.sort_unstable();
     let whole = axes.iter().zip(shape).all(|(v, size)| range(*v) == size) && vars.windows(2).all(|w| w[0] < w[1]);
-    if transformed(stage) || !whole || vars.last() != Some(&outer) {
+    if c.squares != Some(Squares::Results) || transformed(stage) || !whole || vars.last() != Some(&outer) {
         return None;
     }
     let number = |v: usize| vars.iter().position(|known| *known == v).expect("an axis");

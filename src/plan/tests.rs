@@ -212,6 +212,25 @@ fn squares_mean_the_same_as_plans() {
     assert_eq!((entries[0].plan.advance, kernels.iter().filter(|k| &*k.name == "squares").count()), (2, 2));
 }
 
+/// So are the gradients of their weights, of odd sizes and for no image at all.
+#[test]
+fn gradients_in_squares_mean_the_same_as_plans() {
+    let text = "dim B >= 0
+
+fn @f(x: f32[B, 3, 5, 8], d: f32[B, 4, 5, 8], w: f32[4, 3, 3, 3]) {
+  %g[i, j, k, l]: f32[4, 3, 3, 3] = winograd_weights[b < B, m < 5, n < 8](%d[b, i, m, n] * %x[b, j, k + m - 1, l + n - 1, else 0.0])
+  %u[i, j, k, l]: f32[4, 3, 3, 3] = %w[i, j, k, l] - 0.5 * %g[i, j, k, l]
+  return %u
+}
+";
+    let module = ir::parse::module(text).unwrap();
+    assert_eq!(ir::print::module(&module), text);
+    for images in [0, 1, 9] {
+        let inputs = [f32s(&[images, 3, 5, 8], -0.7), f32s(&[images, 4, 5, 8], 0.3), f32s(&[4, 3, 3, 3], 0.2)];
+        law(module.clone(), &inputs, &dims(images));
+    }
+}
+
 fn c(n: i64) -> Size {
     Size::constant(n)
 }

@@ -13,6 +13,7 @@
 
 mod points;
 mod primitive;
+mod squares;
 mod teams;
 #[cfg(test)]
 pub mod tests;
@@ -46,6 +47,8 @@ enum Schedule {
     Points,
     /// Half a warp.
     Teams,
+    /// A thread a square of results, or all taps of a window.
+    Squares(Contraction),
     /// A block a tile of a product.
     Tiles(Contraction),
 }
@@ -55,15 +58,15 @@ impl Schedule {
     fn room(&self) -> i64 {
         match self {
             Schedule::Points | Schedule::Teams => 4,
-            Schedule::Tiles(_) => 2,
+            Schedule::Squares(_) | Schedule::Tiles(_) => 2,
         }
     }
 }
 
 /// A decision from the kernel's structure alone, which changes no result.
 fn schedule(kernel: &Kernel) -> Schedule {
-    match tiles::tiled(kernel) {
-        Some(contraction) => Schedule::Tiles(contraction),
+    match recognise(kernel).filter(|c| c.squares.is_some()).map(Schedule::Squares).or_else(|| tiles::tiled(kernel).map(Schedule::Tiles)) {
+        Some(schedule) => schedule,
         None if teams::fits(kernel) => Schedule::Teams,
         None => Schedule::Points,
     }
@@ -81,6 +84,7 @@ pub fn grid(kernel: &Kernel) -> Grid {
     let blocks = match schedule(&kernel) {
         Schedule::Points => cut(points, THREADS),
         Schedule::Teams => cut(points, THREADS / teams::TEAM),
+        Schedule::Squares(contraction) => cut(product(&squares::corners(&contraction, &kernel)), THREADS),
         Schedule::Tiles(contraction) => tiles::count(&contraction, &kernel),
     };
     Grid { threads: THREADS as u32, blocks }
@@ -161,6 +165,7 @@ fn function<'c>(context: &'c Context, module: Module<'c>, kernel: &Kernel, name:
     match schedule {
         Schedule::Points => points::write(&writer)?,
         Schedule::Teams => teams::write(&writer)?,
+        Schedule::Squares(contraction) => squares::write(&writer, &contraction)?,
         Schedule::Tiles(contraction) => tiles::write(&writer, &contraction)?,
     }
     let result = (device == Device::Emulated).then(|| writer.code.int(0));

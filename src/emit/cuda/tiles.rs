@@ -35,7 +35,7 @@ const PAD: i64 = 4;
 /// The contraction that the kernel is, where it is done in tiles: rows and columns (which are no squares), and nothing after it but maps of the same box.
 pub fn tiled(kernel: &Kernel) -> Option<Contraction> {
     let map = |s: &Stage| s.fold == Fold::None && s.inner.is_empty();
-    recognise(kernel).filter(|c| !c.rows.is_empty() && !c.squares && c.stage == 0 && kernel.stages[1..].iter().all(map))
+    recognise(kernel).filter(|c| !c.rows.is_empty() && c.squares.is_none() && c.stage == 0 && kernel.stages[1..].iter().all(map))
 }
 
 /// Rows of a thread.
