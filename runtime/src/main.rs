@@ -2,7 +2,7 @@
 
 use nnc_runtime::artifact::Artifact;
 use nnc_runtime::bench;
-use nnc_runtime::commands::{self, HELP};
+use nnc_runtime::commands::{self, Device, HELP};
 use nnc_runtime::error::{Result, RunError};
 use nnc_runtime::loader;
 use nnc_runtime::program::Program;
@@ -16,12 +16,18 @@ fn run(args: &[String]) -> Result<()> {
     let timing = rest.first().is_some_and(|word| word == "bench");
     let path = Path::new(file);
     let artifact = Artifact::read(path)?;
-    let kernels = loader::load_artifact(&artifact)?;
     if timing {
-        return bench::command::run(&artifact.manifest, &kernels, &bench::command::parse(&rest[1..])?);
+        let command = bench::command::parse(&rest[1..])?;
+        Device::fits(command.device, &artifact)?;
+        return bench::command::run(&artifact.manifest, loader::load_artifact(&artifact)?.as_ref(), &command);
     }
     let command = commands::parse(rest)?;
-    commands::run(&Program { manifest: &artifact.manifest, kernels: &kernels, folder: artifact.folder(path), artifact: Some(&artifact) }, &command)
+    Device::fits(command.device, &artifact)?;
+    let kernels = loader::load_artifact(&artifact)?;
+    commands::run(
+        &Program { manifest: &artifact.manifest, kernels: kernels.as_ref(), folder: artifact.folder(path), artifact: Some(&artifact) },
+        &command,
+    )
 }
 
 fn main() -> ExitCode {

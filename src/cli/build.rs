@@ -7,6 +7,7 @@ use crate::driver::{self, Checked};
 use crate::emit::Level;
 use crate::ir::DType;
 use nnc_runtime::artifact::Artifact;
+use nnc_runtime::commands::Device;
 use nnc_runtime::tensors::Tensors;
 use nnc_runtime::weights;
 use serde_json::json;
@@ -44,21 +45,28 @@ pub struct Args {
 
 /// What a program can be built for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Target {
+pub enum Target {
     /// x86-64
     Cpu,
     /// GPUs of NVIDIA, as PTX
     Cuda,
 }
 
+impl Target {
+    /// The target of the device that a program is to run on.
+    pub fn of(device: Option<Device>) -> Target {
+        match device {
+            Some(Device::Cuda) => Target::Cuda,
+            Some(Device::Cpu) | None => Target::Cpu,
+        }
+    }
+}
+
 /// Runs the command.
 pub fn run(args: Args) -> Result<(), Failure> {
     let clock = Clock::start();
     let checked = input::check_marked(&args.source, DType::F32, &|stage| clock.mark(stage))?;
-    let mut artifact = match args.target {
-        Target::Cpu => artifact(&checked, &clock)?,
-        Target::Cuda => artifact_for_gpus(&checked, &clock)?,
-    };
+    let mut artifact = artifact(&checked, args.target, &clock)?;
     if let Some(path) = &args.weights {
         let mut store = Tensors::new(&artifact.manifest.tensors)?;
         weights::load(&mut store, path)?;
@@ -81,21 +89,16 @@ pub fn run(args: Args) -> Result<(), Failure> {
 /// What an artifact holds code for.
 pub const LEVELS: &[Level] = &[Level::V3, Level::V4];
 
-/// Compiles a checked program for every code level, without weights.
+/// Compiles a checked program, for a CPU at every code level; without weights.
 ///
 /// # Errors
 /// LLVM cannot be used on this machine.
-pub fn artifact(checked: &Checked, clock: &Clock) -> Result<Artifact, Failure> {
+pub fn artifact(checked: &Checked, target: Target, clock: &Clock) -> Result<Artifact, Failure> {
     let program = checked.program.as_ref().expect("a checked program");
-    packed(driver::compile(program, &checked.sources, LEVELS, &|stage| clock.mark(stage)))
-}
-
-fn artifact_for_gpus(checked: &Checked, clock: &Clock) -> Result<Artifact, Failure> {
-    let program = checked.program.as_ref().expect("a checked program");
-    packed(driver::compile_for_gpus(program, &checked.sources, &|stage| clock.mark(stage)))
-}
-
-fn packed(compiled: Result<driver::Compiled, String>) -> Result<Artifact, Failure> {
+    let compiled = match target {
+        Target::Cpu => driver::compile(program, &checked.sources, LEVELS, &|stage| clock.mark(stage)),
+        Target::Cuda => driver::compile_for_gpus(program, &checked.sources, &|stage| clock.mark(stage)),
+    };
     let compiled = compiled.map_err(|message| Failure { code: 4, message })?;
     let code = compiled.objects.into_iter().enumerate().map(|(i, object)| (i.to_string(), object)).collect();
     Ok(Artifact { manifest: compiled.manifest, code, weights: None })
