@@ -3,6 +3,7 @@
 //! In: the table, kernels, threads. Out: memory as the steps leave it, or the step that failed. Serial steps are walked by one small loop on one thread at
 //! a time; phases ([`crate::phases`]) are opened to the pool. Nothing is allocated.
 
+use crate::error;
 use crate::exec::Kernels;
 use crate::memory::Scratch;
 use crate::meter::{Meter, ticks};
@@ -163,7 +164,7 @@ impl Table {
 impl Table {
     /// Shows what a run from a line on would do, in order: each launch, copy and check, and each round of a loop as it begins, with the arguments'
     /// addresses there. Of the memory, only the loops' positions change.
-    pub fn unroll<E>(&self, from: usize, see: &mut dyn FnMut(usize, &[*mut u8]) -> Result<(), E>) -> Result<(), E> {
+    pub fn unroll(&self, from: usize, see: &mut dyn FnMut(usize, &[*mut u8]) -> error::Result<()>) -> error::Result<()> {
         let mut at = from;
         while at < self.ops.len() {
             let next = match self.ops[at] {

@@ -5,6 +5,7 @@ use super::input::{self, Source};
 use super::time::Clock;
 use crate::driver::{self, Checked};
 use crate::emit::Level;
+use crate::emit::cuda::Products;
 use crate::ir::DType;
 use nnc_runtime::artifact::Artifact;
 use nnc_runtime::commands::Device;
@@ -32,6 +33,9 @@ pub struct Args {
     /// What the program is to run on
     #[arg(long, value_enum, default_value_t = Target::Cpu)]
     target: Target,
+    /// How products of f32 are computed on GPUs
+    #[arg(long, value_enum, default_value_t = Precision::Exact)]
+    products: Precision,
     /// Prints nothing where all is well
     #[arg(long, short)]
     quiet: bool,
@@ -52,6 +56,15 @@ pub enum Target {
     Cuda,
 }
 
+/// See [`Products`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Precision {
+    /// To the bits of a CPU
+    Exact,
+    /// By tensor units, in three passes: faster, as precise, but not the same bits
+    Tensor,
+}
+
 impl Target {
     /// The target of the device that a program is to run on.
     pub fn of(device: Option<Device>) -> Target {
@@ -64,9 +77,14 @@ impl Target {
 
 /// Runs the command.
 pub fn run(args: Args) -> Result<(), Failure> {
+    let products = match (args.products, args.target) {
+        (Precision::Exact, _) => Products::Exact,
+        (Precision::Tensor, Target::Cuda) => Products::Tensor,
+        (Precision::Tensor, Target::Cpu) => return Err(Failure::usage("--products tensor is for GPUs: add --target cuda")),
+    };
     let clock = Clock::start();
     let checked = input::check_marked(&args.source, DType::F32, &|stage| clock.mark(stage))?;
-    let mut artifact = artifact(&checked, args.target, &clock)?;
+    let mut artifact = artifact_by(&checked, args.target, products, &clock)?;
     if let Some(path) = &args.weights {
         let mut store = Tensors::new(&artifact.manifest.tensors)?;
         weights::load(&mut store, path)?;
@@ -94,10 +112,14 @@ pub const LEVELS: &[Level] = &[Level::V3, Level::V4];
 /// # Errors
 /// LLVM cannot be used on this machine.
 pub fn artifact(checked: &Checked, target: Target, clock: &Clock) -> Result<Artifact, Failure> {
+    artifact_by(checked, target, Products::Exact, clock)
+}
+
+fn artifact_by(checked: &Checked, target: Target, products: Products, clock: &Clock) -> Result<Artifact, Failure> {
     let program = checked.program.as_ref().expect("a checked program");
     let compiled = match target {
         Target::Cpu => driver::compile(program, &checked.sources, LEVELS, &|stage| clock.mark(stage)),
-        Target::Cuda => driver::compile_for_gpus(program, &checked.sources, &|stage| clock.mark(stage)),
+        Target::Cuda => driver::compile_for_gpus(program, &checked.sources, products, &|stage| clock.mark(stage)),
     };
     let compiled = compiled.map_err(|message| Failure { code: 4, message })?;
     let code = compiled.objects.into_iter().enumerate().map(|(i, object)| (i.to_string(), object)).collect();

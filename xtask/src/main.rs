@@ -1,10 +1,11 @@
 //! Chores of the repository: set-up, the demonstration, the tests, the lints. Needs nothing but Rust, so that it can install what is missing.
 //!
-//! `cargo xtask demo`, `test`, `seeds`, `bench`, `counts`, `ptxas`, `lint`, `setup`
+//! `cargo xtask demo`, `test`, `seeds`, `bench`, `counts`, `ptxas`, `gpu`, `lint`, `setup`
 
 mod bench;
 mod counts;
 mod digits;
+mod gpu;
 mod llvm;
 mod ptxas;
 
@@ -20,6 +21,7 @@ cargo xtask COMMAND
   bench  time the workloads of models/bench, with the peers where they are installed (bench --help)
   counts instructions of a step, by valgrind where it is installed, for three sizes of batches (counts [WORKLOAD..])
   ptxas  assemble every kernel of the models (or of FILE..) for GPUs, and refuse spills; needs no GPU
+  gpu    train a few steps of the models (or of FILE..) on a GPU and on the CPU: compares losses, times steps
   lint   formatting, clippy and docs, warnings as errors
   setup  install what is missing, and say which LLVM is used
 ";
@@ -37,6 +39,7 @@ fn main() -> ExitCode {
             cargo(&llvm, &["build", "--quiet", "--bin", "nnc"])?;
             Ok("target/debug".into())
         }),
+        Some("gpu") => gpu::run(&args[1..], &|| binaries("release", "target/release")),
         Some("lint") => lint(),
         Some("setup") => llvm::ensure().map(|llvm| println!("LLVM {} at {}", llvm.version, llvm.prefix.display())),
         Some("help" | "--help" | "-h") | None => {

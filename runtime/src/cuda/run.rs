@@ -7,7 +7,7 @@
 use super::Gpu;
 use super::context::{Context, Graph, Host, Memory};
 use super::driver::{Address, Handle};
-use crate::error::{Result, RunError, refuse, wrong};
+use crate::error::{Result, refuse, wrong};
 use crate::exec::{At, Prepared, damaged};
 use crate::launch::Op;
 use crate::manifest::{Grid, Sink};
@@ -244,7 +244,7 @@ impl Prepared {
                 }
                 Op::Again { .. } => unreachable!("it is no line of a run's"),
             }
-            Ok::<(), RunError>(())
+            Ok(())
         })?;
         let (mut results, mut end) = (vec![], 0);
         for (i, port) in self.results.iter().enumerate() {

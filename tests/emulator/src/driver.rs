@@ -54,6 +54,9 @@ enum Task {
     Graph(usize),
 }
 
+/// A kernel's symbol, and how many buffers and sizes it takes.
+type Known = (String, usize, usize);
+
 struct Function {
     number: u32,
     params: usize,
@@ -65,7 +68,7 @@ struct Driver {
     device: BTreeMap<u64, Aligned>,
     host: BTreeMap<usize, Aligned>,
     /// The emulated code, once a module is loaded.
-    code: Option<(Loader, Vec<(String, usize, usize)>)>,
+    code: Option<(Loader, Vec<Known>)>,
     /// Kernels of each module; a handle is a position, from 1.
     modules: Vec<Vec<String>>,
     functions: Vec<Function>,
@@ -175,7 +178,7 @@ impl Driver {
     }
 
     /// The emulated code of all kernels.
-    fn emulated(&mut self) -> Result<&[(String, usize, usize)], String> {
+    fn emulated(&mut self) -> Result<&[Known], String> {
         if self.code.is_none() {
             let folder = std::env::var("NNC_FAKE_KERNELS").map_err(|_| "NNC_FAKE_KERNELS names no folder")?;
             let list = std::fs::read_to_string(Path::new(&folder).join("kernels")).map_err(|e| e.to_string())?;
