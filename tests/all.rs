@@ -14,6 +14,7 @@ mod numerics;
 mod pages;
 mod refused;
 mod runs;
+mod ship;
 mod steps;
 mod support;
 mod textbook;

@@ -21,6 +21,10 @@ struct Played {
 impl Played {
     /// With `program.nn`, and the file of data that it needs.
     fn new(text: &str, data: Option<&str>) -> Played {
+        Played::by(text, data, cuda::Products::Exact)
+    }
+
+    fn by(text: &str, data: Option<&str>, products: cuda::Products) -> Played {
         let desk = Desk::new();
         desk.write("program.nn", text);
         if let Some(file) = data {
@@ -34,7 +38,7 @@ impl Played {
         std::fs::create_dir(desk.path("gpu")).unwrap();
         let lines = lowered.kernels.iter().zip(&manifest.kernels).map(|(k, m)| format!("{} {} {}\n", m.symbol, k.params.len(), k.sizes));
         desk.write("gpu/kernels", lines.collect::<String>());
-        for (n, object) in cuda::emulated(&lowered.kernels, &manifest.kernels).unwrap().into_iter().enumerate() {
+        for (n, object) in cuda::emulated_by(&lowered.kernels, &manifest.kernels, products).unwrap().into_iter().enumerate() {
             desk.write(&format!("gpu/{n}.o"), object);
         }
         // Cargo puts the library where the test is.
@@ -208,6 +212,27 @@ fn steps_of_the_models_have_the_losses_of_a_cpu() {
     ] {
         Played::model(model, None).same_losses(what);
     }
+}
+
+/// Tensor units, asked for: nearly the losses of a CPU, by other bits.
+#[test]
+fn products_by_tensor_units_are_asked_for_and_come_near() {
+    let text = std::fs::read_to_string(models().join("digits.nn")).unwrap();
+    let played = Played::by(&text, None, cuda::Products::Tensor);
+    played.done("build program.nn --target cuda --products tensor -o units.nnc --quiet");
+    let artifact = Artifact::read(&played.desk.path("units.nnc")).unwrap();
+    assert!(artifact.code.iter().any(|(_, text)| String::from_utf8_lossy(text).contains("mma.sync.aligned.m16n8k8")));
+    let losses = |file: &str| -> Vec<f64> {
+        let line = played.done(&format!("bench {file} train --steps 6 --batch 40 --json"));
+        let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+        line["losses"].as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect()
+    };
+    let (cpu, gpu) = (losses("program.nn --threads 1"), losses("units.nnc"));
+    assert_eq!(cpu.len(), 6);
+    assert!(cpu.iter().zip(&gpu).all(|(a, b)| (a - b).abs() <= 1e-5 * a.abs()), "{cpu:?}\n{gpu:?}");
+    assert_ne!(cpu, gpu);
+    let (code, said) = said(&played.desk.run("build program.nn --products tensor"));
+    assert!(code == Some(2) && said.contains("--products tensor is for GPUs: add --target cuda"), "{said}");
 }
 
 const PICK: &str = "\

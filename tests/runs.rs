@@ -1,7 +1,7 @@
 //! Runs on a disk: they go on where they stopped, and what they leave behind runs by itself.
 
-use crate::support::desk::{Desk, NNC, POINTS, PROGRAM, models};
-use std::path::{Path, PathBuf};
+use crate::support::desk::{Desk, NNC, POINTS, PROGRAM, models, runtime};
+use std::path::Path;
 use std::process::{Command, Output};
 
 /// What the log says, without how long it took.
@@ -156,22 +156,11 @@ fn a_full_disk_leaves_no_half_file() {
     assert_eq!(desk.read("old.nnc"), b"what was there");
 }
 
-/// `nnc-run`, which belongs to another package: built here as it is shipped, without LLVM.
-fn nnc_run() -> PathBuf {
-    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
-    let args = ["build", "--quiet", "--package", "nnc-runtime", "--bin", "nnc-run", "--message-format", "json"];
-    let output = Command::new(cargo).current_dir(env!("CARGO_MANIFEST_DIR")).args(args).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let lines = String::from_utf8(output.stdout).unwrap();
-    let messages = lines.lines().filter_map(|l| serde_json::from_str::<serde_json::Value>(l).ok());
-    messages.filter_map(|m| Some(PathBuf::from(m["executable"].as_str()?))).next_back().expect("cargo names what it built")
-}
-
 /// The runtime alone does what `nnc run` does, to the bit, and ends the same way when something is wrong.
 #[test]
 fn an_artifact_needs_no_compiler() {
     let desk = Desk::new();
-    let program = nnc_run();
+    let program = runtime("nnc-runtime", "nnc-run");
     let run = |args: &str| -> Output { Command::new(&program).current_dir(desk.folder.path()).args(args.split_whitespace()).output().unwrap() };
     let done = |args: &str| {
         let output = run(args);

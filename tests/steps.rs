@@ -20,7 +20,7 @@ static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
 static TENSOR_BYTES: AtomicU64 = AtomicU64::new(0);
 
 fn of_tensors(layout: Layout) -> u64 {
-    if layout.align() == nnc_runtime::memory::ALIGN { layout.size() as u64 } else { 0 }
+    if layout.align() >= nnc_runtime::memory::ALIGN { layout.size() as u64 } else { 0 }
 }
 
 // SAFETY: everything is handed on to the system's allocator.
@@ -106,7 +106,7 @@ fn a_step_takes_the_memory_that_is_planned_and_allocates_nothing() {
             batch.step(&mut machine, &data, &values, &mut totals).unwrap();
         }
         assert_eq!(ALLOCATIONS.load(SeqCst), made, "{threads} threads");
-        assert_eq!(TENSOR_BYTES.load(SeqCst) - before - weights.iter().map(|w| w.len() as u64).sum::<u64>(), allocated);
-        assert!(std::iter::zip(&weights, &machine.store.snapshot().unwrap()).any(|(a, b)| a[..] != b[..]), "steps change the weights");
+        assert_eq!(TENSOR_BYTES.load(SeqCst) - before - weights.len() as u64, allocated);
+        assert!(weights[..] != machine.store.snapshot().unwrap()[..], "steps change the weights");
     }
 }

@@ -128,15 +128,21 @@ impl Artifact {
         Artifact::from_bytes(&crate::files::read(path)?, &path.display().to_string())
     }
 
-    /// Writes the artifact aside and renames it. It will look for its data in `folder`, the program's, for as long as the two lie to each other
+    /// The artifact as it is to lie at `path`: it will look for its data in `folder`, the program's, for as long as the two lie to each other
     /// as they do now.
+    pub fn at(mut self, path: &Path, folder: &Path) -> Artifact {
+        self.manifest.folder = crate::files::way(path.parent().unwrap_or(Path::new("")), folder);
+        self
+    }
+
+    /// Writes the artifact aside and renames it; see [`Artifact::at`].
     ///
     /// # Errors
     /// Not writable.
-    pub fn write_for(mut self, path: &Path, folder: &Path) -> Result<Artifact> {
-        self.manifest.folder = crate::files::way(path.parent().unwrap_or(Path::new("")), folder);
-        crate::files::write(path, &self.to_bytes())?;
-        Ok(self)
+    pub fn write_for(self, path: &Path, folder: &Path) -> Result<Artifact> {
+        let placed = self.at(path, folder);
+        crate::files::write(path, &placed.to_bytes())?;
+        Ok(placed)
     }
 
     /// Where the artifact at `path` looks for data: in the folder of the program it was made from, as it lay to the artifact's own, or else beside

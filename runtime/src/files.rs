@@ -21,6 +21,10 @@ pub fn read(path: &Path) -> Result<Vec<u8>> {
 /// # Errors
 /// The folder is missing or not writable, or the disk is full.
 pub fn write_with(path: &Path, write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<()> {
+    replace(path, false, write)
+}
+
+fn replace(path: &Path, executable: bool, write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<()> {
     let shown = path;
     // A link stays one: what it leads to is replaced.
     let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
@@ -44,6 +48,13 @@ pub fn write_with(path: &Path, write: impl FnOnce(&mut dyn Write) -> std::io::Re
         if let Some(old) = &old {
             fs::set_permissions(&aside, old.permissions())?;
         }
+        #[cfg(unix)]
+        if executable {
+            use std::os::unix::fs::PermissionsExt;
+            // Whoever may read it may run it.
+            let mode = fs::metadata(&aside)?.permissions().mode();
+            fs::set_permissions(&aside, fs::Permissions::from_mode(mode | (mode & 0o444) >> 2))?;
+        }
         drop(file);
         fs::rename(&aside, path)
     };
@@ -59,6 +70,14 @@ pub fn write_with(path: &Path, write: impl FnOnce(&mut dyn Write) -> std::io::Re
 /// As [`write_with`].
 pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     write_with(path, |to| to.write_all(bytes))
+}
+
+/// Writes `bytes` as `path`, to be executed; see [`write_with`].
+///
+/// # Errors
+/// As [`write_with`].
+pub fn write_executable(path: &Path, bytes: &[u8]) -> Result<()> {
+    replace(path, true, |to| to.write_all(bytes))
 }
 
 /// The way from the folder `from` to the folder `to`, both of which exist; absolute where there is none.

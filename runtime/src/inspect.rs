@@ -229,8 +229,8 @@ fn declared(m: &Manifest) -> Vec<Row> {
     trained.map(|t| Row { name: t.path.to_string(), dtype: t.dtype.to_string(), shape: t.shape.clone(), bytes: bytes(t), values: None }).collect()
 }
 
-/// `image: f32[B, 64] -> logits: f32[B, 10]`
-fn interface(entry: &Entry) -> String {
+/// What an entry takes and gives: `image: f32[B, 64] -> output: f32[B, 10]`.
+pub(crate) fn interface(entry: &Entry) -> String {
     let ty = |buffer: BufferId| {
         let b = &entry.plan.buffers[buffer as usize];
         let sizes: Vec<String> = b.shape.iter().map(|s| s.to_string()).collect();
@@ -245,7 +245,8 @@ fn interface(entry: &Entry) -> String {
     [inputs.join(", "), arrow, changes].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
-fn recipe(r: &Recipe) -> String {
+/// A recipe in a line.
+pub(crate) fn recipe(r: &Recipe) -> String {
     let length = match r.length {
         Length::Epochs(n) => format!("{n} epochs"),
         Length::Steps(n) => format!("{n} steps"),

@@ -4,6 +4,7 @@
 
 pub mod artifact;
 pub mod bench;
+pub mod carried;
 pub mod chart;
 pub mod checkpoint;
 pub mod commands;

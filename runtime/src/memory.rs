@@ -1,10 +1,19 @@
 //! Memory for tensors: aligned to a cache line, zeroed, refused with an error instead of an abort when there is none.
+//!
+//! What is large comes in huge pages where the system has them: to look up many pages of 4 KiB takes as long as to read them, above all in a virtual machine.
 
 use crate::error::{Result, RunError};
-use std::alloc::{Layout, alloc, alloc_zeroed, dealloc};
+use std::alloc::{Layout, alloc, dealloc};
 
 /// Alignment of every tensor's first byte.
 pub const ALIGN: usize = 64;
+/// Bytes of a huge page.
+const HUGE: usize = 2 << 20;
+
+/// So that pages may be huge where there are as many bytes as they have.
+fn alignment(len: usize) -> usize {
+    if len >= HUGE { HUGE } else { ALIGN }
+}
 
 /// Bytes aligned to [`ALIGN`], at an address that never changes.
 pub struct Aligned {
@@ -23,23 +32,35 @@ impl Aligned {
     /// # Errors
     /// The system has no such memory.
     pub fn zeroed(len: usize) -> Result<Aligned> {
-        // SAFETY: `alloc_zeroed` fills what it gives.
-        unsafe { Aligned::with(len, alloc_zeroed) }
+        // SAFETY: so many bytes were allocated, and are filled before anyone looks.
+        unsafe {
+            let new = Aligned::new(len)?;
+            new.start.write_bytes(0, len);
+            Ok(new)
+        }
     }
 
-    /// `len` bytes from an allocator.
+    /// `len` bytes.
     ///
     /// # Safety
     /// All bytes are initialised before anyone looks at them as a slice.
-    unsafe fn with(len: usize, allocator: unsafe fn(Layout) -> *mut u8) -> Result<Aligned> {
+    unsafe fn new(len: usize) -> Result<Aligned> {
         if len == 0 {
             return Ok(Aligned::default());
         }
         let none = || RunError::World(format!("cannot allocate {len} bytes of memory"));
-        let layout = Layout::from_size_align(len, ALIGN).map_err(|_| none())?;
+        let layout = Layout::from_size_align(len, alignment(len)).map_err(|_| none())?;
         // SAFETY: the layout's size is not 0.
-        let start = unsafe { allocator(layout) };
-        if start.is_null() { Err(none()) } else { Ok(Aligned { start, len }) }
+        let start = unsafe { alloc(layout) };
+        if start.is_null() {
+            return Err(none());
+        }
+        #[cfg(target_os = "linux")]
+        if len >= HUGE {
+            // SAFETY: a hint about memory that is ours. Where it is not taken, pages are small.
+            unsafe { libc::madvise(start.cast(), len, libc::MADV_HUGEPAGE) };
+        }
+        Ok(Aligned { start, len })
     }
 
     /// A copy of `bytes`.
@@ -69,7 +90,7 @@ impl Scratch {
     /// The system has no such memory.
     pub fn new(len: usize) -> Result<Scratch> {
         // SAFETY: a scratch shows its address and its length only.
-        unsafe { Aligned::with(len, alloc) }.map(Scratch)
+        unsafe { Aligned::new(len) }.map(Scratch)
     }
 
     /// The address of the first byte, for kernels.
@@ -107,8 +128,8 @@ impl std::ops::DerefMut for Aligned {
 impl Drop for Aligned {
     fn drop(&mut self) {
         if self.len > 0 {
-            // SAFETY: allocated in `zeroed` with this very layout, which was valid then.
-            unsafe { dealloc(self.start, Layout::from_size_align_unchecked(self.len, ALIGN)) }
+            // SAFETY: allocated in `new` with this very layout, which was valid then.
+            unsafe { dealloc(self.start, Layout::from_size_align_unchecked(self.len, alignment(self.len))) }
         }
     }
 }

@@ -1,12 +1,14 @@
-//! The stored tensors of a program: parameters, states and optimizer states, by path. Addresses are stable for the store's whole life.
+//! The stored tensors of a program: parameters, states and optimizer states, by path, one after the other in one piece of memory. Addresses are stable
+//! for the store's whole life.
 //!
-//! Where the program runs on a GPU there are copies of them, which runs change; [`Tensors::settle`] brings the changes back, and until then nobody may look.
+//! Where the program runs on a GPU there is a copy of the piece, which runs change; [`Tensors::settle`] brings the changes back, and until then nobody may look.
 
 use crate::cuda::{Gpu, Stored};
 use crate::error::{Result, RunError};
 use crate::manifest::{Role, TensorDecl};
-use crate::memory::Aligned;
+use crate::memory::{ALIGN, Aligned};
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -27,11 +29,13 @@ fn next_version() -> u64 {
 /// All tensors that a program stores, in the manifest's order.
 pub struct Tensors {
     decls: Vec<TensorDecl>,
-    bytes: Vec<Aligned>,
+    memory: Aligned,
+    /// Where each one's bytes lie.
+    places: Vec<Range<usize>>,
     index: BTreeMap<Arc<str>, usize>,
     version: u64,
     /// On a GPU.
-    copies: Option<Stored>,
+    copy: Option<Stored>,
 }
 
 impl Tensors {
@@ -40,14 +44,17 @@ impl Tensors {
     /// # Errors
     /// Out of memory, or a path that appears twice.
     pub fn new(decls: &[TensorDecl]) -> Result<Tensors> {
-        let mut store = Tensors { decls: decls.to_vec(), bytes: vec![], index: BTreeMap::new(), version: next_version(), copies: None };
+        let (mut places, mut index, mut end) = (vec![], BTreeMap::new(), 0usize);
         for (i, decl) in decls.iter().enumerate() {
-            store.bytes.push(Aligned::zeroed(elements(&decl.shape)? * decl.dtype.bytes())?);
-            if store.index.insert(decl.path.clone(), i).is_some() {
+            let len = elements(&decl.shape)? * decl.dtype.bytes();
+            places.push(end..end + len);
+            let next = (end + len).checked_next_multiple_of(ALIGN).filter(|n| *n <= isize::MAX as usize / 8);
+            end = next.ok_or_else(|| RunError::World("the program's tensors do not fit in memory".into()))?;
+            if index.insert(decl.path.clone(), i).is_some() {
                 return Err(RunError::Wrong(format!("the program stores two tensors called {}", decl.path)));
             }
         }
-        Ok(store)
+        Ok(Tensors { decls: decls.to_vec(), memory: Aligned::zeroed(end)?, places, index, version: next_version(), copy: None })
     }
 
     /// How many there are.
@@ -72,14 +79,14 @@ impl Tensors {
 
     /// The elements of number `i`.
     pub fn bytes(&self, i: usize) -> &[u8] {
-        &self.settled()[i]
+        &self.settled()[self.places[i].clone()]
     }
 
     /// The elements of number `i`, to change.
     pub fn bytes_mut(&mut self, i: usize) -> &mut [u8] {
         self.settled();
         self.touch();
-        &mut self.bytes[i]
+        &mut self.memory[self.places[i].clone()]
     }
 
     /// Another number than before whenever an element may have changed, and than any other store's.
@@ -97,71 +104,72 @@ impl Tensors {
     /// # Errors
     /// The GPU has failed.
     pub fn settle(&mut self) -> Result<()> {
-        match &mut self.copies {
-            Some(copies) if copies.newer => copies.download(&mut self.bytes),
+        match &mut self.copy {
+            Some(copy) if copy.newer => copy.download(&mut self.memory),
             _ => Ok(()),
         }
     }
 
     /// The elements, of which no GPU has newer ones.
-    fn settled(&self) -> &[Aligned] {
-        assert!(self.copies.as_ref().is_none_or(|c| !c.newer), "a GPU has newer tensors: settle first");
-        &self.bytes
+    fn settled(&self) -> &[u8] {
+        assert!(self.copy.as_ref().is_none_or(|c| !c.newer), "a GPU has newer tensors: settle first");
+        &self.memory
     }
 
-    /// The copies on the GPU, as new as the newest.
-    pub(crate) fn on(&mut self, gpu: &Gpu) -> Result<&Stored> {
-        if self.copies.as_ref().is_none_or(|c| !c.of(gpu)) {
+    /// Where the copy on the GPU begins, which is as new as the newest.
+    pub(crate) fn on(&mut self, gpu: &Gpu) -> Result<u64> {
+        if self.copy.as_ref().is_none_or(|c| !c.of(gpu)) {
             self.settle()?;
-            self.copies = Some(Stored::new(gpu, &self.bytes)?);
+            self.copy = Some(Stored::new(gpu, self.memory.len())?);
         }
-        let copies = self.copies.as_mut().expect("just made");
-        if !copies.newer && copies.version != self.version {
-            copies.upload(&self.bytes, self.version)?;
+        let copy = self.copy.as_mut().expect("just made");
+        if !copy.newer && copy.version != self.version {
+            copy.upload(&self.memory, self.version)?;
         }
-        Ok(copies)
+        Ok(copy.start())
     }
 
-    /// The copies on the GPU change.
+    /// The copy on the GPU changes.
     pub(crate) fn touch_on_gpu(&mut self) {
-        self.version = next_version();
-        if let Some(copies) = &mut self.copies {
-            (copies.version, copies.newer) = (self.version, true);
+        self.touch();
+        if let Some(copy) = &mut self.copy {
+            (copy.version, copy.newer) = (self.version, true);
         }
+    }
+
+    /// Where they lie, and how many bytes.
+    pub(crate) fn memory(&self) -> (*mut u8, usize) {
+        (self.memory.as_ptr(), self.memory.len())
+    }
+
+    /// Where in the memory number `i` begins.
+    pub(crate) fn place(&self, i: usize) -> usize {
+        self.places[i].start
     }
 
     /// Address of number `i`, for kernels.
     pub(crate) fn address(&self, i: usize) -> *mut u8 {
-        self.bytes[i].as_ptr()
-    }
-
-    /// Bytes of number `i`.
-    pub(crate) fn length(&self, i: usize) -> usize {
-        self.bytes[i].len()
+        // Within the memory, or at its end where the tensor is empty.
+        self.memory.as_ptr().wrapping_add(self.places[i].start)
     }
 
     /// All tensors whose role is among `roles`.
     pub fn iter<'a>(&'a self, roles: &'a [Role]) -> impl Iterator<Item = (&'a TensorDecl, &'a [u8])> {
-        self.decls.iter().zip(self.settled()).filter(|(d, _)| roles.contains(&d.role)).map(|(d, b)| (d, &**b))
+        self.decls.iter().enumerate().filter(|(_, d)| roles.contains(&d.role)).map(|(i, d)| (d, self.bytes(i)))
     }
 
-    /// The elements of everything, in order: what to give to [`Tensors::restore`] later.
+    /// The elements of everything: what to give to [`Tensors::restore`] later.
     ///
     /// # Errors
     /// Out of memory.
-    pub fn snapshot(&self) -> Result<Vec<Aligned>> {
-        self.settled().iter().map(|b| Aligned::copy_of(b)).collect()
-    }
-
-    /// Takes a snapshot into memory that an earlier one has.
-    pub fn snapshot_into(&self, snapshot: &mut [Aligned]) {
-        snapshot.iter_mut().zip(self.settled()).for_each(|(to, from)| to.copy_from_slice(from));
+    pub fn snapshot(&self) -> Result<Aligned> {
+        Aligned::copy_of(self.settled())
     }
 
     /// Back to a snapshot of this very store.
-    pub fn restore(&mut self, snapshot: &[Aligned]) {
-        self.copies.iter_mut().for_each(|c| c.newer = false);
+    pub fn restore(&mut self, snapshot: &Aligned) {
+        self.copy.iter_mut().for_each(|c| c.newer = false);
         self.touch();
-        self.bytes.iter_mut().zip(snapshot).for_each(|(to, from)| to.copy_from_slice(from));
+        self.memory.copy_from_slice(snapshot);
     }
 }

@@ -1,16 +1,18 @@
-//! `nnc build`: a program to one artifact.
+//! `nnc build`: a program to one artifact, an executable, or files for a C compiler. An artifact given instead of a program is packed anew.
 
 use super::Failure;
 use super::input::{self, Source};
+use super::ship::{self, Runtime};
 use super::time::Clock;
 use crate::driver::{self, Checked};
 use crate::emit::Level;
 use crate::emit::cuda::Products;
 use crate::ir::DType;
-use nnc_runtime::artifact::Artifact;
+use nnc_runtime::artifact::{self, Artifact};
 use nnc_runtime::commands::Device;
+use nnc_runtime::program::weights_path;
 use nnc_runtime::tensors::Tensors;
-use nnc_runtime::weights;
+use nnc_runtime::{files, weights};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
@@ -20,16 +22,27 @@ use std::path::{Path, PathBuf};
 Examples:
   nnc build digits.nn                                   digits.nnc, without weights
   nnc build digits.nn --weights runs/digits/fit/1/best.safetensors -o shipped.nnc
+  nnc build digits.nn --exe --weights run:fit           digits, an executable that needs nothing: ./digits infer --input image=x.npy
+  nnc build runs/digits/fit/1/model.nnc --exe -o digits the same of what training left
   nnc build digits.nn --set const.Hidden=128 --time     another size; what each stage takes")]
 pub struct Args {
     #[command(flatten)]
     source: Source,
-    /// Where the artifact goes (default: the program's name with .nnc)
+    /// Where it goes (default: the program's name with .nnc; the bare name of an executable)
     #[arg(short, long)]
     output: Option<PathBuf>,
-    /// Weights to pack (.safetensors, .npz)
-    #[arg(long)]
-    weights: Option<PathBuf>,
+    /// Weights to pack (.safetensors, .npz), or run:RECIPE for the best of its last run
+    #[arg(long, value_name = "FILE")]
+    weights: Option<String>,
+    /// What is made
+    #[arg(long, value_enum, default_value_t = Emit::Artifact)]
+    emit: Emit,
+    /// Makes an executable: --emit exe
+    #[arg(long, conflicts_with = "emit")]
+    exe: bool,
+    /// The folder of the runtime that is shipped (default: nnc's own)
+    #[arg(long, value_name = "DIR")]
+    runtime: Option<PathBuf>,
     /// What the program is to run on
     #[arg(long, value_enum, default_value_t = Target::Cpu)]
     target: Target,
@@ -75,6 +88,15 @@ impl Target {
     }
 }
 
+/// What a program can be made into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Emit {
+    /// A file for nnc and nnc-run
+    Artifact,
+    /// An executable with the runtime inside
+    Exe,
+}
+
 /// Runs the command.
 pub fn run(args: Args) -> Result<(), Failure> {
     let products = match (args.products, args.target) {
@@ -83,25 +105,64 @@ pub fn run(args: Args) -> Result<(), Failure> {
         (Precision::Tensor, Target::Cpu) => return Err(Failure::usage("--products tensor is for GPUs: add --target cuda")),
     };
     let clock = Clock::start();
-    let checked = input::check_marked(&args.source, DType::F32, &|stage| clock.mark(stage))?;
-    let mut artifact = artifact_by(&checked, args.target, products, &clock)?;
-    if let Some(path) = &args.weights {
+    let file = &args.source.file;
+    let emit = if args.exe { Emit::Exe } else { args.emit };
+    let output = args.output.clone().unwrap_or_else(|| match emit {
+        Emit::Artifact => file.with_extension("nnc"),
+        Emit::Exe => file.with_extension(""),
+    });
+    let same = |a: &Path, b: &Path| a == b || a.canonicalize().is_ok_and(|a| b.canonicalize().is_ok_and(|b| a == b));
+    if same(&output, file) {
+        return Err(Failure::usage(format!("{} would be overwritten: give another file with -o", file.display())));
+    }
+    // What is missing is said before anything is compiled.
+    let runner = match emit {
+        Emit::Artifact => None,
+        Emit::Exe => Some(Runtime::find(args.runtime.as_deref())?.runner()?),
+    };
+    let (mut artifact, folder) = source(&args, products, &clock)?;
+    if let Some(text) = &args.weights {
         let mut store = Tensors::new(&artifact.manifest.tensors)?;
-        weights::load(&mut store, path)?;
+        let name = Path::new(&artifact.manifest.source).file_stem().unwrap_or_default();
+        weights::load(&mut store, &weights_path(text, Path::new(""), &Path::new("runs").join(name))?)?;
         artifact.weights = Some(weights::to_bytes(&store, weights::MODEL, None)?);
     }
-    let output = args.output.unwrap_or_else(|| args.source.file.with_extension("nnc"));
-    let artifact = artifact.write_for(&output, args.source.file.parent().unwrap_or(Path::new("")))?;
+    let artifact = artifact.at(&output, &folder);
+    let bytes = match runner {
+        None => {
+            let bytes = artifact.to_bytes();
+            files::write(&output, &bytes)?;
+            bytes.len()
+        }
+        Some(runner) => ship::executable(&runner, &artifact, &output)?,
+    };
     clock.mark("pack and write");
     if args.time {
         eprint!("{}", clock.text());
     }
-    let (kernels, bytes) = (artifact.manifest.kernels.len(), artifact.to_bytes().len());
+    let kernels = artifact.manifest.kernels.len();
     if args.json {
         let object = json!({ "file": output, "kernels": kernels, "bytes": bytes, "weights": artifact.weights.is_some() });
         return super::print(&format!("{object}\n"));
     }
     if args.quiet { Ok(()) } else { super::print(&format!("{}: {kernels} kernels, {} KB\n", output.display(), bytes.div_ceil(1024))) }
+}
+
+/// The artifact that is to be packed, and the folder of the program's data.
+fn source(args: &Args, products: Products, clock: &Clock) -> Result<(Artifact, PathBuf), Failure> {
+    let file = &args.source.file;
+    if artifact::is_artifact(file).unwrap_or(false) {
+        if !args.source.set.is_empty() || args.target != Target::Cpu {
+            return Err(Failure::usage(format!("{} is compiled already: --set and --target need the program's text", file.display())));
+        }
+        let artifact = Artifact::read(file)?;
+        clock.mark("read");
+        let folder = artifact.folder(file);
+        return Ok((artifact, folder));
+    }
+    let checked = input::check_marked(&args.source, DType::F32, &|stage| clock.mark(stage))?;
+    let artifact = artifact_by(&checked, args.target, products, clock)?;
+    Ok((artifact, file.parent().unwrap_or(Path::new("")).to_path_buf()))
 }
 
 /// What an artifact holds code for.

@@ -12,6 +12,7 @@ mod new;
 mod plan;
 mod run;
 mod shell;
+mod ship;
 mod show;
 mod snap;
 mod sweep;

@@ -140,3 +140,15 @@ impl Desk {
 pub fn models() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("models")
 }
+
+/// The file `name` of the runtime's package `package`: built here as it is shipped, without LLVM.
+pub fn runtime(package: &str, name: &str) -> PathBuf {
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
+    let args = ["build", "--quiet", "--package", package, "--message-format", "json"];
+    let output = Command::new(cargo).current_dir(env!("CARGO_MANIFEST_DIR")).args(args).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let lines = String::from_utf8(output.stdout).unwrap();
+    let messages: Vec<serde_json::Value> = lines.lines().filter_map(|l| serde_json::from_str(l).ok()).collect();
+    let mut files = messages.iter().flat_map(|m| m["filenames"].as_array().into_iter().flatten()).filter_map(|f| f.as_str());
+    PathBuf::from(files.find(|f| f.ends_with(&format!("/{name}"))).expect("cargo names what it built"))
+}

@@ -11,8 +11,8 @@ const WORKLOADS: &[(&str, &str, u64, &[&str])] = &[
     ("digits_mlp", "train", 32, &[]),
     ("mnist_mlp", "train", 8, &[]),
     ("simple_cnn", "train", 1, &[]),
-    ("lstm", "train", 4, &["T=8"]),
-    ("gpt_small", "train", 1, &["T=8"]),
+    ("lstm", "train", 12, &["T=4"]),
+    ("gpt_small", "train", 1, &["T=24"]),
 ];
 const FOLDER: &str = "target/bench";
 

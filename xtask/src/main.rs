@@ -1,6 +1,6 @@
 //! Chores of the repository: set-up, the demonstration, the tests, the lints. Needs nothing but Rust, so that it can install what is missing.
 //!
-//! `cargo xtask demo`, `test`, `seeds`, `bench`, `counts`, `ptxas`, `gpu`, `lint`, `setup`
+//! `cargo xtask demo`, `test`, `seeds`, `bench`, `counts`, `ptxas`, `gpu`, `ship`, `lint`, `setup`
 
 mod bench;
 mod counts;
@@ -8,6 +8,7 @@ mod digits;
 mod gpu;
 mod llvm;
 mod ptxas;
+mod ship;
 
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
@@ -22,6 +23,7 @@ cargo xtask COMMAND
   counts instructions of a step, by valgrind where it is installed, for three sizes of batches (counts [WORKLOAD..])
   ptxas  assemble every kernel of the models (or of FILE..) for GPUs, and refuse spills; needs no GPU
   gpu    train a few steps of the models (or of FILE..) on a GPU and on the CPU: compares losses, times steps
+  ship   the bounds of executables: size, start, memory; no LLVM inside
   lint   formatting, clippy and docs, warnings as errors
   setup  install what is missing, and say which LLVM is used
 ";
@@ -40,6 +42,10 @@ fn main() -> ExitCode {
             Ok("target/debug".into())
         }),
         Some("gpu") => gpu::run(&args[1..], &|| binaries("release", "target/release")),
+        Some("ship") => ship::run(&|| {
+            cargo(&llvm::ensure()?, &["build", "--quiet", "--bin", "nnc"])?;
+            plain(&["build", "--quiet", "--release", "--package", "nnc-runtime"])
+        }),
         Some("lint") => lint(),
         Some("setup") => llvm::ensure().map(|llvm| println!("LLVM {} at {}", llvm.version, llvm.prefix.display())),
         Some("help" | "--help" | "-h") | None => {
@@ -131,13 +137,22 @@ fn as_strs(args: &[String]) -> Vec<&str> {
 
 /// Runs cargo with the chosen LLVM.
 fn cargo(llvm: &llvm::Llvm, args: &[&str]) -> Result<(), String> {
-    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
-    let mut command = Command::new(cargo);
-    command.arg(args[0]);
-    if args[0] != "fmt" {
-        command.args(llvm.features());
-    }
-    command.args(&args[1..]).env(llvm.variable(), &llvm.prefix).env("RUSTDOCFLAGS", "-D warnings");
+    let features = if args[0] == "fmt" { vec![] } else { llvm.features().to_vec() };
+    let mut command = Command::new(program());
+    command.arg(args[0]).args(features).args(&args[1..]);
+    finish(command.env(llvm.variable(), &llvm.prefix).env("RUSTDOCFLAGS", "-D warnings"), args)
+}
+
+/// Runs cargo on what needs no LLVM.
+fn plain(args: &[&str]) -> Result<(), String> {
+    finish(Command::new(program()).args(args), args)
+}
+
+fn program() -> String {
+    std::env::var("CARGO").unwrap_or_else(|_| "cargo".into())
+}
+
+fn finish(command: &mut Command, args: &[&str]) -> Result<(), String> {
     let status = command.status().map_err(|e| format!("cannot start cargo: {e}"))?;
     if status.success() { Ok(()) } else { Err(format!("`cargo {}` failed", args.join(" "))) }
 }

@@ -26,7 +26,7 @@ pub(crate) struct Recorded {
     given: Address,
     positions: Address,
     /// Where the stored tensors are: what the graphs were recorded for.
-    store: Arc<[Address]>,
+    store: Address,
     /// The whole table, and the part that depends on inputs.
     runs: [Option<Run>; 2],
 }
@@ -107,19 +107,19 @@ impl Grid {
 impl Prepared {
     /// [`Prepared::run`] on a GPU.
     pub(crate) fn run_on(&mut self, gpu: &Gpu, store: &mut Tensors) -> Result<()> {
-        let stored = store.on(gpu)?.addresses.clone();
+        let stored = store.on(gpu)?;
         let context = gpu.context.clone();
         let turn = context.turn()?;
-        let fits = |r: &Recorded| Arc::ptr_eq(&r.context, &context) && Arc::ptr_eq(&r.store, &stored);
+        let fits = |r: &Recorded| Arc::ptr_eq(&r.context, &context) && r.store == stored;
         let mut recorded = match self.recorded.take().filter(fits) {
             Some(recorded) => recorded,
-            None => self.place(gpu, stored.clone())?,
+            None => self.place(gpu, stored)?,
         };
         let later = self.advance > 0 && self.advanced == Some(store.version());
         let slot = &mut recorded.runs[later as usize];
         if slot.is_none() {
             self.bind(store);
-            let places = self.places(&stored, recorded.memory.start, recorded.given, store);
+            let places = self.places(stored, recorded.memory.start, recorded.given, store);
             *slot = Some(self.record(gpu, &places, recorded.positions, if later { self.advance } else { 0 })?);
         }
         let run = slot.as_mut().expect("just recorded");
@@ -155,7 +155,7 @@ impl Prepared {
                 At::Given(start) => recorded.given + start as u64,
                 At::Stored(_) => continue,
             };
-            context.copy(stored[tensor], from, port.bytes)?;
+            context.copy(stored + store.place(tensor) as u64, from, port.bytes)?;
         }
         if !self.stored.is_empty() {
             context.wait(&self.name)?;
@@ -169,7 +169,7 @@ impl Prepared {
     }
 
     /// Memory for the entry's buffers, with the constants in it.
-    fn place(&self, gpu: &Gpu, store: Arc<[Address]>) -> Result<Recorded> {
+    fn place(&self, gpu: &Gpu, store: Address) -> Result<Recorded> {
         let context = &gpu.context;
         let rounds = self.table.ops.iter().map(|op| if let Op::Loop { count, .. } = op { *count } else { 0 }).max().unwrap_or(0);
         let (given, positions) = (up(self.arena.len()), up(self.arena.len()) + up(self.given.len()));
@@ -185,10 +185,10 @@ impl Prepared {
     }
 
     /// Where the memory that arguments lie in is on the GPU.
-    fn places(&self, stored: &[Address], arena: Address, given: Address, store: &Tensors) -> Places {
-        let own = [(self.arena.as_ptr().addr(), self.arena.len(), arena), (self.given.as_ptr().addr(), self.given.len(), given)];
-        let stored = stored.iter().enumerate().map(|(i, there)| (store.address(i).addr(), store.length(i), *there));
-        let mut places: Vec<_> = own.into_iter().chain(stored).filter(|(_, bytes, _)| *bytes > 0).collect();
+    fn places(&self, stored: Address, arena: Address, given: Address, store: &Tensors) -> Places {
+        let (tensors, bytes) = store.memory();
+        let all = [(self.arena.as_ptr(), self.arena.len(), arena), (self.given.as_ptr(), self.given.len(), given), (tensors, bytes, stored)];
+        let mut places: Vec<_> = all.into_iter().filter(|(_, bytes, _)| *bytes > 0).map(|(at, bytes, there)| (at.addr(), bytes, there)).collect();
         places.sort_unstable();
         Places(places)
     }

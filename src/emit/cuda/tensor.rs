@@ -2,7 +2,7 @@
 //! matter are added up, the small ones first.
 //!
 //! What is left is about 2^-22 of a product. Sums are joined every 256 steps, as the plain units' are, so that what the units cut off when they add does
-//! not pile up. A factor that is infinite has no second piece: what is infinite stays so.
+//! not pile up. A product with an infinite factor is NaN where the other one has no second piece.
 
 use super::tiles::Tiles;
 use crate::emit::code::V;
