@@ -123,11 +123,12 @@ pub fn compile(program: &Program, sources: &Sources, levels: &[Level], mark: Mar
 ///
 /// # Errors
 /// As [`compile`].
-pub fn compile_for_gpus(program: &Program, sources: &Sources, mark: Mark) -> Result<Compiled, String> {
+pub fn compile_for_gpus(program: &Program, sources: &Sources, products: emit::cuda::Products, mark: Mark) -> Result<Compiled, String> {
     let lowered = lower_program(program, sources, mark);
     let grids = lowered.kernels.iter().map(emit::cuda::grid).collect();
-    let manifest = Manifest { grids, ..manifest(program, &lowered, sources) };
-    let texts = emit::cuda::ptx(&lowered.kernels, &manifest.kernels)?;
+    let mut manifest = Manifest { grids, ..manifest(program, &lowered, sources) };
+    manifest.kernels.iter_mut().for_each(|k| k.scratch = 0);
+    let texts = emit::cuda::ptx(&lowered.kernels, &manifest.kernels, products)?;
     mark("emit");
     Ok(Compiled { manifest, objects: texts.into_iter().map(String::into_bytes).collect() })
 }

@@ -38,6 +38,7 @@
 //! | fused, lowered and planned = the graph's evaluator | `plan::tests`, on random programs |
 //! | machine code = interpreted kernels, at every code level | `emit::tests`, and every test that runs a program (`tests/support`) |
 //! | code for GPUs = interpreted kernels, whatever the order of threads | `emit::tests`, `tests/models.rs`, by an emulator of threads; assembled by `cargo xtask ptxas` |
+//! | a run on a GPU writes the CPU's bytes, and fails in words | `tests/gpu.rs`, on a driver that is played |
 //! | every library function: example accepted, interpreted = compiled, derivatives = differences, wrong shapes refused | `tests/library.rs` |
 //! | every library function, optimizer, schedule, initial value = PyTorch's | `tests/golden.rs`, on `tests/golden/values.json` |
 //! | planned memory = allocated memory, to the byte; a step allocates nothing on any thread | `tests/steps.rs`, by an allocator that counts |

@@ -1,5 +1,6 @@
 //! The command line of running: `train[:NAME]`, `eval[:NAME]`, `infer[:NAME]` and their flags, the same in `nnc run` and in `nnc-run`.
 
+use crate::artifact::Artifact;
 use crate::checkpoint::Every;
 use crate::error::{Result, RunError};
 use crate::evaluate::evaluate;
@@ -24,6 +25,7 @@ What to run:
   infer[:NAME]   a model
 
 Options:
+  --device cpu|cuda     where to run: this CPU, or a GPU of NVIDIA (default: what an artifact was built for, else the CPU)
   --threads N           threads; no result depends on it (default: all cores)
   --seed N              instead of the recipe's
   --set PATH=VALUE      changes a setting: train.batch=64, optimizer.lr=0.01
@@ -55,6 +57,43 @@ pub enum What {
     Infer(Option<String>),
 }
 
+/// What a program runs on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Device {
+    /// The processor.
+    Cpu,
+    /// A GPU of NVIDIA.
+    Cuda,
+}
+
+impl Device {
+    /// The value of `--device`.
+    ///
+    /// # Errors
+    /// Another word.
+    pub fn parse(text: &str) -> Result<Device> {
+        match text {
+            "cpu" => Ok(Device::Cpu),
+            "cuda" => Ok(Device::Cuda),
+            _ => Err(RunError::Usage(format!("--device is cpu or cuda, not {text}"))),
+        }
+    }
+
+    /// Whether an artifact can run where it is asked to.
+    ///
+    /// # Errors
+    /// It was built for something else.
+    pub fn fits(asked: Option<Device>, artifact: &Artifact) -> Result<()> {
+        let built = if artifact.manifest.grids.is_empty() { "cpu" } else { "cuda" };
+        match asked {
+            Some(device) if Device::parse(built)? != device => {
+                Err(RunError::Usage(format!("the artifact was built with --target {built}: leave --device out, or build it for the other target")))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 /// A parsed command line.
 #[derive(Clone, Debug)]
 pub struct Command {
@@ -62,6 +101,8 @@ pub struct Command {
     pub what: What,
     /// Seed, settings, dims, weights, folders.
     pub options: train::Options,
+    /// Where, if it is said.
+    pub device: Option<Device>,
     /// Threads; 0 for all cores.
     pub threads: usize,
     /// How to show it.
@@ -88,6 +129,7 @@ pub fn parse(args: &[String]) -> Result<Command> {
     let mut command = Command {
         what: What::Train(None),
         options,
+        device: None,
         threads: 0,
         style: Style::Text,
         data: None,
@@ -109,6 +151,7 @@ pub fn parse(args: &[String]) -> Result<Command> {
             _ => Err(RunError::Usage(format!("{flag} needs NAME=VALUE, not {text}"))),
         };
         match flag {
+            "--device" => command.device = Some(Device::parse(&value()?)?),
             "--threads" => match whole(value()?)? {
                 n @ 1..=1024 => command.threads = n as usize,
                 n => return usage(format!("--threads must be in 1..=1024, not {n}")),
@@ -167,6 +210,10 @@ pub fn parse(args: &[String]) -> Result<Command> {
 /// # Errors
 /// What goes wrong, sorted by exit code.
 pub fn run(program: &Program, command: &Command) -> Result<()> {
+    let asked = [("--profile", command.profile.is_some()), ("--check-numerics", command.numerics)].into_iter().find(|(_, asked)| *asked);
+    if let (Some((flag, _)), true) = (asked, program.kernels.gpu().is_some()) {
+        return Err(RunError::Usage(format!("{flag} looks at one launch after the other, which only a CPU does: run it with --device cpu")));
+    }
     let profile = command.profile.clone().map(|trace| Arc::new(Mutex::new(Profile::new(trace))));
     let report = Report::new(command.style);
     let ended = run_observed(program, command, &report, &profile);

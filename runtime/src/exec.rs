@@ -4,6 +4,7 @@
 //! arrays (`launch`) and allocates nothing, once the first [`WARM`] runs have shown what each step takes. No result depends on the number of
 //! threads or on times: tasks of a launch are independent, and steps that depend on each other run one after the other.
 
+use crate::cuda::{Gpu, Recorded};
 use crate::dtype::{DType, Scalar};
 use crate::error::{Result, RunError, refuse, wrong};
 use crate::launch::{Op, Table};
@@ -27,6 +28,11 @@ pub trait Kernels: Sync {
     /// `args` point at buffers of the sizes that the kernel's parameters have at `sizes`, `scratch` at as many bytes as the kernel asks for
     /// ([`crate::manifest::Kernel::scratch`]), which nobody else uses meanwhile.
     unsafe fn run(&self, kernel: u32, args: &[*mut u8], sizes: &[i64], lo: i64, hi: i64, scratch: *mut u8) -> i64;
+
+    /// The GPU whose kernels they are: it runs whole tables, and [`Kernels::run`] is never called.
+    fn gpu(&self) -> Option<&Gpu> {
+        None
+    }
 }
 
 /// So many runs are timed step by step where there are threads to share the work; the fastest time of each step is taken for what it costs.
@@ -41,8 +47,8 @@ pub struct Port<T> {
     pub dtype: DType,
     /// At the dims it was prepared for.
     pub shape: Vec<i64>,
-    at: At,
-    bytes: usize,
+    pub(crate) at: At,
+    pub(crate) bytes: usize,
 }
 
 /// Where a buffer lies.
@@ -70,23 +76,25 @@ pub struct Prepared {
     bound: Vec<(usize, usize, usize)>,
     lines: Vec<String>,
     inputs: Vec<Port<Source>>,
-    results: Vec<Port<Sink>>,
+    pub(crate) results: Vec<Port<Sink>>,
     /// Results that are new values of stored tensors, and not in their place already: result, tensor.
-    stored: Vec<(usize, usize)>,
-    arena: Aligned,
+    pub(crate) stored: Vec<(usize, usize)>,
+    pub(crate) arena: Aligned,
     /// Where in it literal data lies.
-    constants: Vec<std::ops::Range<usize>>,
-    given: Aligned,
+    pub(crate) constants: Vec<std::ops::Range<usize>>,
+    pub(crate) given: Aligned,
     threads: usize,
     /// How many of the first lines need not run while the stored tensors are as they were at the last run, and those tensors' version.
-    advance: usize,
-    advanced: Option<u64>,
+    pub(crate) advance: usize,
+    pub(crate) advanced: Option<u64>,
     /// Whether running changes stored tensors.
-    changes: bool,
+    pub(crate) changes: bool,
     /// Runs so far, as far as it matters.
     warm: u32,
     meter: Option<Meter>,
     observer: Option<Observer>,
+    /// What there is of it on a GPU.
+    pub(crate) recorded: Option<Recorded>,
 }
 
 /// Who wants to know what the runs take.
@@ -245,6 +253,7 @@ impl Prepared {
             meter: None,
             flops,
             observer: None,
+            recorded: None,
         })
     }
 
@@ -298,6 +307,9 @@ impl Prepared {
     /// # Panics
     /// If the pool has more threads than this was prepared for.
     pub fn run(&mut self, kernels: &dyn Kernels, pool: &mut Pool, store: &mut Tensors) -> Result<()> {
+        if let Some(gpu) = kernels.gpu() {
+            return self.run_on(gpu, store);
+        }
         assert!(pool.threads() <= self.threads, "prepared for {} threads, run on {}", self.threads, pool.threads());
         self.bind(store);
         if self.warm < WARM && self.threads > 1 && self.meter.is_none() {
@@ -337,7 +349,7 @@ impl Prepared {
     }
 
     /// Sets the addresses of stored tensors.
-    fn bind(&mut self, store: &Tensors) {
+    pub(crate) fn bind(&mut self, store: &Tensors) {
         for &(slot, tensor, byte) in &self.bound {
             self.table.args.set(slot, store.address(tensor).wrapping_add(byte));
         }
@@ -458,7 +470,7 @@ impl Prepared {
     }
 
     /// Why the run ended at this line of the table.
-    fn failure(&self, line: usize) -> String {
+    pub(crate) fn failure(&self, line: usize) -> String {
         match &self.table.ops[line] {
             Op::Check { message, line, .. } => format!("{message}: {}", self.line(*line)),
             Op::Launch { line, .. } => format!("an index is out of bounds at {}", self.line(*line)),

@@ -3,6 +3,7 @@
 //! In: the table, kernels, threads. Out: memory as the steps leave it, or the step that failed. Serial steps are walked by one small loop on one thread at
 //! a time; phases ([`crate::phases`]) are opened to the pool. Nothing is allocated.
 
+use crate::error;
 use crate::exec::Kernels;
 use crate::memory::Scratch;
 use crate::meter::{Meter, ticks};
@@ -160,6 +161,55 @@ impl Table {
     }
 }
 
+impl Table {
+    /// Shows what a run from a line on would do, in order: each launch, copy and check, and each round of a loop as it begins, with the arguments'
+    /// addresses there. Of the memory, only the loops' positions change.
+    pub fn unroll(&self, from: usize, see: &mut dyn FnMut(usize, &[*mut u8]) -> error::Result<()>) -> error::Result<()> {
+        let mut at = from;
+        while at < self.ops.len() {
+            let next = match self.ops[at] {
+                Op::Loop { .. } => Some((at, 0)),
+                Op::Again { start } => Some((start, self.done(start) + 1)),
+                _ => None,
+            };
+            match next {
+                Some((start, done)) => {
+                    at = self.round(start, done);
+                    if at == start + 1 {
+                        see(start, self.args.get())?;
+                    }
+                }
+                None => {
+                    see(at, self.args.get())?;
+                    at += 1;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Rounds of the loop at `start` that have begun before this one.
+    fn done(&self, start: usize) -> i64 {
+        let Op::Loop { round, .. } = &self.ops[start] else { unreachable!("loops begin with a loop") };
+        self.rounds[*round].load(Relaxed)
+    }
+
+    /// Begins a round of the loop at `start`: the next line.
+    fn round(&self, start: usize, done: i64) -> usize {
+        let Op::Loop { count, end, index, reversed, round, moves } = &self.ops[start] else { unreachable!("loops begin with a loop") };
+        if done == *count {
+            return end + 1;
+        }
+        self.rounds[*round].store(done, Relaxed);
+        // SAFETY: `index` is an i64 buffer inside the arena, aligned; nothing else of the table runs.
+        unsafe {
+            **index = if *reversed { count - 1 - done } else { done };
+            moves.iter().for_each(|m| self.args.advance(m));
+        }
+        start + 1
+    }
+}
+
 /// One run under way.
 struct Walk<'a> {
     table: &'a Table,
@@ -225,27 +275,9 @@ impl<'a> Walk<'a> {
                 let held = unsafe { std::slice::from_raw_parts(self.table.args.get()[*slot], *count) };
                 (!held.contains(&0)).then_some(at + 1)
             }
-            Op::Loop { .. } => Some(self.round(at, 0)),
-            Op::Again { start } => {
-                let Op::Loop { round, .. } = &ops[*start] else { unreachable!("loops begin with a loop") };
-                Some(self.round(*start, self.table.rounds[*round].load(Relaxed) + 1))
-            }
+            Op::Loop { .. } => Some(self.table.round(at, 0)),
+            Op::Again { start } => Some(self.table.round(*start, self.table.done(*start) + 1)),
         }
-    }
-
-    /// Begins a round of the loop at `start`: the next line.
-    fn round(&self, start: usize, done: i64) -> usize {
-        let Op::Loop { count, end, index, reversed, round, moves } = &self.table.ops[start] else { unreachable!("loops begin with a loop") };
-        if done == *count {
-            return end + 1;
-        }
-        self.table.rounds[*round].store(done, Relaxed);
-        // SAFETY: `index` is an i64 buffer inside the arena, aligned; nothing else of the region runs.
-        unsafe {
-            **index = if *reversed { count - 1 - done } else { done };
-            moves.iter().for_each(|m| self.table.args.advance(m));
-        }
-        start + 1
     }
 }
 

@@ -14,6 +14,7 @@ pub mod chart;
 pub mod checkpoint;
 pub mod commands;
 pub mod confusion;
+pub mod cuda;
 pub mod data;
 pub mod dtype;
 pub mod error;

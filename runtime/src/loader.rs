@@ -4,6 +4,8 @@
 //! has. Code and constants of all objects lie in one mapping, never writable and executable at once; sections for debuggers and unwinders are
 //! left out. What the objects say about themselves is checked: a damaged one gives an error here, though not one that was made to do harm.
 
+use crate::artifact::Artifact;
+use crate::cuda::Gpu;
 use crate::error::{Result, RunError, wrong};
 use crate::exec::Kernels;
 use crate::manifest::Kernel;
@@ -69,16 +71,19 @@ fn detect() -> Option<&'static str> {
     None
 }
 
-/// Loads an artifact's kernels for this CPU.
+/// Loads an artifact's kernels for this CPU, or for this machine's GPU where they are a GPU's.
 ///
 /// # Errors
-/// As [`level`] and [`Loader::new`]; [`RunError::World`] where the kernels are for a GPU.
-pub fn load_artifact(artifact: &crate::artifact::Artifact) -> Result<Loader> {
+/// As [`level`] and [`Loader::new`], or as [`Gpu::load`].
+pub fn load_artifact(artifact: &Artifact) -> Result<Box<dyn Kernels + Send>> {
     if !artifact.manifest.grids.is_empty() {
-        let text = "the program was built for GPUs (--target cuda), and programs run on CPUs so far: build it with --target cpu";
-        return Err(RunError::World(text.into()));
+        let hint = |e| match e {
+            RunError::World(text) => RunError::World(format!("the program was built for GPUs (--target cuda): {text}")),
+            other => other,
+        };
+        return Ok(Box::new(Gpu::load(artifact).map_err(hint)?));
     }
-    Loader::new(artifact.code.iter().map(|(_, object)| object.as_slice()), &artifact.manifest.kernels, level()?)
+    Ok(Box::new(Loader::new(artifact.code.iter().map(|(_, object)| object.as_slice()), &artifact.manifest.kernels, level()?)?))
 }
 
 impl Loader {

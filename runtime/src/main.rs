@@ -3,7 +3,7 @@
 use nnc_runtime::artifact::Artifact;
 use nnc_runtime::bench;
 use nnc_runtime::carried::{self, Slot};
-use nnc_runtime::commands::{self, HELP};
+use nnc_runtime::commands::{self, Device, HELP};
 use nnc_runtime::error::{Result, RunError};
 use nnc_runtime::loader;
 use nnc_runtime::program::Program;
@@ -43,12 +43,16 @@ fn run(args: &[String]) -> Result<()> {
 
 /// Runs what `args` say with the artifact, which lies at `path`.
 fn execute(artifact: &Artifact, path: &Path, args: &[String]) -> Result<()> {
-    let kernels = loader::load_artifact(artifact)?;
     if args.first().is_some_and(|word| word == "bench") {
-        return bench::command::run(&artifact.manifest, &kernels, &bench::command::parse(&args[1..])?);
+        let command = bench::command::parse(&args[1..])?;
+        Device::fits(command.device, artifact)?;
+        return bench::command::run(&artifact.manifest, loader::load_artifact(artifact)?.as_ref(), &command);
     }
     let command = commands::parse(args)?;
-    commands::run(&Program { manifest: &artifact.manifest, kernels: &kernels, folder: artifact.folder(path), artifact: Some(artifact) }, &command)
+    Device::fits(command.device, artifact)?;
+    let kernels = loader::load_artifact(artifact)?;
+    let folder = artifact.folder(path);
+    commands::run(&Program { manifest: &artifact.manifest, kernels: kernels.as_ref(), folder, artifact: Some(artifact) }, &command)
 }
 
 /// To standard output; nobody need be there to read it.

@@ -11,9 +11,9 @@ use crate::data::{self, Dataset};
 use crate::dtype::DType;
 use crate::error::{Result, RunError, refuse};
 use crate::evaluate::{self, Evaluator, evaluate, scalars_of, sums_of};
-use crate::exec::{Prepared, root};
+use crate::exec::{Kernels, Prepared, root};
 use crate::infer;
-use crate::loader::{self, Loader};
+use crate::loader;
 use crate::manifest::{BufferId, Entry, Role, Source, Step};
 use crate::order::{Order, plan_length};
 use crate::pool::Pool;
@@ -59,11 +59,11 @@ struct Session {
     evaluator: Option<Evaluator>,
 }
 
-/// A compiled program with its weights, ready to run on this machine's CPU.
+/// A compiled program with its weights, ready to run on this machine's CPU, or on its GPU if it was built for one.
 pub struct Model {
     artifact: Artifact,
     folder: PathBuf,
-    kernels: Loader,
+    kernels: Box<dyn Kernels + Send>,
     pool: Pool,
     store: Tensors,
     /// Sizes that were given; others follow from arrays.
@@ -234,7 +234,7 @@ impl Model {
             None => Ready { entry: number, run: Prepared::new(manifest, entry, &dims, self.pool.threads(), &self.store)?, dims },
         };
         infer::fill(&mut ready.run, entry, &given, 0)?;
-        ready.run.run(&self.kernels, &mut self.pool, &mut self.store)?;
+        ready.run.run(self.kernels.as_ref(), &mut self.pool, &mut self.store)?;
         let results = infer::results(&ready.run, &self.store);
         if self.ready.len() == READY {
             self.ready.remove(0);
@@ -340,7 +340,7 @@ impl Model {
     }
 
     fn recipe(&self, name: Option<&str>) -> Result<usize> {
-        let program = Program { manifest: &self.artifact.manifest, kernels: &self.kernels, folder: PathBuf::new(), artifact: None };
+        let program = Program { manifest: &self.artifact.manifest, kernels: self.kernels.as_ref(), folder: PathBuf::new(), artifact: None };
         let found = program.recipe(name)?;
         Ok(self.artifact.manifest.recipes.iter().position(|r| r.name == found.name).unwrap_or(0))
     }
@@ -349,12 +349,14 @@ impl Model {
     fn on_machine<T>(&mut self, work: impl FnOnce(&Program, &mut Machine) -> Result<T>) -> Result<T> {
         let store = std::mem::replace(&mut self.store, Tensors::new(&[])?);
         let pool = std::mem::replace(&mut self.pool, Pool::new(1));
-        let mut machine = Machine { kernels: &self.kernels, pool, store, profile: None, numerics: None };
+        let mut machine = Machine { kernels: self.kernels.as_ref(), pool, store, profile: None, numerics: None };
         let program =
-            Program { manifest: &self.artifact.manifest, kernels: &self.kernels, folder: self.folder.clone(), artifact: Some(&self.artifact) };
+            Program { manifest: &self.artifact.manifest, kernels: self.kernels.as_ref(), folder: self.folder.clone(), artifact: Some(&self.artifact) };
         let ended = work(&program, &mut machine);
+        // Tensors may be looked at from here on.
+        let settled = machine.store.settle();
         (self.store, self.pool) = (machine.store, machine.pool);
-        ended
+        ended.and_then(|done| settled.map(|()| done))
     }
 
     /// Does something with a recipe on these columns.

@@ -1,6 +1,9 @@
 //! The stored tensors of a program: parameters, states and optimizer states, by path, one after the other in one piece of memory. Addresses are stable
 //! for the store's whole life.
+//!
+//! Where the program runs on a GPU there is a copy of the piece, which runs change; [`Tensors::settle`] brings the changes back, and until then nobody may look.
 
+use crate::cuda::{Gpu, Stored};
 use crate::error::{Result, RunError};
 use crate::manifest::{Role, TensorDecl};
 use crate::memory::{ALIGN, Aligned};
@@ -31,6 +34,8 @@ pub struct Tensors {
     places: Vec<Range<usize>>,
     index: BTreeMap<Arc<str>, usize>,
     version: u64,
+    /// On a GPU.
+    copy: Option<Stored>,
 }
 
 impl Tensors {
@@ -49,7 +54,7 @@ impl Tensors {
                 return Err(RunError::Wrong(format!("the program stores two tensors called {}", decl.path)));
             }
         }
-        Ok(Tensors { decls: decls.to_vec(), memory: Aligned::zeroed(end)?, places, index, version: next_version() })
+        Ok(Tensors { decls: decls.to_vec(), memory: Aligned::zeroed(end)?, places, index, version: next_version(), copy: None })
     }
 
     /// How many there are.
@@ -74,11 +79,12 @@ impl Tensors {
 
     /// The elements of number `i`.
     pub fn bytes(&self, i: usize) -> &[u8] {
-        &self.memory[self.places[i].clone()]
+        &self.settled()[self.places[i].clone()]
     }
 
     /// The elements of number `i`, to change.
     pub fn bytes_mut(&mut self, i: usize) -> &mut [u8] {
+        self.settled();
         self.touch();
         &mut self.memory[self.places[i].clone()]
     }
@@ -91,6 +97,54 @@ impl Tensors {
     /// Elements change.
     pub(crate) fn touch(&mut self) {
         self.version = next_version();
+    }
+
+    /// Brings back what a GPU has changed: before anyone looks at elements, or changes some.
+    ///
+    /// # Errors
+    /// The GPU has failed.
+    pub fn settle(&mut self) -> Result<()> {
+        match &mut self.copy {
+            Some(copy) if copy.newer => copy.download(&mut self.memory),
+            _ => Ok(()),
+        }
+    }
+
+    /// The elements, of which no GPU has newer ones.
+    fn settled(&self) -> &[u8] {
+        assert!(self.copy.as_ref().is_none_or(|c| !c.newer), "a GPU has newer tensors: settle first");
+        &self.memory
+    }
+
+    /// Where the copy on the GPU begins, which is as new as the newest.
+    pub(crate) fn on(&mut self, gpu: &Gpu) -> Result<u64> {
+        if self.copy.as_ref().is_none_or(|c| !c.of(gpu)) {
+            self.settle()?;
+            self.copy = Some(Stored::new(gpu, self.memory.len())?);
+        }
+        let copy = self.copy.as_mut().expect("just made");
+        if !copy.newer && copy.version != self.version {
+            copy.upload(&self.memory, self.version)?;
+        }
+        Ok(copy.start())
+    }
+
+    /// The copy on the GPU changes.
+    pub(crate) fn touch_on_gpu(&mut self) {
+        self.touch();
+        if let Some(copy) = &mut self.copy {
+            (copy.version, copy.newer) = (self.version, true);
+        }
+    }
+
+    /// Where they lie, and how many bytes.
+    pub(crate) fn memory(&self) -> (*mut u8, usize) {
+        (self.memory.as_ptr(), self.memory.len())
+    }
+
+    /// Where in the memory number `i` begins.
+    pub(crate) fn place(&self, i: usize) -> usize {
+        self.places[i].start
     }
 
     /// Address of number `i`, for kernels.
@@ -109,11 +163,12 @@ impl Tensors {
     /// # Errors
     /// Out of memory.
     pub fn snapshot(&self) -> Result<Aligned> {
-        Aligned::copy_of(&self.memory)
+        Aligned::copy_of(self.settled())
     }
 
     /// Back to a snapshot of this very store.
     pub fn restore(&mut self, snapshot: &Aligned) {
+        self.copy.iter_mut().for_each(|c| c.newer = false);
         self.touch();
         self.memory.copy_from_slice(snapshot);
     }

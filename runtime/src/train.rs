@@ -256,7 +256,8 @@ impl Run<'_> {
     }
 
     /// A checkpoint.
-    fn save(&mut self, sums: &[f64], machine: &Machine) -> Result<()> {
+    fn save(&mut self, sums: &[f64], machine: &mut Machine) -> Result<()> {
+        machine.store.settle()?;
         self.position.sums = sums.iter().map(|s| s.to_bits()).collect();
         self.folder.save(&machine.store, &mut self.position)
     }
@@ -371,6 +372,7 @@ impl Run<'_> {
         }
         let better = self.judge(&parts);
         if better {
+            machine.store.settle()?;
             self.folder.keep_best(&machine.store)?;
             self.position.best_epoch = self.position.epoch;
         }

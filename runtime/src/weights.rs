@@ -105,6 +105,7 @@ fn with_prefix<'a>(store: &Tensors, roles: &[Role], found: BTreeMap<String, Foun
 
 /// Compares everything, then copies.
 fn fill(store: &mut Tensors, roles: &[Role], found: BTreeMap<String, Found>, from: &str) -> Result<()> {
+    store.settle()?;
     let mut found = with_prefix(store, roles, found);
     let mut problems: Vec<String> = vec![];
     let mut copies: Vec<(usize, Cow<[u8]>)> = vec![];

@@ -1,12 +1,14 @@
 //! `nnc bench`: how long a step takes, with one batch in memory; compiles first if given source.
 
+use super::Failure;
+use super::build::{self, Target};
 use super::input::{self, Source};
-use super::{Failure, build};
-use crate::driver;
+use super::time::Clock;
 use crate::ir::DType;
 use nnc_runtime::artifact::{self, Artifact};
 use nnc_runtime::bench::command::{self, HELP};
-use nnc_runtime::loader::{self, Loader};
+use nnc_runtime::commands::Device;
+use nnc_runtime::loader;
 use std::path::PathBuf;
 
 /// Arguments of `nnc bench`.
@@ -23,15 +25,14 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: Args) -> Result<(), Failure> {
     let command = command::parse(&args.rest)?;
-    let level = loader::level()?;
-    if artifact::is_artifact(&args.file).unwrap_or(false) {
+    let artifact = if artifact::is_artifact(&args.file).unwrap_or(false) {
         let artifact = Artifact::read(&args.file)?;
-        let kernels = loader::load_artifact(&artifact)?;
-        return Ok(command::run(&artifact.manifest, &kernels, &command)?);
-    }
-    let checked = input::check(&Source { file: args.file, set: vec![] }, DType::F32)?;
-    let program = checked.program.as_ref().expect("a checked program");
-    let compiled = driver::compile(program, &checked.sources, build::LEVELS, &|_| {}).map_err(Failure::world)?;
-    let kernels = Loader::new(compiled.objects.iter().map(|o| o.as_slice()), &compiled.manifest.kernels, level)?;
-    Ok(command::run(&compiled.manifest, &kernels, &command)?)
+        Device::fits(command.device, &artifact)?;
+        artifact
+    } else {
+        let checked = input::check(&Source { file: args.file, set: vec![] }, DType::F32)?;
+        build::artifact(&checked, Target::of(command.device), &Clock::start())?
+    };
+    let kernels = loader::load_artifact(&artifact)?;
+    Ok(command::run(&artifact.manifest, kernels.as_ref(), &command)?)
 }

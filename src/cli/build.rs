@@ -6,8 +6,10 @@ use super::ship::{self, Libraries, Runner, Runtime};
 use super::time::Clock;
 use crate::driver::{self, Checked};
 use crate::emit::Level;
+use crate::emit::cuda::Products;
 use crate::ir::DType;
 use nnc_runtime::artifact::{self, Artifact};
+use nnc_runtime::commands::Device;
 use nnc_runtime::program::weights_path;
 use nnc_runtime::tensors::Tensors;
 use nnc_runtime::{files, weights};
@@ -45,6 +47,9 @@ pub struct Args {
     /// What the program is to run on
     #[arg(long, value_enum, default_value_t = Target::Cpu)]
     target: Target,
+    /// How products of f32 are computed on GPUs
+    #[arg(long, value_enum, default_value_t = Precision::Exact)]
+    products: Precision,
     /// Prints nothing where all is well
     #[arg(long, short)]
     quiet: bool,
@@ -58,11 +63,30 @@ pub struct Args {
 
 /// What a program can be built for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Target {
+pub enum Target {
     /// x86-64
     Cpu,
     /// GPUs of NVIDIA, as PTX
     Cuda,
+}
+
+/// See [`Products`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Precision {
+    /// To the bits of a CPU
+    Exact,
+    /// By tensor units, in three passes: faster, as precise, but not the same bits
+    Tensor,
+}
+
+impl Target {
+    /// The target of the device that a program is to run on.
+    pub fn of(device: Option<Device>) -> Target {
+        match device {
+            Some(Device::Cuda) => Target::Cuda,
+            Some(Device::Cpu) | None => Target::Cpu,
+        }
+    }
 }
 
 /// What a program can be made into.
@@ -85,6 +109,11 @@ enum Pack {
 
 /// Runs the command.
 pub fn run(args: Args) -> Result<(), Failure> {
+    let products = match (args.products, args.target) {
+        (Precision::Exact, _) => Products::Exact,
+        (Precision::Tensor, Target::Cuda) => Products::Tensor,
+        (Precision::Tensor, Target::Cpu) => return Err(Failure::usage("--products tensor is for GPUs: add --target cuda")),
+    };
     let clock = Clock::start();
     let file = &args.source.file;
     let emit = if args.exe { Emit::Exe } else { args.emit };
@@ -104,7 +133,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
         Emit::Exe => Pack::Exe(runtime?.runner()?),
         Emit::C => Pack::C(runtime?.libraries()?),
     };
-    let (mut artifact, folder) = source(&args, &clock)?;
+    let (mut artifact, folder) = source(&args, products, &clock)?;
     if let Some(text) = &args.weights {
         let mut store = Tensors::new(&artifact.manifest.tensors)?;
         let name = Path::new(&artifact.manifest.source).file_stem().unwrap_or_default();
@@ -134,7 +163,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
 }
 
 /// The artifact that is to be packed, and the folder of the program's data.
-fn source(args: &Args, clock: &Clock) -> Result<(Artifact, PathBuf), Failure> {
+fn source(args: &Args, products: Products, clock: &Clock) -> Result<(Artifact, PathBuf), Failure> {
     let file = &args.source.file;
     if artifact::is_artifact(file).unwrap_or(false) {
         if !args.source.set.is_empty() || args.target != Target::Cpu {
@@ -146,31 +175,27 @@ fn source(args: &Args, clock: &Clock) -> Result<(Artifact, PathBuf), Failure> {
         return Ok((artifact, folder));
     }
     let checked = input::check_marked(&args.source, DType::F32, &|stage| clock.mark(stage))?;
-    let artifact = match args.target {
-        Target::Cpu => self::artifact(&checked, clock)?,
-        Target::Cuda => artifact_for_gpus(&checked, clock)?,
-    };
+    let artifact = artifact_by(&checked, args.target, products, clock)?;
     Ok((artifact, file.parent().unwrap_or(Path::new("")).to_path_buf()))
 }
 
 /// What an artifact holds code for.
 pub const LEVELS: &[Level] = &[Level::V3, Level::V4];
 
-/// Compiles a checked program for every code level, without weights.
+/// Compiles a checked program, for a CPU at every code level; without weights.
 ///
 /// # Errors
 /// LLVM cannot be used on this machine.
-pub fn artifact(checked: &Checked, clock: &Clock) -> Result<Artifact, Failure> {
-    let program = checked.program.as_ref().expect("a checked program");
-    packed(driver::compile(program, &checked.sources, LEVELS, &|stage| clock.mark(stage)))
+pub fn artifact(checked: &Checked, target: Target, clock: &Clock) -> Result<Artifact, Failure> {
+    artifact_by(checked, target, Products::Exact, clock)
 }
 
-fn artifact_for_gpus(checked: &Checked, clock: &Clock) -> Result<Artifact, Failure> {
+fn artifact_by(checked: &Checked, target: Target, products: Products, clock: &Clock) -> Result<Artifact, Failure> {
     let program = checked.program.as_ref().expect("a checked program");
-    packed(driver::compile_for_gpus(program, &checked.sources, &|stage| clock.mark(stage)))
-}
-
-fn packed(compiled: Result<driver::Compiled, String>) -> Result<Artifact, Failure> {
+    let compiled = match target {
+        Target::Cpu => driver::compile(program, &checked.sources, LEVELS, &|stage| clock.mark(stage)),
+        Target::Cuda => driver::compile_for_gpus(program, &checked.sources, products, &|stage| clock.mark(stage)),
+    };
     let compiled = compiled.map_err(|message| Failure { code: 4, message })?;
     let code = compiled.objects.into_iter().enumerate().map(|(i, object)| (i.to_string(), object)).collect();
     Ok(Artifact { manifest: compiled.manifest, code, weights: None })

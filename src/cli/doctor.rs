@@ -33,7 +33,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
         ("one core", speed()),
         ("memory", memory()),
         ("working folder", writable()),
-        ("cuda", Ok(cuda())),
+        ("gpu", Ok(gpu())),
     ];
     if args.json {
         let entry = |(name, found): &(&str, Result<String, String>)| {
@@ -112,9 +112,7 @@ fn writable() -> Result<String, String> {
     tried.map(|()| format!("{} can be written", here.display())).map_err(|e| format!("{} cannot be written: {e}", here.display()))
 }
 
-/// Whether there is a driver; nothing of nnc needs one yet.
-fn cuda() -> String {
-    let folders = ["/usr/lib/x86_64-linux-gnu", "/usr/lib64", "/usr/lib", "/usr/local/cuda/compat", "/usr/lib/wsl/lib"];
-    let driver = folders.iter().map(|f| std::path::Path::new(f).join("libcuda.so.1")).find(|p| p.exists());
-    driver.map_or("no driver (not needed)".into(), |path| format!("driver at {}; programs run on the CPU", path.display()))
+/// The GPU, or why there is none; nothing needs one but programs that are built for one.
+fn gpu() -> String {
+    nnc_runtime::cuda::probe().map_or_else(|why| format!("none (needed only for --device cuda): {why}"), |card| card.to_string())
 }

@@ -1,12 +1,13 @@
 //! `nnc run`: trains, evaluates, infers; compiles first if given source. What happens then is the runtime's, the same as in `nnc-run`.
 
+use super::Failure;
+use super::build::{self, Target};
 use super::input::{self, Source};
 use super::time::Clock;
-use super::{Failure, build};
 use crate::ir::DType;
 use nnc_runtime::artifact::{self, Artifact};
 use nnc_runtime::checkpoint::Position;
-use nnc_runtime::commands::{self, HELP};
+use nnc_runtime::commands::{self, Device, HELP};
 use nnc_runtime::loader;
 use nnc_runtime::program::Program;
 use std::path::{Path, PathBuf};
@@ -31,6 +32,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
     let clock = Clock::start();
     let (artifact, folder) = if artifact::is_artifact(&args.file).unwrap_or(false) {
         let artifact = Artifact::read(&args.file)?;
+        Device::fits(command.device, &artifact)?;
         clock.mark("read");
         let folder = artifact.folder(&args.file);
         (artifact, folder)
@@ -45,7 +47,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
         let set = all.iter().map(|(path, value)| format!("{path}={value}")).collect();
         let source = Source { file: args.file.clone(), set };
         let checked = input::check_marked(&source, DType::F32, &|stage| clock.mark(stage))?;
-        let artifact = build::artifact(&checked, &clock)?;
+        let artifact = build::artifact(&checked, Target::of(command.device), &clock)?;
         command.options.compiled = all;
         (artifact, args.file.parent().unwrap_or(Path::new("")).to_path_buf())
     };
@@ -54,6 +56,6 @@ pub fn run(args: Args) -> Result<(), Failure> {
     if args.time {
         eprint!("{}", clock.text());
     }
-    let program = Program { manifest: &artifact.manifest, kernels: &kernels, folder, artifact: Some(&artifact) };
+    let program = Program { manifest: &artifact.manifest, kernels: kernels.as_ref(), folder, artifact: Some(&artifact) };
     Ok(commands::run(&program, &command)?)
 }

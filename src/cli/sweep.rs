@@ -2,14 +2,15 @@
 //!
 //! Settings that a compiled recipe lets change (rates, batch, epochs, seed) share one artifact; others are compiled once each.
 
+use super::Failure;
+use super::build::{self, Target};
 use super::input::{self, Source};
 use super::time::Clock;
-use super::{Failure, build};
 use crate::ir::DType;
 use nnc_runtime::artifact::{self, Artifact};
-use nnc_runtime::commands::{self, Command, What};
+use nnc_runtime::commands::{self, Command, Device, What};
 use nnc_runtime::error::RunError;
-use nnc_runtime::loader::{self, Loader};
+use nnc_runtime::loader;
 use nnc_runtime::pool::Pool;
 use nnc_runtime::program::{Machine, Program};
 use nnc_runtime::recipe::Recipe;
@@ -65,7 +66,8 @@ pub fn run(args: Args) -> Result<(), Failure> {
     }
     let points = product(&axes);
     let stop = commands::interruption()?;
-    let mut programs = Programs { file: &args.file, given: command.options.set.clone(), compiled: BTreeMap::new() };
+    let mut programs =
+        Programs { file: &args.file, target: Target::of(command.device), given: command.options.set.clone(), compiled: BTreeMap::new() };
     // A setting that is wrong is known before the first run.
     for point in &points {
         programs.split(recipe.as_deref(), point)?;
@@ -157,6 +159,7 @@ fn product(axes: &[Axis]) -> Vec<Point> {
 /// The program, compiled once for each combination of what must be known then.
 struct Programs<'a> {
     file: &'a Path,
+    target: Target,
     given: Point,
     compiled: BTreeMap<Point, (Artifact, PathBuf)>,
 }
@@ -173,9 +176,10 @@ impl Programs<'_> {
         let (before, later) = self.split(name, point)?;
         let (source, given) = (self.source(), self.given.clone());
         let (artifact, folder) = self.compile(&before)?;
-        let level = loader::level()?;
-        let kernels = Loader::new(artifact.code.iter().map(|(_, o)| o.as_slice()), &artifact.manifest.kernels, level)?;
-        let program = Program { manifest: &artifact.manifest, kernels: &kernels, folder: folder.clone(), artifact: Some(artifact) };
+        Device::fits(command.device, artifact)?;
+        let kernels = loader::load_artifact(artifact)?;
+        let kernels = kernels.as_ref();
+        let program = Program { manifest: &artifact.manifest, kernels, folder: folder.clone(), artifact: Some(artifact) };
         let recipe = program.recipe(name)?.clone();
         let mut options = train::Options { runs: command.options.runs.join(program.name()), ..command.options.clone() };
         if source {
@@ -185,7 +189,7 @@ impl Programs<'_> {
         }
         let threads = if command.threads > 0 { command.threads } else { std::thread::available_parallelism().map_or(1, |n| n.get()) };
         let store = Tensors::new(&artifact.manifest.tensors)?;
-        let mut machine = Machine { kernels: &kernels, pool: Pool::new(threads), store, profile: None, numerics: None };
+        let mut machine = Machine { kernels, pool: Pool::new(threads), store, profile: None, numerics: None };
         match train::train(&program, name, &options, &mut machine, &Report::new(Style::Quiet), stop) {
             Ok(summary) => Ok((recipe, Ok(summary))),
             Err(RunError::Wrong(why) | RunError::Interrupted(why)) => Ok((recipe, Err(why))),
@@ -221,7 +225,7 @@ impl Programs<'_> {
             } else {
                 let all = self.given.iter().chain(set).map(|(path, value)| format!("{path}={value}")).collect();
                 let checked = input::check(&Source { file: self.file.to_path_buf(), set: all }, DType::F32)?;
-                (build::artifact(&checked, &Clock::start())?, self.file.parent().unwrap_or(Path::new("")).to_path_buf())
+                (build::artifact(&checked, self.target, &Clock::start())?, self.file.parent().unwrap_or(Path::new("")).to_path_buf())
             };
             self.compiled.insert(set.to_vec(), made);
         }

@@ -1,11 +1,12 @@
 //! Chores of the repository: set-up, the demonstration, the tests, the lints. Needs nothing but Rust, so that it can install what is missing.
 //!
-//! `cargo xtask demo`, `test`, `seeds`, `bench`, `counts`, `ptxas`, `ship`, `wheel`, `fuzz`, `docs`, `lint`, `setup`
+//! `cargo xtask demo`, `test`, `seeds`, `bench`, `counts`, `ptxas`, `gpu`, `ship`, `wheel`, `fuzz`, `docs`, `lint`, `setup`
 
 mod bench;
 mod counts;
 mod digits;
 mod fuzz;
+mod gpu;
 mod llvm;
 mod manual;
 mod ptxas;
@@ -24,6 +25,7 @@ cargo xtask COMMAND
   bench  time the workloads of models/bench, with the peers where they are installed (bench --help)
   counts instructions of a step, by valgrind where it is installed, for three sizes of batches (counts [WORKLOAD..])
   ptxas  assemble every kernel of the models (or of FILE..) for GPUs, and refuse spills; needs no GPU
+  gpu    train a few steps of the models (or of FILE..) on a GPU and on the CPU: compares losses, times steps
   ship   the bounds of executables: size, start, memory; no LLVM inside
   wheel  build the Python module and try it, in an environment of its own in target/wheel
   fuzz   feed random inputs to everything that reads files, and random programs to the compiler (fuzz --help)
@@ -51,6 +53,7 @@ fn main() -> ExitCode {
             Ok("target/debug".into())
         }),
         Some("docs") => manual::run(),
+        Some("gpu") => gpu::run(&args[1..], &|| binaries("release", "target/release")),
         Some("ship") => ship::run(&|| {
             cargo(&llvm::ensure()?, &["build", "--quiet", "--bin", "nnc"])?;
             plain(&["build", "--quiet", "--release", "--package", "nnc-runtime"])

@@ -3,6 +3,7 @@
 //! It needs no GPU. The assembler comes from the package index at a pinned version, whose licence forbids to ship it; where it cannot be had, the gate
 //! says that it has not run.
 
+use nnc_runtime::artifact::Artifact;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -63,7 +64,32 @@ pub fn run(args: &[String], nnc: &dyn Fn() -> Result<PathBuf, String>) -> Result
         return Err(format!("{} of {count} kernels do not assemble as they should:\n{}", failed.len(), failed.join("\n")));
     }
     println!("{count} kernels of {} programs for {}: none spills, at most {registers} registers", programs.len(), ARCHITECTURES.join(" and "));
+    let texts = by_units(&nnc, &programs)?;
+    for (number, (text, program)) in texts.iter().enumerate() {
+        for architecture in ARCHITECTURES {
+            assemble(&ptxas, count + number, text, architecture)
+                .map_err(|why| format!("products by tensor units of {}: {why}", program.display()))?;
+        }
+    }
+    let products = texts.keys().map(|text| text.matches(".entry ").count()).sum::<usize>();
+    println!("{products} kernels in texts with products by tensor units: none spills");
     Ok(())
+}
+
+/// The texts in which tensor units multiply, where products are asked to be theirs.
+fn by_units(nnc: &Path, programs: &[PathBuf]) -> Result<BTreeMap<String, PathBuf>, String> {
+    let mut texts = BTreeMap::new();
+    let file = format!("{HOME}/units.nnc");
+    for program in programs {
+        let built = Command::new(nnc).args(["build", "--target", "cuda", "--products", "tensor", "--quiet", "-o", &file]).arg(program).status();
+        if !built.map_err(|e| format!("cannot start {}: {e}", nnc.display()))?.success() {
+            return Err(format!("{} cannot be built", program.display()));
+        }
+        let artifact = Artifact::read(Path::new(&file)).map_err(|e| e.to_string())?;
+        let units = artifact.code.into_iter().map(|(_, text)| String::from_utf8_lossy(&text).into_owned()).filter(|text| text.contains("mma.sync"));
+        units.for_each(|text| _ = texts.entry(text).or_insert_with(|| program.clone()));
+    }
+    Ok(texts)
 }
 
 /// Registers of the kernel.
@@ -86,7 +112,7 @@ fn name(text: &str) -> &str {
 }
 
 /// Every program in `models` and `models/bench`.
-fn shipped() -> Result<Vec<PathBuf>, String> {
+pub fn shipped() -> Result<Vec<PathBuf>, String> {
     let mut found = vec![];
     for folder in ["models", "models/bench"] {
         let entries = std::fs::read_dir(folder).map_err(|e| format!("{folder}: {e}"))?;

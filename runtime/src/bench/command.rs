@@ -3,7 +3,8 @@
 //! Out: a table for people, or JSON lines: first what is timed (`entry`, `dims`, `threads`, `flops`, `bytes`, `launches`, `arena_bytes`, `losses`), then one line a round.
 
 use super::{Bench, Round, Setup, read_inputs};
-use crate::commands::show;
+use crate::commands::{Device, show};
+use crate::cuda::Card;
 use crate::error::{Result, RunError};
 use crate::exec::Kernels;
 use crate::manifest::Manifest;
@@ -22,6 +23,7 @@ What to time (default: the recipe's training step, else the model):
   train[:NAME], eval[:NAME], infer[:NAME]
 
 Options:
+  --device cpu|cuda     where to run (default: what an artifact was built for, else the CPU)
   --threads N,N..       numbers of threads, one after the other (default: 1 and all cores)
   --batch N             samples: the size of the dim that batches are
   --dim NAME=N          the size of a free dim (default: the recipe's batch, the dim's upper bound, 1)
@@ -41,6 +43,8 @@ Options:
 pub struct Command {
     /// `train:fit`
     pub entry: Option<String>,
+    /// Where, if it is said.
+    pub device: Option<Device>,
     /// Numbers of threads; none: one, and all cores.
     pub threads: Vec<usize>,
     /// Samples.
@@ -90,6 +94,7 @@ pub fn parse(args: &[String]) -> Result<Command> {
             _ => Err(usage(format!("{flag} needs NAME=VALUE, not {text}"))),
         };
         match flag {
+            "--device" => command.device = Some(Device::parse(&value()?)?),
             "--threads" => {
                 for n in value()?.split(',') {
                     command
@@ -135,9 +140,14 @@ pub fn parse(args: &[String]) -> Result<Command> {
 /// # Errors
 /// As [`Bench::new`] and [`Bench::step`]; a closed output.
 pub fn run(manifest: &Manifest, kernels: &dyn Kernels, command: &Command) -> Result<()> {
+    let card = kernels.gpu().map(|gpu| gpu.card());
+    if card.is_some() && command.profile.is_some() {
+        return Err(RunError::Usage("--profile looks at one launch after the other, which only a CPU does: time it with --device cpu".into()));
+    }
     let inputs = read_inputs(command.inputs.as_deref(), &command.single)?;
     let all = std::thread::available_parallelism().map_or(1, |n| n.get());
     let threads = match (&command.threads[..], all) {
+        _ if card.is_some() => vec![1],
         ([], 1) => vec![1],
         ([], _) => vec![1, all],
         (given, _) => given.to_vec(),
@@ -148,7 +158,7 @@ pub fn run(manifest: &Manifest, kernels: &dyn Kernels, command: &Command) -> Res
         let Some(dim) = dim else { return Err(RunError::Usage("the program has no free dim that --batch could set".into())) };
         dims.insert(dim, batch);
     }
-    let mut out = Output { json: command.json };
+    let mut out = Output { json: command.json, card };
     for (n, &threads) in threads.iter().enumerate() {
         let setup = Setup { entry: command.entry.clone(), dims: dims.clone(), threads, weights: command.weights.clone() };
         let mut bench = Bench::new(manifest, kernels, &setup, &inputs)?;
@@ -202,6 +212,8 @@ pub fn run(manifest: &Manifest, kernels: &dyn Kernels, command: &Command) -> Res
 /// Where lines go.
 struct Output {
     json: bool,
+    /// What computes, if it is no CPU: its peaks are not known.
+    card: Option<&'static Card>,
 }
 
 impl Output {
@@ -228,6 +240,10 @@ impl Output {
         if let Some(read) = losses.first() {
             self.line(&format!("first loss {read}"))?;
         }
+        if let Some(card) = self.card {
+            self.line(&format!("on {card}"))?;
+            return self.line("\n  median ms      min ms   10-90 %    GFLOP/s     GB/s");
+        }
         self.line("\nthreads   median ms      min ms   10-90 %    GFLOP/s  of the peak     GB/s  of reading")
     }
 
@@ -242,8 +258,12 @@ impl Output {
         let median = middle(rounds.iter().map(|(r, _)| r.median));
         let min = rounds.iter().map(|(r, _)| r.min).fold(f64::INFINITY, f64::min);
         let spread = middle(rounds.iter().map(|(r, _)| (r.p90 - r.p10) / r.median)) * 100.0;
-        let peak = middle(rounds.iter().map(|(_, p)| *p));
-        let (read, moved) = (peak::read(threads)?, bytes as f64 / median / 1e6);
+        let (peak, moved) = (middle(rounds.iter().map(|(_, p)| *p)), bytes as f64 / median / 1e6);
+        if self.card.is_some() {
+            let products = flops.map_or(String::new(), |f| format!("{:.1}", f / median / 1e6));
+            return self.line(&format!("{median:11.4}  {min:10.4}  {spread:6.1} %  {products:>9}  {moved:7.1}"));
+        }
+        let read = peak::read(threads)?;
         let products = match flops.map(|f| f / median / 1e6) {
             Some(speed) => format!("{speed:10.1}  {:5.1} % {:4.0}", 100.0 * speed / peak, peak),
             None => format!("{:>10}  {:>7} {peak:4.0}", "", ""),

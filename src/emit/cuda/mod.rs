@@ -3,7 +3,7 @@
 //! In: verified kernels and a symbol for each. Out: PTX (of [`ptx`]) with an entry for each kernel, or x86-64 objects (of [`emulated`]) that run one of its
 //! threads at a time. Both come from the same writers; what only a GPU has goes through [`Primitive`], which has a lowering for each. The bits written
 //! are those of [`crate::kernel::interpret`] (NaN payloads apart), for any number of blocks: folds keep their order, and nothing is contracted, flushed
-//! or approximated.
+//! or approximated; but for products by tensor units, where these are asked for ([`Products`]).
 //!
 //! ```text
 //! .entry k(params..., sizes..., status)
@@ -15,6 +15,7 @@ mod points;
 mod primitive;
 mod squares;
 mod teams;
+mod tensor;
 #[cfg(test)]
 pub mod tests;
 mod tiles;
@@ -48,9 +49,9 @@ enum Schedule {
     /// Half a warp.
     Teams,
     /// A thread a square of results, or all taps of a window.
-    Squares(Contraction),
-    /// A block a tile of a product.
-    Tiles(Contraction),
+    Squares(Box<Contraction>),
+    /// A block a tile of a product, which the tensor units compute or not.
+    Tiles(Box<Contraction>, bool),
 }
 
 impl Schedule {
@@ -58,15 +59,31 @@ impl Schedule {
     fn room(&self) -> i64 {
         match self {
             Schedule::Points | Schedule::Teams => 4,
-            Schedule::Squares(_) | Schedule::Tiles(_) => 2,
+            Schedule::Squares(_) | Schedule::Tiles(..) => 2,
         }
     }
 }
 
-/// A decision from the kernel's structure alone, which changes no result.
-fn schedule(kernel: &Kernel) -> Schedule {
-    match recognise(kernel).filter(|c| c.squares.is_some()).map(Schedule::Squares).or_else(|| tiles::tiled(kernel).map(Schedule::Tiles)) {
-        Some(schedule) => schedule,
+/// How products of f32 are computed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Products {
+    /// By multiply-adds, in the order that the law states.
+    #[default]
+    Exact,
+    /// By the tensor units where they can, as three products of halves of the factors: about as near to the true value as f32 gets, and other bits.
+    Tensor,
+}
+
+/// A decision from the kernel's structure alone, which changes no result as long as products are exact.
+fn schedule(kernel: &Kernel, products: Products) -> Schedule {
+    if let Some(squares) = recognise(kernel).filter(|c| c.squares.is_some()) {
+        return Schedule::Squares(Box::new(squares));
+    }
+    match tiles::tiled(kernel) {
+        Some(contraction) => {
+            let tensor = products == Products::Tensor && tiles::tensor(&contraction, kernel);
+            Schedule::Tiles(Box::new(contraction), tensor)
+        }
         None if teams::fits(kernel) => Schedule::Teams,
         None => Schedule::Points,
     }
@@ -77,15 +94,15 @@ fn simplified(kernel: &Kernel) -> Kernel {
     if recognise(kernel).is_none() { merge::merged(kernel) } else { kernel.clone() }
 }
 
-/// How a launch of the kernel is shared out.
+/// How a launch of the kernel is shared out, however products are computed.
 pub fn grid(kernel: &Kernel) -> Grid {
     let kernel = simplified(kernel);
     let points = product(&kernel.outer);
-    let blocks = match schedule(&kernel) {
+    let blocks = match schedule(&kernel, Products::Exact) {
         Schedule::Points => cut(points, THREADS),
         Schedule::Teams => cut(points, THREADS / teams::TEAM),
         Schedule::Squares(contraction) => cut(product(&squares::corners(&contraction, &kernel)), THREADS),
-        Schedule::Tiles(contraction) => tiles::count(&contraction, &kernel),
+        Schedule::Tiles(contraction, _) => tiles::count(&contraction, &kernel),
     };
     Grid { threads: THREADS as u32, blocks }
 }
@@ -94,9 +111,9 @@ pub fn grid(kernel: &Kernel) -> Grid {
 ///
 /// # Errors
 /// A kernel that is not well formed, or an LLVM that lacks something.
-pub fn ptx(kernels: &[Kernel], names: &[Declaration]) -> Result<Vec<String>, String> {
+pub fn ptx(kernels: &[Kernel], names: &[Declaration], products: Products) -> Result<Vec<String>, String> {
     primitive::check()?;
-    each_module(kernels, names, Device::Ptx, |module| finish(module, &primitive::machine()?, |machine| assembly(module, machine)))
+    each_module(kernels, names, Device::Ptx, products, |module| finish(module, &primitive::machine()?, |machine| assembly(module, machine)))
 }
 
 /// Objects that hold every kernel as `<name>.v3`, for an emulator of threads: the function's last argument is what [`Primitive`] says.
@@ -104,8 +121,16 @@ pub fn ptx(kernels: &[Kernel], names: &[Declaration]) -> Result<Vec<String>, Str
 /// # Errors
 /// As [`ptx`].
 pub fn emulated(kernels: &[Kernel], names: &[Declaration]) -> Result<Vec<Vec<u8>>, String> {
+    emulated_by(kernels, names, Products::Exact)
+}
+
+/// The same, with products of any kind.
+///
+/// # Errors
+/// As [`ptx`].
+pub fn emulated_by(kernels: &[Kernel], names: &[Declaration], products: Products) -> Result<Vec<Vec<u8>>, String> {
     target::check()?;
-    each_module(kernels, names, Device::Emulated, object)
+    each_module(kernels, names, Device::Emulated, products, object)
 }
 
 /// A kernel's code as text.
@@ -115,7 +140,7 @@ pub fn emulated(kernels: &[Kernel], names: &[Declaration]) -> Result<Vec<Vec<u8>
 pub fn text(kernel: &Kernel, what: What) -> Result<String, String> {
     primitive::check()?;
     let context = Context::create();
-    let module = function(&context, module(&context, &primitive::machine()?), kernel, &format!("k_{}", kernel.name), Device::Ptx)?;
+    let module = function(&context, module(&context, &primitive::machine()?), kernel, &format!("k_{}", kernel.name), Device::Ptx, Products::Exact)?;
     print(&module, &primitive::machine()?, what)
 }
 
@@ -123,6 +148,7 @@ fn each_module<T: Send>(
     kernels: &[Kernel],
     names: &[Declaration],
     device: Device,
+    products: Products,
     then: impl Fn(&Module) -> Result<T, String> + Sync,
 ) -> Result<Vec<T>, String> {
     if kernels.len() != names.len() {
@@ -133,16 +159,23 @@ fn each_module<T: Send>(
         let context = Context::create();
         let mut module = module(&context, &device.machine()?);
         for (kernel, name) in kernels[range.clone()].iter().zip(&names[range]) {
-            module = function(&context, module, kernel, &name.symbol, device)?;
+            module = function(&context, module, kernel, &name.symbol, device, products)?;
         }
         then(&module)
     })
 }
 
 /// The module with the kernel's function added.
-fn function<'c>(context: &'c Context, module: Module<'c>, kernel: &Kernel, name: &str, device: Device) -> Result<Module<'c>, String> {
+fn function<'c>(
+    context: &'c Context,
+    module: Module<'c>,
+    kernel: &Kernel,
+    name: &str,
+    device: Device,
+    products: Products,
+) -> Result<Module<'c>, String> {
     let kernel = &simplified(kernel);
-    let schedule = schedule(kernel);
+    let schedule = schedule(kernel, products);
     let (pointer, int) = (context.ptr_type(AddressSpace::default()), context.i64_type());
     let function = match device {
         Device::Ptx => {
@@ -166,7 +199,7 @@ fn function<'c>(context: &'c Context, module: Module<'c>, kernel: &Kernel, name:
         Schedule::Points => points::write(&writer)?,
         Schedule::Teams => teams::write(&writer)?,
         Schedule::Squares(contraction) => squares::write(&writer, &contraction)?,
-        Schedule::Tiles(contraction) => tiles::write(&writer, &contraction)?,
+        Schedule::Tiles(contraction, tensor) => tiles::write(&writer, &contraction, tensor)?,
     }
     let result = (device == Device::Emulated).then(|| writer.code.int(0));
     ok(match &result {

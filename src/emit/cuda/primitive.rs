@@ -6,6 +6,7 @@
 use crate::emit::code::{Code, Elem, V, ok};
 use crate::emit::cuda::THREADS;
 use crate::emit::target;
+use crate::ir::DType;
 use inkwell::intrinsics::Intrinsic;
 use inkwell::module::Linkage;
 use inkwell::targets::{CodeModel, InitializationConfig, RelocMode, Target, TargetMachine, TargetTriple};
@@ -42,6 +43,8 @@ pub enum Primitive {
     /// By mask, word of 32 bits, distance: the word of the thread so many further in this half of the warp (any word beyond its end), or the half's
     /// first thread's for the distance 0. All threads of the mask give theirs.
     Shuffle,
+    /// Adds the product of two matrices to a third, of which each thread of a warp holds a part: see [`Code::tensor_product`]. By the address of its words.
+    Product,
 }
 
 /// Bytes of shared memory: as much as every GPU gives without being asked.
@@ -50,14 +53,17 @@ pub const SHARED: u32 = 48 * 1024;
 const TRIPLE: &str = "nvptx64-nvidia-cuda";
 
 /// Everything that the lowering to NVPTX names.
-const INTRINSICS: [&str; 6] = [
+const INTRINSICS: [&str; 7] = [
     "llvm.nvvm.read.ptx.sreg.tid.x",
     "llvm.nvvm.read.ptx.sreg.ctaid.x",
     "llvm.nvvm.read.ptx.sreg.nctaid.x",
     "llvm.nvvm.bar.warp.sync",
     "llvm.nvvm.shfl.sync.down.i32",
     "llvm.nvvm.shfl.sync.idx.i32",
+    PRODUCT,
 ];
+
+const PRODUCT: &str = "llvm.nvvm.mma.m16n8k8.row.col.tf32";
 
 /// The barrier's name, which has changed: the newer one takes the barrier's number.
 const BARRIERS: [&str; 2] = ["llvm.nvvm.barrier.cta.sync.aligned.all", "llvm.nvvm.barrier0"];
@@ -137,7 +143,7 @@ impl<'c> Code<'c> {
             Primitive::Thread => register("llvm.nvvm.read.ptx.sreg.tid.x"),
             Primitive::Block => register("llvm.nvvm.read.ptx.sreg.ctaid.x"),
             Primitive::Blocks => register("llvm.nvvm.read.ptx.sreg.nctaid.x"),
-            Primitive::Shared => panic!("an address is no integer"),
+            Primitive::Shared | Primitive::Product => panic!("its value is no integer"),
             Primitive::Fail => {
                 self.store(self.last_parameter(), word(args[0]), 4);
                 self.int(0)
@@ -161,6 +167,22 @@ impl<'c> Code<'c> {
                 ok(self.builder.build_int_z_extend(there, self.context.i64_type(), ""))
             }
         }
+    }
+
+    /// `c + a b` by the warp's tensor units, for `a` of 16 x 8, `b` of 8 x 8, `c` of 16 x 8 numbers; of the factors they look at 11 bits. Thread `4 g + t` of the
+    /// warp holds of `a` rows `g` and `g + 8` at `t`, then the same at `t + 4`; of `b` rows `t` and `t + 4` at `g`; of `c` row `g` at `2 t` and `2 t + 1`, then row `g + 8`.
+    pub fn tensor_product(&self, a: [V<'c>; 4], b: [V<'c>; 2], c: [V<'c>; 4]) -> [V<'c>; 4] {
+        let words = a.into_iter().chain(b).chain(c);
+        if self.device == Some(Device::Ptx) {
+            let all = self.intrinsic(PRODUCT, &[], &words.collect::<Vec<_>>()).expect("a value").into_struct_value();
+            return std::array::from_fn(|n| ok(self.builder.build_extract_value(all, n as u32, "")));
+        }
+        let (word, real) = (self.context.i32_type(), self.ty(Elem::from(DType::F32), 1));
+        let memory = self.variable(word.array_type(10).into());
+        let place = |n: usize| self.step(word.into(), memory, self.int(n as i64));
+        words.enumerate().for_each(|(n, w)| self.store(place(n), w, 4));
+        self.primitive(Primitive::Product, &[ok(self.builder.build_ptr_to_int(memory, self.context.i64_type(), ""))]);
+        std::array::from_fn(|n| self.load(real, place(6 + n), 4))
     }
 
     /// `bytes` of the block's shared memory, the same whenever a function asks: who uses it again must have synchronised.

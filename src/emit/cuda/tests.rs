@@ -1,7 +1,7 @@
 //! What only a GPU can get wrong: threads that do not wait for each other, schedules, inexact instructions. That results are the interpreter's is
 //! tested with the other levels, by `emit::tests` and on every shipped model.
 
-use super::{THREADS, emulated, grid, ptx, teams, tiles};
+use super::{Products, THREADS, emulated, emulated_by, grid, ptx, teams, tiles};
 use crate::emit::declare;
 use crate::emit::tests::filled;
 use crate::ir::generate::Random;
@@ -15,7 +15,7 @@ use nnc_runtime::tensor::Tensor;
 /// Nothing contracted, flushed, approximated, called, or kept in memory of a thread's own.
 pub fn exact(kernels: &[Kernel]) {
     let names: Vec<_> = kernels.iter().enumerate().map(|(i, k)| declare(&format!("k{i}"), k)).collect();
-    let text = ptx(kernels, &names).unwrap().concat();
+    let text = ptx(kernels, &names, Products::Exact).unwrap().concat();
     assert_eq!(text.matches(".entry").count(), kernels.len());
     for line in text.lines() {
         for word in [".ftz", ".approx", ".full", "call", ".local"] {
@@ -141,6 +141,53 @@ fn every_wait_is_needed() {
             let noticed = |order: &Order| !same(&run(&emulator(&kernel, 1, *order).with(*fault), &inputs, 9));
             assert!(ORDERS.iter().any(noticed), "{} without {fault:?}", kernel.name);
         }
+    }
+}
+
+/// Inputs of [`PRODUCT`] that are all finite.
+fn finite(size: i64) -> Vec<Tensor> {
+    let mut random = Random::new(5);
+    let mut tensor = |shape: &[i64]| {
+        let values = (0..shape.iter().product::<i64>()).map(|_| random.below(2001) as f32 / 700.0 - 1.4);
+        Tensor::from_f32(shape, &values.collect::<Vec<_>>())
+    };
+    vec![tensor(&[size, 40]), tensor(&[70, 40]), tensor(&[size, 70])]
+}
+
+/// Sums of products by tensor units: in threes that leave out next to nothing, with each wait.
+#[test]
+fn tensor_units_come_within_a_hundred_thousandth() {
+    let kernel = kernel(PRODUCT);
+    let names = [declare("k", &kernel)];
+    let text = ptx(std::slice::from_ref(&kernel), &names, Products::Tensor).unwrap().concat();
+    // Three for each of 2 x 4 pieces, two steps of eight at a time.
+    assert_eq!(text.matches("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32").count(), 3 * 8 * 2, "{text}");
+    assert!(!text.contains(".local"), "{text}");
+    let objects = emulated_by(std::slice::from_ref(&kernel), &names, Products::Tensor).unwrap();
+    let units = |order| Emulator::new(Loader::new(objects.iter().map(Vec::as_slice), &names, "v3").unwrap(), THREADS as usize, 2, order);
+    for size in [9, 64, 130] {
+        let inputs = finite(size);
+        let exact = run(&Interpreter::new(vec![kernel.clone()]), &inputs, size).1[2].clone();
+        let right = run(&units(ORDERS[0]), &inputs, size).1[2].clone();
+        // What the sum of the products' sizes is: the measure of what rounding may do.
+        let size_of = |t: &Tensor| Tensor::from_f64(&t.shape, &t.scalars().iter().map(|s| s.to_f64().abs()).collect::<Vec<_>>());
+        let [a, b] = [size_of(&inputs[0]), size_of(&inputs[1])];
+        for (n, (exact, found)) in exact.scalars().iter().zip(right.scalars()).enumerate() {
+            let (i, j) = (n / 70, n % 70);
+            let scale: f64 = (0..40).map(|k| a.as_f64()[i * 40 + k] * b.as_f64()[j * 40 + k]).sum();
+            assert!((exact.to_f64() - found.to_f64()).abs() <= 1e-5 * scale.max(1.0), "{n} of {size}: {exact:?}, {found:?}");
+        }
+        assert!(!exact.same(&right), "other bits, or nothing was tried");
+        for order in ORDERS {
+            assert!(run(&units(order), &inputs, size).1[2].same(&right), "{order:?}");
+        }
+    }
+    let inputs = finite(9);
+    let right = run(&units(ORDERS[0]), &inputs, 9).1;
+    // A block has one of the two tiles, with two waits for each of three pieces of `k`, and two for what is stored.
+    for fault in 1..8 {
+        let differs = |order: &Order| !run(&units(*order).with(Fault::Barrier(fault)), &inputs, 9).1[2].same(&right[2]);
+        assert!(ORDERS.iter().any(differs), "without barrier {fault}");
     }
 }
 

@@ -3,8 +3,8 @@
 //! Of both factors [`STEPS`] steps are brought to shared memory, whatever expressions they are; then each thread adds to its own piece of the tile, as
 //! many rows as fit its registers and [`MINE`] columns. An element's chain is the one that the law states: fused multiply-adds over leaves of 256 steps,
 //! and the leaves in order. That is why products of f32 use the plain units: a product of the tensor units is rounded otherwise, in one pass to 11 bits,
-//! and even as three passes it is another number than the interpreter's. Then the tile goes through shared memory, so that what follows the product
-//! reads and writes rows as they lie.
+//! and even as three passes (`tensor`) it is another number than the interpreter's. Then the tile goes through shared memory, so that what follows the
+//! product reads and writes rows as they lie.
 
 use super::{Primitive, THREADS, unravelled};
 use crate::emit::body::{Scope, Writer};
@@ -31,11 +31,18 @@ const STEPS: i64 = 16;
 const LEAF: i64 = 256;
 /// Elements between steps that are not used, so that neighbours in `k` lie in other banks.
 const PAD: i64 = 4;
+/// The same for tensor units, which read four steps at eight places at a time.
+const TENSOR_PAD: i64 = 8;
 
 /// The contraction that the kernel is, where it is done in tiles: rows and columns (which are no squares), and nothing after it but maps of the same box.
 pub fn tiled(kernel: &Kernel) -> Option<Contraction> {
     let map = |s: &Stage| s.fold == Fold::None && s.inner.is_empty();
     recognise(kernel).filter(|c| !c.rows.is_empty() && c.squares.is_none() && c.stage == 0 && kernel.stages[1..].iter().all(map))
+}
+
+/// Whether tensor units can multiply: only f32, and nothing that is left out by a condition.
+pub fn tensor(c: &Contraction, kernel: &Kernel) -> bool {
+    c.dtype == DType::F32 && kernel.stages[c.stage].guards.is_empty()
 }
 
 /// Rows of a thread.
@@ -49,33 +56,36 @@ pub fn count(c: &Contraction, kernel: &Kernel) -> Size {
     product(&[extent(&c.batch), cut(extent(&c.rows), mine(c) * DOWN), cut(extent(&c.columns), COLUMNS)])
 }
 
-struct Tiles<'a, 'k, 'c> {
-    w: &'a Writer<'k, 'c>,
+pub(super) struct Tiles<'a, 'k, 'c> {
+    pub(super) w: &'a Writer<'k, 'c>,
     c: &'a Contraction,
     stage: &'k Stage,
     /// The expressions of A and B.
     factors: [Vec<Instr>; 2],
     /// Rows of a thread.
     mine: i64,
-    thread: IntValue<'c>,
+    pub(super) thread: IntValue<'c>,
+    /// Whether the tensor units multiply.
+    tensor: bool,
     shared: PointerValue<'c>,
     /// How many rows, columns and steps there are.
     sizes: [IntValue<'c>; 3],
 }
 
 /// Writes the kernel's code.
-pub fn write(w: &Writer, c: &Contraction) -> Result<(), String> {
+pub fn write(w: &Writer, c: &Contraction, tensor: bool) -> Result<(), String> {
     let stage = &w.kernel.stages[c.stage];
     let mine = mine(c);
     let extent = |vars: &[usize]| c.extent(vars, &w.kernel.outer);
     let (rows, columns, batch) = (extent(&c.rows), extent(&c.columns), extent(&c.batch));
     let sizes = [&rows, &columns, &product(&stage.reds)].map(|s| w.size(s));
     let height = mine * DOWN;
-    let tile = (STEPS * (height + PAD + COLUMNS + PAD)).max(height * COLUMNS);
+    let pad = if tensor { TENSOR_PAD } else { PAD };
+    let tile = (STEPS * (height + pad + COLUMNS + pad)).max(height * COLUMNS);
     let shared = w.code.shared((tile * c.dtype.bytes() as i64) as u32);
     let thread = w.code.primitive(Primitive::Thread, &[]);
     let factors = c.factors.map(|f| pruned(&stage.body, f));
-    let tiles = Tiles { w, c, stage, factors, mine, thread, shared, sizes };
+    let tiles = Tiles { w, c, stage, factors, mine, thread, tensor, shared, sizes };
     let [below, beside] = [(sizes[0], height), (sizes[1], COLUMNS)].map(|(n, by)| tiles.divide(tiles.add(n, tiles.int(by - 1)), tiles.int(by)).0);
     let count = tiles.mul(tiles.mul(below, beside), w.size(&batch));
     let [block, blocks] = [Primitive::Block, Primitive::Blocks].map(|p| w.code.primitive(p, &[]));
@@ -90,11 +100,11 @@ pub fn write(w: &Writer, c: &Contraction) -> Result<(), String> {
 }
 
 impl<'c> Tiles<'_, '_, 'c> {
-    fn int(&self, n: i64) -> IntValue<'c> {
+    pub(super) fn int(&self, n: i64) -> IntValue<'c> {
         self.w.code.int(n)
     }
 
-    fn add(&self, a: IntValue<'c>, b: IntValue<'c>) -> IntValue<'c> {
+    pub(super) fn add(&self, a: IntValue<'c>, b: IntValue<'c>) -> IntValue<'c> {
         ok(self.w.code.builder.build_int_add(a, b, ""))
     }
 
@@ -102,12 +112,12 @@ impl<'c> Tiles<'_, '_, 'c> {
         ok(self.w.code.builder.build_int_sub(a, b, ""))
     }
 
-    fn mul(&self, a: IntValue<'c>, b: IntValue<'c>) -> IntValue<'c> {
+    pub(super) fn mul(&self, a: IntValue<'c>, b: IntValue<'c>) -> IntValue<'c> {
         ok(self.w.code.builder.build_int_mul(a, b, ""))
     }
 
     /// Quotient and remainder of what is not negative.
-    fn divide(&self, a: IntValue<'c>, b: IntValue<'c>) -> (IntValue<'c>, IntValue<'c>) {
+    pub(super) fn divide(&self, a: IntValue<'c>, b: IntValue<'c>) -> (IntValue<'c>, IntValue<'c>) {
         let b_ = &self.w.code.builder;
         (ok(b_.build_int_unsigned_div(a, b, "")), ok(b_.build_int_unsigned_rem(a, b, "")))
     }
@@ -131,7 +141,7 @@ impl<'c> Tiles<'_, '_, 'c> {
         self.w.code.element(self.c.dtype.into(), self.shared, at)
     }
 
-    fn read(&self, at: IntValue<'c>) -> V<'c> {
+    pub(super) fn read(&self, at: IntValue<'c>) -> V<'c> {
         self.w.code.load(self.w.code.ty(self.c.dtype.into(), 1), self.place(at), self.c.dtype.bytes() as u32)
     }
 
@@ -145,9 +155,10 @@ impl<'c> Tiles<'_, '_, 'c> {
     }
 
     /// Where an element of a factor's tile lies.
-    fn at(&self, factor: usize, step: IntValue<'c>, along: IntValue<'c>) -> IntValue<'c> {
-        let first = if factor == 0 { 0 } else { STEPS * (self.width(0) + PAD) };
-        self.add(self.add(self.mul(step, self.int(self.width(factor) + PAD)), along), self.int(first))
+    pub(super) fn at(&self, factor: usize, step: IntValue<'c>, along: IntValue<'c>) -> IntValue<'c> {
+        let pad = if self.tensor { TENSOR_PAD } else { PAD };
+        let first = if factor == 0 { 0 } else { STEPS * (self.width(0) + pad) };
+        self.add(self.add(self.mul(step, self.int(self.width(factor) + pad)), along), self.int(first))
     }
 
     /// The tile of one batch from these row and column on.
@@ -169,6 +180,10 @@ impl<'c> Tiles<'_, '_, 'c> {
                 self.wait();
                 elements.into_iter().flatten().for_each(|(at, value)| self.write(at, value));
                 self.wait();
+                if self.tensor {
+                    self.multiply_by_units(&chains, STEPS);
+                    return Ok(());
+                }
                 let count = self.w.lesser(self.int(STEPS), self.sub(end, from));
                 code.range(self.int(0), count, 1, |step| self.multiply(&chains, step, point, first[0], self.add(from, step))).map(|_| ())
             })?;
@@ -178,9 +193,8 @@ impl<'c> Tiles<'_, '_, 'c> {
             Ok::<(), String>(())
         })?;
         self.wait();
-        let [below, beside] = self.mine_at();
         for (n, sum) in (0..).zip(&sums) {
-            let (row, column) = (self.add(below, self.int(n / MINE)), self.add(beside, self.int(n % MINE * ACROSS)));
+            let [row, column] = if self.tensor { self.unit_place(n) } else { self.sum_place(n) };
             self.write(self.add(self.mul(row, self.int(COLUMNS)), column), code.get(ty, *sum));
         }
         self.wait();
@@ -193,8 +207,14 @@ impl<'c> Tiles<'_, '_, 'c> {
         [self.mul(below, self.int(self.mine)), beside]
     }
 
+    /// Row and column in the tile of the thread's sum number `n`.
+    fn sum_place(&self, n: i64) -> [IntValue<'c>; 2] {
+        let [below, beside] = self.mine_at();
+        [self.add(below, self.int(n / MINE)), self.add(beside, self.int(n % MINE * ACROSS))]
+    }
+
     /// The elements of a factor that the thread brings, for the steps from `from` on. Beyond the last row, column or step they are some other
-    /// element, which goes into no sum that is stored.
+    /// element, which goes into no sum that is stored; tensor units, which take whole pieces of `k`, find zeros there.
     fn elements(&self, factor: usize, point: &[IntValue<'c>], first: IntValue<'c>, from: IntValue<'c>) -> Result<Vec<(IntValue<'c>, V<'c>)>, String> {
         let (vars, width) = (if factor == 0 { &self.c.rows } else { &self.c.columns }, self.width(factor));
         let inside = |n: IntValue<'c>, size: IntValue<'c>| self.w.lesser(n, self.sub(size, self.int(1)));
@@ -213,7 +233,13 @@ impl<'c> Tiles<'_, '_, 'c> {
             point.extend(unravelled(self.w, &self.stage.reds, k));
             let mut values = vec![];
             self.w.block(&self.factors[factor], &self.scope(point), &mut values)?;
-            Ok((self.at(factor, step, along), values[self.c.factors[factor]]))
+            let value = values[self.c.factors[factor]];
+            if !self.tensor {
+                return Ok((self.at(factor, step, along), value));
+            }
+            let there = self.less(self.add(from, step), self.sizes[2]);
+            let zero = self.w.code.constant(Scalar::float(self.c.dtype, 0.0), 1);
+            Ok((self.at(factor, step, along), self.w.code.select(there.into(), value, zero)))
         });
         each.collect()
     }

@@ -21,7 +21,7 @@ type Call = unsafe extern "C" fn(*mut Context, i64, i64, i64) -> i64;
 /// What emulated code finds behind its last parameter: the primitives in their order (`nnc::emit::cuda::Primitive`), then what only they look at.
 #[repr(C)]
 struct Context {
-    primitives: [Call; 8],
+    primitives: [Call; 9],
     thread: usize,
     block: usize,
     blocks: usize,
@@ -47,9 +47,11 @@ enum Request {
     Down { mask: u32, word: i64, by: usize },
     /// The same, for the word of this thread in its half of the warp.
     From { mask: u32, word: i64, lane: usize },
+    /// For all threads of its warp, and their parts of a product, which lie there.
+    Product { words: *mut u32 },
 }
 
-const PRIMITIVES: [Call; 8] = [thread, block, blocks, shared, fail, barrier, team, shuffle];
+const PRIMITIVES: [Call; 9] = [thread, block, blocks, shared, fail, barrier, team, shuffle, product];
 
 unsafe extern "C" fn thread(c: *mut Context, _: i64, _: i64, _: i64) -> i64 {
     unsafe { (*c).thread as i64 }
@@ -87,6 +89,10 @@ unsafe extern "C" fn shuffle(c: *mut Context, mask: i64, word: i64, by: i64) -> 
     unsafe { wait(c, request) }
 }
 
+unsafe extern "C" fn product(c: *mut Context, words: i64, _: i64, _: i64) -> i64 {
+    unsafe { wait(c, Request::Product { words: std::ptr::with_exposed_provenance_mut(words as usize) }) }
+}
+
 /// Hands over to other threads until the request is met.
 unsafe fn wait(c: *mut Context, request: Request) -> i64 {
     // Safety: the context outlives its thread, whose coroutine the yielder is; nobody else touches it while this thread runs.
@@ -98,7 +104,7 @@ unsafe fn wait(c: *mut Context, request: Request) -> i64 {
         let fault = match request {
             Request::Barrier => Some(Fault::Barrier(next(0))),
             Request::Team { .. } => Some(Fault::Team(next(1))),
-            Request::Down { .. } | Request::From { .. } => None,
+            Request::Down { .. } | Request::From { .. } | Request::Product { .. } => None,
         };
         if fault.is_some() && fault == (*c).fault {
             return 0;
@@ -216,6 +222,7 @@ impl Block {
             }
             Request::Team { mask } => (mask, Box::new(move |r| r == request)),
             Request::Down { mask, by, .. } => (mask, Box::new(move |r| matches!(r, Request::Down { mask: m, by: b, .. } if (m, b) == (mask, by)))),
+            Request::Product { .. } => (u32::MAX, Box::new(|r| matches!(r, Request::Product { .. }))),
             Request::From { mask, lane, .. } => {
                 (mask, Box::new(move |r| matches!(r, Request::From { mask: m, lane: l, .. } if (m, l) == (mask, lane))))
             }
@@ -226,6 +233,14 @@ impl Block {
         assert!(members.contains(&thread), "thread {thread} waits for others only: {request:?}");
         if !met {
             return vec![];
+        }
+        if matches!(request, Request::Product { .. }) {
+            let words = |n: &usize| match self.contexts[*n].request {
+                Some(Request::Product { words }) => words,
+                _ => unreachable!("all of them ask for it"),
+            };
+            // SAFETY: each has ten words on the stack of a thread that waits.
+            unsafe { multiply(&members.iter().map(words).collect::<Vec<_>>()) };
         }
         let half = WARP / 2;
         let word = |n: usize| match self.contexts[n].request {
@@ -245,6 +260,25 @@ impl Block {
             (context.reply, context.request) = (reply, None);
         }
         members
+    }
+}
+
+/// What tensor units do with a warp's words: four of A (16 x 8), two of B (8 x 8), four of C (16 x 8), which becomes C + A B. Of a factor they take 11 bits,
+/// and results are cut off, as some cards' are: a program may count on no more.
+unsafe fn multiply(words: &[*mut u32]) {
+    let word = |lane: usize, n: usize| unsafe { words[lane].add(n) };
+    let number = |at: *mut u32| f32::from_bits(unsafe { at.read() });
+    let factor = |at: *mut u32| f32::from_bits(unsafe { at.read() } & !0x1fff) as f64;
+    let a = |row: usize, k: usize| factor(word(row % 8 * 4 + k % 4, row / 8 + k / 4 * 2));
+    let b = |k: usize, column: usize| factor(word(column * 4 + k % 4, 4 + k / 4));
+    for row in 0..16 {
+        for column in 0..8 {
+            let to = word(row % 8 * 4 + column / 2, 6 + row / 8 * 2 + column % 2);
+            let sum = (0..8).fold(number(to) as f64, |sum, k| sum + a(row, k) * b(k, column));
+            let near = sum as f32;
+            let cut = if (near as f64).abs() > sum.abs() { f32::from_bits(near.to_bits() - 1) } else { near };
+            unsafe { to.cast::<f32>().write(cut) };
+        }
     }
 }
 
@@ -292,6 +326,28 @@ mod tests {
                 let [down, first] = found.get();
                 assert_eq!(first, 100 + (n / 16 * 16) as i64);
                 assert_eq!(down, 100 + (if n % 16 < 8 { n + 8 } else { n }) as i64);
+            }
+        }
+    }
+
+    /// The places that the interface of PTX gives to the elements of a product, written down a second time.
+    #[test]
+    fn a_warps_words_are_matrices() {
+        let (a, b) = (|r: usize, k: usize| (r * 8 + k) as f32, |k: usize, c: usize| (k as f32 - c as f32) / 4.0);
+        let found = [const { Cell::new([0.0f32; 4]) }; 32];
+        Block::new(0, 1, 32, Order::Random(3), None).run(&|context| {
+            let me = number(context);
+            let (g, t) = (me / 4, me % 4);
+            let c = [1.0, 2.0, 3.0, 4.0];
+            let mut words = [a(g, t), a(g + 8, t), a(g, t + 4), a(g + 8, t + 4), b(t, g), b(t + 4, g), c[0], c[1], c[2], c[3]].map(f32::to_bits);
+            unsafe { product(context.cast(), words.as_mut_ptr().expose_provenance() as i64, 0, 0) };
+            found[me].set(std::array::from_fn(|n| f32::from_bits(words[6 + n])));
+        });
+        for (me, found) in found.iter().enumerate() {
+            let (g, t) = (me / 4, me % 4);
+            for (n, got) in found.get().into_iter().enumerate() {
+                let (row, column) = (g + n / 2 * 8, 2 * t + n % 2);
+                assert_eq!(got, (0..8).map(|k| a(row, k) * b(k, column)).sum::<f32>() + n as f32 + 1.0);
             }
         }
     }

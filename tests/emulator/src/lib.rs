@@ -1,10 +1,11 @@
-//! Plays a GPU: runs kernels that were compiled for one (`nnc::emit::cuda::emulated`) with a stack for each thread.
+//! Plays a GPU, and its driver (`driver`): runs kernels that were compiled for one (`nnc::emit::cuda::emulated`) with a stack for each thread.
 //!
 //! In: loaded objects. Out: what a GPU would write, if it ran its threads in this order ([`Order`]). One thread runs at a time, until it waits for others.
 //! Shared memory is poisoned before each block, so that what was not written by the block shows. Threads that wait for each other forever, or for
 //! one that has ended, are a panic: the code is wrong.
 
 mod block;
+mod driver;
 
 use block::Block;
 use nnc_runtime::exec::Kernels;
