@@ -94,6 +94,8 @@ pub fn run(args: &[String], nnc: &dyn Fn() -> Result<PathBuf, String>) -> Result
             match process.try_wait().map_err(|e| format!("{name}: {e}"))? {
                 None => still.push((name, process, since)),
                 Some(status) => {
+                    // Its files, in memory.
+                    let _ = std::fs::remove_dir_all(format!("/dev/shm/nnc-fuzz-{}", process.id()));
                     let said = std::fs::read_to_string(log(name)).unwrap_or_default();
                     println!("{}", line(name, &said, status.success(), since.elapsed()));
                     if !status.success() {
