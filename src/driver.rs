@@ -8,8 +8,9 @@ use crate::emit::{self, Level};
 use crate::ir::{DType, Function, Module, Value};
 use crate::kernel::Kernel;
 use crate::span::{FileId, Sources, Span};
-use crate::{build, check, grad, ir, kernel, passes, plan};
+use crate::{build, check, grad, ir, kernel, passes, picture, plan};
 use nnc_runtime::manifest::{DimDecl, Entry, Manifest, Sink, Source};
+use nnc_runtime::picture::Picture;
 
 /// The texts of one compilation and how to read them.
 pub struct Input<'a> {
@@ -229,6 +230,24 @@ pub fn show(checked: &Checked, stage: Stage, only: Option<&str>) -> Result<Strin
         Stage::Llvm => kernels(&|k| emit::text(k, Level::V3, emit::What::Ir))?,
         Stage::Asm => kernels(&|k| emit::text(k, Level::V3, emit::What::Assembly))?,
         Stage::Ptx => kernels(&|k| emit::cuda::text(k, emit::What::Assembly))?,
+    })
+}
+
+/// A stage as a picture of the models, or of the entries with `only` in their name; nothing for stages that are no graphs.
+pub fn picture(checked: &Checked, stage: Stage, only: Option<&str>) -> Option<Picture> {
+    let program = checked.program.as_ref().expect("only a correct program has stages");
+    let optimised = || passes::declare(passes::optimise(passes::define(graph(program))));
+    Some(match stage {
+        Stage::Graph => picture::module(&build::build(program), only, false),
+        Stage::Grad => picture::module(&passes::define(graph(program)), only, false),
+        Stage::Passes => picture::module(&optimised(), only, false),
+        Stage::Fused => picture::module(&optimised(), only, true),
+        Stage::Kernels => {
+            let manifest = manifest(program, &lower(graph(program), &checked.sources), &checked.sources);
+            let names = picture::wanted(manifest.entries.iter().map(|e| &*e.name), only);
+            nnc_runtime::page::launches(&manifest, &names)
+        }
+        Stage::Tree | Stage::Typed | Stage::Formulas | Stage::Plan | Stage::Llvm | Stage::Asm | Stage::Ptx => return None,
     })
 }
 

@@ -48,6 +48,9 @@
 //! | user mistakes are diagnostics with these words, and no shipped program is warned of | `tests/refused.rs`, `tests/warned.rs` |
 //! | killed at any moment or stopped within an epoch, a run goes on to the same bytes | `tests/interrupted.rs` |
 //! | every command has help with an example, refuses wrong words, and loses nothing | `tests/cli.rs`, `tests/commands.rs` |
+//! | any bytes are taken or refused with a sentence; random graphs = their machine code | `tests/fuzz`, by libFuzzer: `cargo xtask fuzz` |
+//! | every picture of a shipped model is valid DOT, and SVG in which nothing overlaps | `tests/pictures.rs` |
+//! | what documents say to type works, and prints what they say; generated pages are fresh | `tests/documents.rs`, `xtask/src/manual.rs` |
 //! | adding a library function touches one `.nn` file | `tests/library.rs` walks the texts |
 //!
 //! # Who does what
@@ -73,6 +76,7 @@ pub mod passes;
 pub mod kernel;
 pub mod math;
 
+pub mod picture;
 pub mod plan;
 
 pub mod emit;

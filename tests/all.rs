@@ -2,6 +2,7 @@
 
 mod cli;
 mod commands;
+mod documents;
 mod golden;
 mod gpu;
 mod gradients;
@@ -12,6 +13,7 @@ mod metrics;
 mod models;
 mod numerics;
 mod pages;
+mod pictures;
 mod refused;
 mod runs;
 mod ship;

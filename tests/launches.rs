@@ -35,6 +35,20 @@ fn training_steps_are_few_launches() {
     }
 }
 
+/// What a library layer does is shown where the program uses it.
+#[test]
+fn launches_name_the_authors_lines() {
+    for model in ["digits_cnn.nn", "digits_lstm.nn", "tiny_gpt.nn", "bench/resnet18_c32.nn"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models").join(model);
+        let checked = checked(&std::fs::read_to_string(path).unwrap(), DType::F32);
+        let lowered = lower(graph(checked.program.as_ref().unwrap()), &checked.sources);
+        for plan in lowered.entries.iter().filter(|e| e.name.contains(':')).map(|e| &e.plan) {
+            let strange: Vec<&String> = plan.lines.iter().filter(|line| line.starts_with("std/")).collect();
+            assert!(strange.is_empty() && plan.lines.len() > 1, "{model}: {strange:?}");
+        }
+    }
+}
+
 /// Weights are packed when they have changed, narrow ones too, not in every step of inference.
 #[test]
 fn inference_packs_in_advance() {

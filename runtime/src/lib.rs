@@ -29,6 +29,7 @@ mod order;
 pub mod page;
 pub mod peak;
 pub mod phases;
+pub mod picture;
 pub mod place;
 pub mod pool;
 pub mod profile;

@@ -162,16 +162,15 @@ fn arrays(arrays: BTreeMap<String, Tensor>, file: &str, wanted: &[Wanted]) -> Re
         let Some(array) = arrays.get(*field) else {
             return wrong!("{file} has no array {field}; it has {}", list(arrays.keys().map(String::as_str)));
         };
-        let Some(&count) = array.shape.first() else { return wrong!("{file}: the array {field} is a single number, not rows") };
+        let (count, width) = rows_of(array).map_err(|e| refuse!("{file}: the array {field} {e}"))?;
         if !words.is_empty() {
             return wrong!("{file}: the array {field} holds numbers, not words");
         }
         if rows.fields.is_empty() {
-            rows.count = count as usize;
-        } else if rows.count != count as usize {
+            rows.count = count;
+        } else if rows.count != count {
             return wrong!("{file}: {field} has {count} rows, {} has {}", wanted[0].0, rows.count);
         }
-        let width = array.shape[1..].iter().product::<i64>() as usize;
         let mut values = Vec::with_capacity(array.len());
         for i in 0..array.len() {
             let (value, row) = (array.get(i), i / width + 1);
@@ -186,8 +185,37 @@ fn arrays(arrays: BTreeMap<String, Tensor>, file: &str, wanted: &[Wanted]) -> Re
         }
         rows.fields.push(Field { width, values, shape: array.shape[1..].to_vec(), names: vec![] });
     }
-    if wanted.is_empty() {
-        rows.count = arrays.values().next().and_then(|a| a.shape.first()).map_or(0, |&n| n as usize);
+    if let (true, Some((name, array))) = (wanted.is_empty(), arrays.iter().next()) {
+        rows.count = rows_of(array).map_err(|e| refuse!("{file}: the array {name} {e}"))?.0;
     }
     Ok(rows)
+}
+
+/// How many rows an array has, and how many numbers a row. Rows of nothing are refused: a header of a few bytes can claim any number of them.
+fn rows_of(array: &Tensor) -> std::result::Result<(usize, usize), String> {
+    match (array.shape.first(), array.len()) {
+        (None, _) => Err("is a single number, not rows".into()),
+        (Some(_), 0) => Err(format!("of shape {:?} has no numbers", array.shape)),
+        (Some(&count), all) => Ok((count as usize, all / count as usize)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Shapes with a 0 can claim any number of rows, and products of their other sizes need not fit in a number.
+    #[test]
+    fn arrays_without_numbers_are_refused() {
+        for shape in [[1 << 31, 0, 1], [0, 1 << 62, 1 << 62], [5, 0, 1 << 62]] {
+            let all: BTreeMap<String, Tensor> = [("a".to_string(), Tensor::zeros(DType::F32, &shape))].into();
+            let with: [Wanted; 1] = [("a", &[])];
+            for wanted in [&with[..], &[]] {
+                let error = arrays(all.clone(), "x.npz", wanted).unwrap_err();
+                assert!(error.message().ends_with("has no numbers"), "{}", error.message());
+            }
+        }
+        let rows = arrays([("a".to_string(), Tensor::from_i64(&[2, 3], &[1, 2, 3, 4, 5, 6]))].into(), "x.npz", &[("a", &[])]).unwrap();
+        assert_eq!((rows.count, rows.fields[0].width), (2, 3));
+    }
 }

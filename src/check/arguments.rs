@@ -60,7 +60,7 @@ impl Checker<'_> {
     pub(super) fn signature(&self, d: Diagnostic, f: &tree::Function) -> Diagnostic {
         let text: Vec<String> = f.params.iter().map(|p| self.parameter_text(p)).collect();
         let d = d.note(format!("it is declared `{}({})`", f.name.name, text.join(", ")));
-        if self.in_library(f.name.span) { d } else { d.label(f.name.span, "declared here") }
+        if f.name.span.in_library() { d } else { d.label(f.name.span, "declared here") }
     }
 
     fn parameter_text(&self, p: &tree::Param) -> String {

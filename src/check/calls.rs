@@ -338,12 +338,12 @@ impl Checker<'_> {
         let mut d = Diagnostic::error("E0301", message, span, format!("this is {}", e.ty()));
         if let tree::ExprKind::Name(n) = &expr.kind {
             let origin = body.lookup(n).map(|x| x.span).or_else(|| self.declared_at(n));
-            if let Some(at) = origin.filter(|at| *at != span && !self.in_library(*at)) {
+            if let Some(at) = origin.filter(|at| *at != span && !at.in_library()) {
                 d = d.label(at, format!("`{n}` is {wanted} from here"));
             }
         }
         d = self.made_at(d, b, e);
-        if self.in_library(ty.span) {
+        if ty.span.in_library() {
             d = d.note(format!("it is declared `{name}: {}`", self.sources.text(ty.span)));
         } else {
             d = d.label(ty.span, "declared here");

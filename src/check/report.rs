@@ -6,15 +6,10 @@ use crate::diagnostic::{Diagnostic, did_you_mean};
 use crate::span::Span;
 
 impl Checker<'_> {
-    /// Whether the place is in the library's text.
-    pub(super) fn in_library(&self, span: Span) -> bool {
-        self.scope.library_files.contains(&span.file)
-    }
-
     /// Adds a diagnostic.
     pub(super) fn report(&mut self, mut diagnostic: Diagnostic) {
-        if self.in_library(diagnostic.labels[0].0)
-            && let Some(&(def, call)) = self.active.iter().rev().find(|(_, call)| !self.in_library(*call))
+        if diagnostic.labels[0].0.in_library()
+            && let Some(&(def, call)) = self.active.iter().rev().find(|(_, call)| !call.in_library())
         {
             let name = self.scope.def(def).tree.name.name.clone();
             diagnostic.labels.insert(0, (call, format!("in this use of `{name}`")));

@@ -46,8 +46,6 @@ pub struct Scope {
     defs: Vec<Def>,
     library: BTreeMap<Arc<str>, DefId>,
     parsed: Vec<usize>,
-    /// Files of the library that were parsed.
-    pub library_files: Vec<FileId>,
     /// Constants being evaluated.
     evaluating: Vec<Arc<str>>,
 }
@@ -235,8 +233,7 @@ impl Checker<'_> {
         if !self.scope.parsed.contains(&file) {
             self.scope.parsed.push(file);
             let (path, text) = crate::std::FILES[file];
-            let id = self.sources.add(path, text);
-            self.scope.library_files.push(id);
+            let id = self.sources.add_library(path, text);
             let (tree, found) = crate::parse::parse(text, id);
             self.diagnostics.extend(found);
             for item in tree.items {

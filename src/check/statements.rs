@@ -208,7 +208,7 @@ impl Checker<'_> {
                 if !values.is_empty() {
                     d = d.note(values.join(", "));
                 }
-                if let Some(&(def, call)) = self.active.last().filter(|(_, call)| !self.in_library(span) && call.file == span.file) {
+                if let Some(&(def, call)) = self.active.last().filter(|(_, call)| !span.in_library() && call.file == span.file) {
                     let f = &self.scope.def(def).tree;
                     if call.end <= f.span.start || call.start >= f.span.end {
                         d = d.label(call, format!("in this use of `{}`", f.name.name));

@@ -1,4 +1,4 @@
-//! `nnc show`: any stage of the road, as text.
+//! `nnc show`: any stage of the road, as text, and some as pictures.
 
 use super::Failure;
 use super::input::{self, Source};
@@ -13,7 +13,9 @@ use serde_json::json;
 Examples:
   nnc show net.nn                              the model and its gradient, as formulas on paper
   nnc show net.nn --stage fused                which loops became one, and why others did not
-  nnc show net.nn --stage asm --only softmax   machine code of one kernel")]
+  nnc show net.nn --stage asm --only softmax   machine code of one kernel
+  nnc show net.nn --stage graph --format svg > net.svg
+                                               a picture of the model, layer by layer, for a browser; dot: for Graphviz")]
 pub struct Args {
     #[command(flatten)]
     source: Source,
@@ -26,18 +28,43 @@ pub struct Args {
     /// Shows the program in f64 instead of f32
     #[arg(long)]
     f64: bool,
+    /// As a picture (stages graph, grad, passes, fused, kernels) of the models, or of the entries that --only names
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
     /// One JSON object with the text
     #[arg(long)]
     json: bool,
+}
+
+/// How a stage is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// Text that reads back, or code
+    Text,
+    /// For Graphviz
+    Dot,
+    /// For browsers and documents
+    Svg,
 }
 
 /// Runs the command.
 pub fn run(args: Args) -> Result<(), Failure> {
     let real = if args.f64 { DType::F64 } else { DType::F32 };
     let checked = input::check(&args.source, real)?;
-    let text = driver::show(&checked, args.stage, args.only.as_deref()).map_err(|message| Failure { code: 3, message })?;
+    let stage = args.stage.to_possible_value().map(|v| v.get_name().to_string()).unwrap_or_default();
+    let text = if args.format == Format::Text {
+        driver::show(&checked, args.stage, args.only.as_deref()).map_err(|message| Failure { code: 3, message })?
+    } else {
+        let pictures = "graph, grad, passes, fused and kernels";
+        let drawn = driver::picture(&checked, args.stage, args.only.as_deref());
+        let picture = drawn.ok_or_else(|| Failure::usage(format!("the stage {stage} has no picture: {pictures} have one")))?;
+        if picture.nodes.is_empty() {
+            let word = args.only.as_deref().unwrap_or_default();
+            return Err(Failure::usage(format!("no entry of {} has `{word}` in its name: `nnc inspect` lists them", args.source.file.display())));
+        }
+        if args.format == Format::Dot { picture.dot() } else { picture.svg() }
+    };
     if args.json {
-        let stage = args.stage.to_possible_value().map(|v| v.get_name().to_string());
         return super::print(&format!("{}\n", json!({ "file": args.source.file, "stage": stage, "text": text })));
     }
     super::print(&text)

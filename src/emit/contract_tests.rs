@@ -156,7 +156,7 @@ fn random_contractions_are_what_they_mean() {
     let mut engine = 0;
     for seed in generate::seeds(6) {
         let dtype = if seed % 3 == 2 { DType::F64 } else { DType::F32 };
-        let mut maker = Maker { random: Random(seed), f: Function::new("products"), dims: Dims::new(), dtype, budget: 0 };
+        let mut maker = Maker { random: Random::new(seed), f: Function::new("products"), dims: Dims::new(), dtype, budget: 0 };
         let results: Vec<Value> = (0..8).map(|_| maker.contraction()).collect();
         maker.f.results = results.iter().map(|v| (None, *v)).collect();
         let dims = maker.dims.clone();
@@ -215,7 +215,7 @@ fn convolution(random: &mut Random, f: &mut Function) -> Value {
 fn random_convolutions_are_what_they_mean() {
     let mut engine = 0;
     for seed in generate::seeds(8) {
-        let mut random = Random(seed);
+        let mut random = Random::new(seed);
         let mut f = Function::new("convolutions");
         f.results = (0..6).map(|_| (None, convolution(&mut random, &mut f))).collect();
         let module = program(f);

@@ -97,7 +97,7 @@ pub fn law(module: &Module, dims: &[Dims], seed: u64) -> (usize, usize) {
     let lowered = lower(module);
     let (kernels, entries) = plan(module, &lowered, &Sources::default());
     let machines = native(&kernels);
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     let (mut all, mut whole) = (0, 0);
     for dims in dims {
         let number = |s: &Size| s.eval(dims).unwrap();
@@ -178,7 +178,7 @@ fn scalar_operations_are_those_of_the_interpreter() {
     assert!(kernels.len() > 150);
     let machines = native(&kernels);
     cuda::tests::exact(&kernels);
-    let mut random = Random(3);
+    let mut random = Random::new(3);
     for n in 0..kernels.len() {
         let shapes = kernels[n].params.iter().map(|p| (p.dtype, p.shape.iter().map(|s| s.as_const().unwrap()).collect())).collect();
         let run = Run { kernel: n as u32, sizes: vec![], tasks: 150, shapes, program: &kernels };

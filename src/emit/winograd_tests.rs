@@ -72,7 +72,7 @@ fn in_squares(f: Function) -> Module {
 #[test]
 fn random_squares_are_what_they_mean() {
     for seed in generate::seeds(8) {
-        let mut random = Random(seed);
+        let mut random = Random::new(seed);
         let mut f = Function::new("squares");
         f.results = (0..4).map(|_| (None, convolution(&mut random, &mut f))).collect();
         let mut module = in_squares(f);
@@ -91,7 +91,7 @@ fn random_squares_are_what_they_mean() {
 #[test]
 fn squares_are_near_the_sums_of_their_windows() {
     for seed in 0..12 {
-        let mut random = Random(seed);
+        let mut random = Random::new(seed);
         let mut f = Function::new("squares");
         f.results = (0..4).map(|_| (None, convolution(&mut random, &mut f))).collect();
         let direct = program(f.clone());

@@ -22,7 +22,15 @@ pub struct Case {
 
 /// The program of this seed.
 pub fn case(seed: u64) -> Case {
-    let mut random = Random(mix(seed.wrapping_add(0x5eed)));
+    made(Random::new(mix(seed.wrapping_add(0x5eed))), seed)
+}
+
+/// The program that these bytes choose, each of them one choice; what they leave open is random. What a fuzzer changes a little, it changes here a little.
+pub fn chosen(bytes: &[u8]) -> Case {
+    made(Random { state: mix(bytes.len() as u64), choices: Vec::from(bytes).into_iter() }, bytes.len() as u64)
+}
+
+fn made(mut random: Random, seed: u64) -> Case {
     let mut module = Module::default();
     for (name, min) in [("B", 1), ("T", 1)] {
         module.dims.push(Dim { name: name.into(), min, max: Some(8) });
@@ -56,7 +64,7 @@ pub fn case(seed: u64) -> Case {
 /// # Panics
 /// If a dim of an input has no value.
 pub fn inputs(module: &Module, function: FunctionId, dims: &Dims, seed: u64) -> Vec<Tensor> {
-    let mut random = Random(mix(seed ^ 0xda7a));
+    let mut random = Random::new(mix(seed ^ 0xda7a));
     let f = module.function(function);
     let tensor = |i: &Input| {
         let shape = crate::ir::eval::sizes(&i.ty.shape, dims).expect("an input's size");
@@ -68,18 +76,30 @@ pub fn inputs(module: &Module, function: FunctionId, dims: &Dims, seed: u64) -> 
 }
 
 /// A stream of numbers.
-pub struct Random(pub u64);
+pub struct Random {
+    state: u64,
+    /// Small numbers are taken from here as long as there are any.
+    choices: std::vec::IntoIter<u8>,
+}
 
 impl Random {
+    /// The stream of this seed.
+    pub fn new(seed: u64) -> Random {
+        Random { state: seed, choices: vec![].into_iter() }
+    }
+
     /// The next 64 bits.
     pub fn bits(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(crate::math::random::GOLDEN);
-        mix(self.0)
+        self.state = self.state.wrapping_add(crate::math::random::GOLDEN);
+        mix(self.state)
     }
 
     /// A number below `n`, which is not 0.
     pub fn below(&mut self, n: usize) -> usize {
-        (self.bits() % n as u64) as usize
+        match self.choices.next().filter(|_| n <= 256) {
+            Some(choice) => choice as usize % n,
+            None => (self.bits() % n as u64) as usize,
+        }
     }
 
     /// One of `items`.

@@ -342,25 +342,30 @@ impl fmt::Display for Reason {
     }
 }
 
+/// What a node does, in a word.
+pub fn word(op: &Op) -> &'static str {
+    match op {
+        Op::Nest(nest) => nest.fold.name(),
+        Op::Input(_) => "input",
+        Op::Constant(_) => "constant",
+        Op::Place(_) => "place",
+        Op::Scatter(_) => "scatter",
+        Op::Scan(_) => "scan",
+        Op::Sort { .. } => "sort",
+        Op::Reshape => "reshape",
+        Op::StopGradient => "stop_gradient",
+        Op::Call(_) => "call",
+        Op::Check(_) => "check",
+    }
+}
+
 /// Groups and refusals of a function, for readers.
 pub fn describe(f: &Function) -> String {
     use fmt::Write;
     let fused = fuse(f);
     let label = |id: NodeId| {
         let node = f.node(id);
-        let word = match &node.op {
-            Op::Nest(nest) => nest.fold.name(),
-            Op::Input(_) => "input",
-            Op::Constant(_) => "constant",
-            Op::Place(_) => "place",
-            Op::Scatter(_) => "scatter",
-            Op::Scan(_) => "scan",
-            Op::Sort { .. } => "sort",
-            Op::Reshape => "reshape",
-            Op::StopGradient => "stop_gradient",
-            Op::Call(_) => "call",
-            Op::Check(_) => "check",
-        };
+        let word = word(&node.op);
         match &node.name {
             Some(name) => format!("%{} {name} ({word})", id.0),
             None => format!("%{} ({word})", id.0),

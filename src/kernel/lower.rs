@@ -75,7 +75,7 @@ pub enum Step {
     /// Stops the run with the message unless every element is true.
     Check { condition: usize, message: Arc<str>, span: Span },
     /// The steps of a function; its result buffers become `results`.
-    Call { function: FunctionId, args: Vec<usize>, results: Vec<usize> },
+    Call { function: FunctionId, args: Vec<usize>, results: Vec<usize>, span: Span },
     /// A loop.
     Scan(Loop),
 }
@@ -97,6 +97,8 @@ pub struct Loop {
     pub parts: Vec<(usize, usize)>,
     /// Results that take the place of what the round may still read.
     pub carries: Vec<(usize, usize)>,
+    /// Where the loop stands.
+    pub span: Span,
 }
 
 /// A kernel and its arguments.
@@ -317,7 +319,7 @@ impl State<'_> {
             Op::Call(callee) => {
                 let args = node.operands.iter().map(|v| self.read(*v)).collect();
                 let results = (0..node.types.len() as u32).map(|result| self.define(Value { node: id, result }, Kind::Returned)).collect();
-                self.out.steps.push(Step::Call { function: *callee, args, results });
+                self.out.steps.push(Step::Call { function: *callee, args, results, span: node.span });
             }
             Op::Scan(scan) => self.scan(id, scan),
             Op::Place(place) => {
@@ -427,7 +429,7 @@ impl State<'_> {
             }
         }
         let (count, reversed) = (scan.length.clone(), scan.reversed);
-        self.out.steps.push(Step::Scan(Loop { count, reversed, index, body: scan.body, args, parts, carries }));
+        self.out.steps.push(Step::Scan(Loop { count, reversed, index, body: scan.body, args, parts, carries, span: node.span }));
         for (from, value, axis) in moved {
             let to = self.define(value, Kind::Own);
             self.move_axis(from, to, 0, axis, node.span);

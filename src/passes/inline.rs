@@ -44,7 +44,7 @@ fn inline(f: &mut Function, body: &Function, call: &Node) -> Vec<Value> {
             values.push(vec![call.operands[n]]);
             continue;
         }
-        let mut inner = inner.clone();
+        let mut inner = Node { span: inner.span.seen_from(call.span), ..inner.clone() };
         inner.operands.iter_mut().for_each(|v| *v = values[v.node.0 as usize][v.result as usize]);
         values.push(keep(f, inner));
     }

@@ -15,6 +15,8 @@ struct State<'a> {
     line: &'a dyn Fn(Span) -> String,
     /// Literal data of a function is there once, however often it is called.
     constants: BTreeMap<(FunctionId, usize), BufferId>,
+    /// The call or loop whose body is under way.
+    call: Span,
 }
 
 /// A function in place: its buffers as far as they have been met.
@@ -27,7 +29,7 @@ struct Frame<'a> {
 
 /// The entry's plan, without lifetimes.
 pub(super) fn entry(module: &Module, lowered: &Lowered, entry: &crate::ir::Entry, line: &dyn Fn(Span) -> String) -> Entry {
-    let mut state = State { lowered, plan: Plan::default(), lines: BTreeMap::new(), line, constants: BTreeMap::new() };
+    let mut state = State { lowered, plan: Plan::default(), lines: BTreeMap::new(), line, constants: BTreeMap::new(), call: Span::default() };
     let inputs = &module.function(entry.function).inputs;
     let args: Vec<BufferId> =
         inputs.iter().map(|i| state.buffer(&lower::Buffer { ty: i.ty.clone(), kind: Kind::Own, name: i.name.clone() }, Storage::Input)).collect();
@@ -79,10 +81,10 @@ impl<'a> State<'a> {
                     let line = self.line(*span);
                     self.plan.steps.push(Step::Check { condition, message: message.clone(), line });
                 }
-                lower::Step::Call { function, args, results } => {
+                lower::Step::Call { function, args, results, span } => {
                     let args = args.iter().map(|b| self.at(&mut frame, *b)).collect();
                     let wanted: Vec<(usize, BufferId)> = results.iter().enumerate().filter_map(|(k, b)| Some((k, frame.buffers[*b]?))).collect();
-                    let returned = self.function(*function, args, &wanted);
+                    let returned = self.within(*span, |state| state.function(*function, args, &wanted));
                     results.iter().zip(returned).for_each(|(b, r)| frame.buffers[*b] = Some(r));
                 }
                 lower::Step::Scan(scan) => self.scan(&mut frame, scan),
@@ -98,7 +100,7 @@ impl<'a> State<'a> {
         let args: Vec<BufferId> = scan.args.iter().map(|b| self.at(frame, *b)).collect();
         let mut places = |list: &[(usize, usize)]| list.iter().map(|(k, b)| (*k, self.at(frame, *b))).collect::<Vec<_>>();
         let (parts, carries) = (places(&scan.parts), places(&scan.carries));
-        let returned = self.function(scan.body, args, &parts);
+        let returned = self.within(scan.span, |state| state.function(scan.body, args, &parts));
         for (k, to) in parts {
             self.copy(returned[k], to);
         }
@@ -120,6 +122,15 @@ impl<'a> State<'a> {
         if let Step::Loop { body, .. } = &mut self.plan.steps[start] {
             *body = steps;
         }
+    }
+
+    /// What happens in the body of a call or loop.
+    fn within<T>(&mut self, call: Span, body: impl FnOnce(&mut Self) -> T) -> T {
+        let outer = self.call;
+        self.call = call.seen_from(outer);
+        let done = body(self);
+        self.call = outer;
+        done
     }
 
     /// A copy, unless both are the same memory.
@@ -145,7 +156,7 @@ impl<'a> State<'a> {
     }
 
     fn line(&mut self, span: Span) -> u32 {
-        let text = (self.line)(span);
+        let text = (self.line)(span.seen_from(self.call));
         let lines = &mut self.plan.lines;
         *self.lines.entry(text).or_insert_with_key(|text| {
             lines.push(text.clone());

@@ -1,12 +1,14 @@
 //! Chores of the repository: set-up, the demonstration, the tests, the lints. Needs nothing but Rust, so that it can install what is missing.
 //!
-//! `cargo xtask demo`, `test`, `seeds`, `bench`, `counts`, `ptxas`, `gpu`, `ship`, `lint`, `setup`
+//! `cargo xtask demo`, `test`, `seeds`, `bench`, `counts`, `ptxas`, `gpu`, `ship`, `fuzz`, `docs`, `lint`, `setup`
 
 mod bench;
 mod counts;
 mod digits;
+mod fuzz;
 mod gpu;
 mod llvm;
+mod manual;
 mod ptxas;
 mod ship;
 
@@ -24,6 +26,8 @@ cargo xtask COMMAND
   ptxas  assemble every kernel of the models (or of FILE..) for GPUs, and refuse spills; needs no GPU
   gpu    train a few steps of the models (or of FILE..) on a GPU and on the CPU: compares losses, times steps
   ship   the bounds of executables: size, start, memory; no LLVM inside
+  fuzz   feed random inputs to everything that reads files, and random programs to the compiler (fuzz --help)
+  docs   write the pages of docs/ that are made from the sources
   lint   formatting, clippy and docs, warnings as errors
   setup  install what is missing, and say which LLVM is used
 ";
@@ -42,6 +46,12 @@ fn main() -> ExitCode {
             Ok("target/debug".into())
         }),
         Some("gpu") => gpu::run(&args[1..], &|| binaries("release", "target/release")),
+        Some("fuzz") => fuzz::run(&args[1..], &|| {
+            let llvm = llvm::ensure()?;
+            cargo(&llvm, &["build", "--quiet", "--bin", "nnc"])?;
+            Ok("target/debug".into())
+        }),
+        Some("docs") => manual::run(),
         Some("ship") => ship::run(&|| {
             cargo(&llvm::ensure()?, &["build", "--quiet", "--bin", "nnc"])?;
             plain(&["build", "--quiet", "--release", "--package", "nnc-runtime"])

@@ -1,136 +1,147 @@
-//! An entry's launches as a picture: one row each in the order in which they run, arcs from those that make a value to those that read it.
+//! Entries as pictures: one box a launch, arrows from those that make a value to those that read it.
 
-use super::escape;
 use crate::manifest::{BufferId, Entry, Launch, Manifest, Sink, Source, Step};
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write;
+use crate::picture::{Kind, Picture};
+use std::collections::BTreeMap;
 
-const ROW: f64 = 34.0;
-const BOX: f64 = 24.0;
-const LEFT: f64 = 150.0;
-const WIDTH: f64 = 900.0;
-/// Beyond it a picture shows nothing any more.
-const MOST: usize = 400;
-
-/// A row of the picture.
-#[derive(Default)]
-struct Row {
-    name: String,
-    detail: String,
-    depth: usize,
-    from: BTreeSet<usize>,
+/// The entries of these names, a frame each where there are several. Launches in a row that belong to one layer are in a frame: the layer is
+/// that of the stored tensors that they read, or of the launch before.
+pub fn launches(manifest: &Manifest, names: &[&str]) -> Picture {
+    let mut picture = Picture { title: names.join(", "), ..Picture::default() };
+    for entry in manifest.entries.iter().filter(|e| names.contains(&&*e.name)) {
+        let frame = if names.len() > 1 { Some(picture.group(&entry.name, None)) } else { None };
+        draw(manifest, entry, frame, &mut picture);
+    }
+    picture
 }
 
-/// The picture.
-pub(super) fn figure(manifest: &Manifest, entry: &Entry) -> String {
-    let mut rows = rows(manifest, entry);
-    let all = rows.len();
-    rows.truncate(MOST);
-    let height = ROW * rows.len() as f64 + 8.0;
-    let top = |row: usize| 4.0 + ROW * row as f64;
-    let mut svg = format!("<div class=\"wide\"><svg viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" aria-label=\"{}\">\n", escape(&entry.name));
-    for (to, row) in rows.iter().enumerate() {
-        for &from in &row.from {
-            let (y1, y2) = (top(from) + BOX, top(to));
-            if from + 1 == to {
-                let x = LEFT + 18.0 * row.depth as f64 + 16.0;
-                let _ = writeln!(svg, "<path class=\"edge\" d=\"M{x} {y1}V{y2}\"/>");
-            } else {
-                let (y1, y2) = (top(from) + BOX / 2.0, top(to) + BOX / 2.0);
-                let (x1, x2) = (LEFT + 18.0 * rows[from].depth as f64, LEFT + 18.0 * row.depth as f64);
-                let bulge = LEFT - (16.0 + 9.0 * (from.abs_diff(to)) as f64).min(LEFT - 8.0);
-                let _ = writeln!(svg, "<path class=\"edge\" d=\"M{x1} {y1}C{bulge} {y1} {bulge} {y2} {x2} {y2}\"/>");
-            }
-        }
-    }
-    for (k, row) in rows.iter().enumerate() {
-        let (x, y) = (LEFT + 18.0 * row.depth as f64, top(k));
-        let _ = writeln!(
-            svg,
-            "<rect class=\"box\" x=\"{x}\" y=\"{y}\" width=\"{}\" height=\"{BOX}\" rx=\"5\"/><text class=\"name\" x=\"{}\" y=\"{}\">{}</text>\
-             <text x=\"{}\" y=\"{}\" text-anchor=\"end\">{}</text>",
-            WIDTH - x - 2.0,
-            x + 8.0,
-            y + 16.0,
-            escape(&row.name),
-            WIDTH - 10.0,
-            y + 16.0,
-            escape(&row.detail)
-        );
-    }
-    svg.push_str("</svg></div>\n");
-    if all > MOST {
-        let _ = writeln!(svg, "<p class=\"soft\">The first {MOST} of {all} launches.</p>");
-    }
-    svg
-}
-
-fn rows(manifest: &Manifest, entry: &Entry) -> Vec<Row> {
+fn draw(manifest: &Manifest, entry: &Entry, outside: Option<usize>, picture: &mut Picture) {
     let plan = &entry.plan;
-    let shown = |id: BufferId| {
+    let ty = |id: BufferId| {
         let buffer = &plan.buffers[id as usize];
         let shape: Vec<String> = buffer.shape.iter().map(|s| s.to_string()).collect();
-        format!("{} {}[{}]", buffer.name, buffer.dtype, shape.join(", "))
+        if shape.is_empty() { buffer.dtype.to_string() } else { format!("{}[{}]", buffer.dtype, shape.join(", ")) }
     };
-    let mut rows: Vec<Row> = vec![];
-    // By buffer, the row that made it last; memory that others are a part of counts as the buffer.
+    // By buffer, the box that made it last, or what it is until somebody reads it; memory that others are a part of counts as the buffer.
     let mut made: BTreeMap<BufferId, usize> = BTreeMap::new();
-    let mut weights: BTreeMap<BufferId, &str> = BTreeMap::new();
+    let mut given: BTreeMap<BufferId, (&str, Kind)> = BTreeMap::new();
     for (source, id) in &entry.inputs {
-        match source {
-            Source::Data(_) => {
-                made.insert(*id, rows.len());
-                rows.push(Row { name: shown(*id), detail: "input".into(), ..Row::default() });
-            }
-            Source::Tensor(path) => _ = weights.insert(*id, path),
-            Source::Scalar(_) | Source::Step | Source::Key => {}
-        }
+        let what = match source {
+            Source::Tensor(path) => (&**path, Kind::Parameter),
+            Source::Data(name) | Source::Scalar(name) => (&**name, Kind::Input),
+            Source::Step => ("step", Kind::Input),
+            Source::Key => ("key", Kind::Input),
+        };
+        given.insert(*id, what);
     }
-    let of = |made: &BTreeMap<BufferId, usize>, id: BufferId| {
-        let whole = plan.buffers[id as usize].storage.of();
-        made.get(&id).or_else(|| made.get(&whole?)).copied()
-    };
-    let mut loops: Vec<usize> = vec![];
-    // What is computed of weights alone before a run is no part of the model.
-    for (k, step) in plan.steps.iter().enumerate().skip(plan.advance as usize) {
-        loops.retain(|end| k < *end);
+    let whole = |id: BufferId| plan.buffers[id as usize].storage.of();
+    let mut frames: Vec<(usize, usize)> = vec![];
+    let mut layer: Option<(Option<usize>, String, usize)> = None;
+    // What is computed of weights alone before a run is no part of the model: what comes of it is stored too.
+    let (advance, steps) = plan.steps.split_at((plan.advance as usize).min(plan.steps.len()));
+    for launch in advance.iter().filter_map(|step| if let Step::Launch(launch) = step { Some(launch) } else { None }) {
+        let written = arguments(manifest, launch).filter(|(_, written)| *written);
+        given.extend(written.map(|(id, _)| (id, (&*plan.buffers[id as usize].name, Kind::Parameter))));
+    }
+    for (k, step) in steps.iter().enumerate() {
+        if frames.iter().any(|(end, _)| k >= *end) {
+            frames.retain(|(end, _)| k < *end);
+            layer = None;
+        }
+        let around = frames.last().map(|f| f.1).or(outside);
         match step {
             Step::Launch(launch) => {
-                let mut row = Row { depth: loops.len(), ..Row::default() };
-                let (mut outputs, mut read) = (vec![], vec![]);
-                for (id, written) in arguments(manifest, launch) {
-                    if written {
-                        outputs.push(id);
-                    } else {
-                        row.from.extend(of(&made, id));
-                        read.extend(weights.get(&id).map(|w| w.to_string()));
+                let arguments: Vec<(BufferId, bool)> = arguments(manifest, launch).collect();
+                let reads = arguments.iter().filter(|(_, written)| !written);
+                let tensors = reads.filter_map(|(id, _)| entry.inputs.iter().find(|(_, i)| i == id));
+                let path = tensors.filter_map(|(source, _)| if let Source::Tensor(path) = source { Some(path) } else { None }).next();
+                // An optimizer's state is `fit/m/Net.fc.weight`.
+                let own = path.and_then(|path| Some(path.rsplit('/').next()?.rsplit_once('.')?.0.to_string()));
+                let frame = match (own, &layer) {
+                    (Some(own), Some((group, name, frame))) if *group == around && own == *name => Some(*frame),
+                    (Some(own), _) => {
+                        let frame = picture.group(&own, around);
+                        layer = Some((around, own, frame));
+                        Some(frame)
+                    }
+                    (None, Some((group, _, frame))) if *group == around => Some(*frame),
+                    (None, _) => around,
+                };
+                let mut lines: Vec<String> = vec![];
+                for (id, _) in arguments.iter().filter(|(_, written)| *written) {
+                    lines.push(plan.buffers[*id as usize].name.to_string());
+                }
+                let many = lines.len();
+                if many > 4 {
+                    lines.truncate(3);
+                    lines.push(format!("and {} more", many - 3));
+                }
+                let symbol = manifest.kernels.get(launch.kernel as usize).map_or("", |k| &k.symbol);
+                lines.push(symbol.to_string());
+                let line = plan.lines.get(launch.line as usize).map_or("", |l| l);
+                lines.push(line.to_string());
+                lines.retain(|l| !l.is_empty());
+                let node = picture.node(lines, format!("{symbol}, {} tasks, {line}", launch.tasks), Kind::Operation, frame);
+                for (id, written) in &arguments {
+                    if !written && let Some(from) = source(picture, &mut made, &given, whole(*id), *id, (frame, outside)) {
+                        picture.edge(from, node, &ty(*id));
                     }
                 }
-                let results = entry.results.iter().filter(|(sink, id)| matches!(sink, Sink::Result(_)) && outputs.contains(id));
-                read.extend(results.map(|(sink, _)| if let Sink::Result(name) = sink { format!("→ {name}") } else { String::new() }));
-                read.dedup();
-                row.name = outputs.iter().map(|id| shown(*id)).collect::<Vec<_>>().join(", ");
-                let line = plan.lines.get(launch.line as usize).map_or("", |l| l);
-                read.push(line.to_string());
-                row.detail = read.join(" · ");
-                for id in outputs {
-                    made.insert(id, rows.len());
-                    made.extend(plan.buffers[id as usize].storage.of().map(|whole| (whole, rows.len())));
+                for (id, _) in arguments.iter().filter(|(_, written)| *written) {
+                    made.insert(*id, node);
+                    made.extend(whole(*id).map(|whole| (whole, node)));
                 }
-                rows.push(row);
             }
             Step::Copy { from, to } => {
-                let row = of(&made, *from);
-                made.extend(row.map(|row| (*to, row)));
+                if let Some(from) = source(picture, &mut made, &given, whole(*from), *from, (around, outside)) {
+                    made.insert(*to, from);
+                }
             }
             Step::Loop { count, body, .. } => {
-                rows.push(Row { name: format!("{count} times"), depth: loops.len(), ..Row::default() });
-                loops.push(k + 1 + *body as usize);
+                frames.push((k + 1 + *body as usize, picture.group(&format!("{count} times"), around)));
+                layer = None;
             }
-            Step::Check { message, .. } => rows.push(Row { name: format!("check: {message}"), depth: loops.len(), ..Row::default() }),
+            Step::Check { condition, message, .. } => {
+                let node = picture.node(vec!["check".into(), message.to_string()], String::new(), Kind::Operation, around);
+                if let Some(from) = source(picture, &mut made, &given, whole(*condition), *condition, (around, outside)) {
+                    picture.edge(from, node, &ty(*condition));
+                }
+            }
         }
     }
-    rows
+    for (sink, id) in &entry.results {
+        let name = match sink {
+            Sink::Result(name) => name.to_string(),
+            Sink::Tensor(name) => format!("new {name}"),
+            Sink::Accumulate(name) => format!("sum of {name}"),
+        };
+        if let Some(from) = source(picture, &mut made, &given, whole(*id), *id, (outside, outside)) {
+            let node = picture.node(vec![name], String::new(), Kind::Result, outside);
+            picture.edge(from, node, &ty(*id));
+        }
+    }
+}
+
+/// The box that a buffer's value comes from: what is stored is drawn in the frame that reads it, other inputs outside.
+fn source(
+    picture: &mut Picture,
+    made: &mut BTreeMap<BufferId, usize>,
+    given: &BTreeMap<BufferId, (&str, Kind)>,
+    whole: Option<BufferId>,
+    id: BufferId,
+    (frame, outside): (Option<usize>, Option<usize>),
+) -> Option<usize> {
+    if let Some(node) = made.get(&id).or_else(|| made.get(&whole?)) {
+        return Some(*node);
+    }
+    let id = if given.contains_key(&id) { id } else { whole? };
+    let (name, kind) = given.get(&id)?;
+    let node = picture.node(vec![name.to_string()], String::new(), *kind, if *kind == Kind::Parameter { frame } else { outside });
+    // A tensor that other frames read too is drawn there again.
+    if *kind != Kind::Parameter {
+        made.insert(id, node);
+    }
+    Some(node)
 }
 
 /// All arguments of a launch, and whether it writes them.

@@ -6,6 +6,8 @@
 mod curves;
 mod graph;
 
+pub use graph::launches;
+
 use crate::chart::Curves;
 use crate::checkpoint::Position;
 use crate::confusion::Confusion;
@@ -19,6 +21,9 @@ use serde_json::Value;
 use std::fmt::Write;
 use std::path::Path;
 use std::time::Duration;
+
+/// Pictures of more boxes show nothing on a page.
+const MOST: usize = 600;
 
 /// What the page is made of.
 pub struct Page<'a> {
@@ -56,8 +61,7 @@ pre { background: var(--box); padding: .8rem; overflow-x: auto; border-radius: 6
 .figures b { display: block; font-size: 1.2rem; font-weight: 600; } .figures span { color: var(--soft); font-size: .85rem; }
 .curves { display: grid; grid-template-columns: repeat(auto-fit, minmax(21rem, 1fr)); gap: 1rem; }
 figure { margin: 0; } figcaption { font-weight: 600; } svg { width: 100%; height: auto; display: block; }
-svg text { fill: var(--soft); font: 11px system-ui, sans-serif; } svg .grid { stroke: var(--line); } svg .box { fill: var(--box); stroke: var(--line); }
-svg text.name { fill: var(--text); font: 12px ui-monospace, monospace; } svg .edge { fill: none; stroke: var(--c0); stroke-opacity: .55; stroke-width: 1.5; }
+svg text { fill: var(--soft); font: 11px system-ui, sans-serif; } svg .grid { stroke: var(--line); }
 .key { display: inline-block; margin-right: .9rem; font-size: .85rem; color: var(--soft); } .key i { display: inline-block; width: .9rem; height: .2rem;
   margin-right: .3rem; vertical-align: middle; }
 .wide { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
@@ -190,7 +194,14 @@ impl Page<'_> {
     fn models(&self, page: &mut String) {
         for entry in self.program.manifest.entries.iter().filter(|e| e.name.starts_with("infer:")) {
             let name = entry.name.trim_start_matches("infer:");
-            let _ = writeln!(page, "<h2>The model {}, as it is executed</h2>\n{}", escape(name), graph::figure(self.program.manifest, entry));
+            let picture = launches(self.program.manifest, &[&entry.name]);
+            let figure = match picture.nodes.len() {
+                0..=MOST => format!("<div class=\"wide\">{}</div>", picture.figure()),
+                n => format!(
+                    "<p class=\"soft\">A picture of {n} boxes would show nothing: <code>nnc show --stage kernels --format svg</code> draws it.</p>"
+                ),
+            };
+            let _ = writeln!(page, "<h2>The model {}, as it is executed</h2>\n{figure}", escape(name));
         }
     }
 

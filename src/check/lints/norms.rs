@@ -9,7 +9,7 @@ impl Checker<'_> {
     /// Library layers with a bias whose result nothing but a batch norm reads.
     pub(in crate::check) fn warn_of_lost_biases(&mut self) {
         let mut found: Vec<(Span, Span, String)> = vec![];
-        for f in self.instances.iter().filter(|f| !self.in_library(f.span)) {
+        for f in self.instances.iter().filter(|f| !f.span.in_library()) {
             let mut expressions = vec![];
             f.body.iter().for_each(|s| statement(s, &mut expressions));
             f.results.iter().for_each(|(_, e)| expressions.push(e));
@@ -53,7 +53,7 @@ impl Checker<'_> {
     fn library_call<'e>(&self, e: &'e Expr) -> Option<(&Instance, &'e [Expr])> {
         let ExprKind::Call { instance, args, .. } = &e.kind else { return None };
         let f = self.instance(*instance);
-        self.in_library(f.span).then_some((f, args))
+        f.span.in_library().then_some((f, args))
     }
 }
 

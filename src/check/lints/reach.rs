@@ -181,7 +181,7 @@ impl Checker<'_> {
             let at = self.loss_of(&settings.name).unwrap_or(span);
             let message = format!("the loss of `{}` does not depend on {shown}", settings.name);
             let mut d = Diagnostic::warning("W0502", message, at, "has no gradient for it");
-            if !self.in_library(first.span) {
+            if !first.span.in_library() {
                 d = d.label(first.span, "declared here");
             }
             // The whole layer, where all of it is meant.

@@ -115,7 +115,7 @@ fn run(machine: &dyn Kernels, inputs: &[Tensor], size: i64) -> (i64, Vec<Tensor>
 
 fn inputs(kernel: &Kernel, size: i64) -> Vec<Tensor> {
     let dims = [("n0".into(), size)].into();
-    let mut random = Random(5);
+    let mut random = Random::new(5);
     let shape = |p: &crate::kernel::Param| -> Vec<i64> { p.shape.iter().map(|s| s.eval(&dims).unwrap()).collect() };
     kernel.params.iter().map(|p| filled(p.dtype, &shape(p), &mut random)).collect()
 }
@@ -146,7 +146,7 @@ fn every_wait_is_needed() {
 
 /// Inputs of [`PRODUCT`] that are all finite.
 fn finite(size: i64) -> Vec<Tensor> {
-    let mut random = Random(5);
+    let mut random = Random::new(5);
     let mut tensor = |shape: &[i64]| {
         let values = (0..shape.iter().product::<i64>()).map(|_| random.below(2001) as f32 / 700.0 - 1.4);
         Tensor::from_f32(shape, &values.collect::<Vec<_>>())
