@@ -11,7 +11,6 @@ use crate::kernel::winograd::{halved, transformed};
 use crate::kernel::{Kernel, Stage};
 use crate::math::winograd::{self, SQUARES, STEPS};
 use inkwell::IntPredicate;
-use inkwell::types::BasicType;
 use inkwell::values::IntValue;
 
 /// The box of squares or windows.
@@ -28,8 +27,6 @@ pub fn write<'c>(w: &Writer<'_, 'c>, c: &Contraction) -> Result<(), String> {
     let (sizes, outer) = (corners(c, kernel), kernel.outer.len());
     let taps = c.squares == Some(Squares::Taps);
     let size = if taps { 3 } else { 2 };
-    let ty = code.ty(c.dtype.into(), 1);
-    let values = code.variable(ty.array_type(9).into());
     let locals = w.locals(1);
     let [first, threads] = w.grid();
     let add = |a: IntValue<'c>, b: IntValue<'c>| ok(code.builder.build_int_add(a, b, ""));
@@ -40,9 +37,10 @@ pub fn write<'c>(w: &Writer<'_, 'c>, c: &Contraction) -> Result<(), String> {
             point[outer - 2..].iter_mut().for_each(|at| *at = add(*at, *at));
         }
         let all = if taps { window(w, stage, c.dtype, &point)?.concat() } else { square(w, stage, c.dtype, &point)?.concat() };
-        all.into_iter().enumerate().for_each(|(n, value)| code.set(code.step(ty, values, code.int(n as i64)), value));
         code.range(code.int(0), code.int(size * size), 1, |n| {
-            let value = code.get(ty, code.step(ty, values, n));
+            // In registers: a place that is computed would be one in memory.
+            let is = |m: usize| code.icmp(IntPredicate::EQ, n.into(), code.int(m as i64).into());
+            let value = all.iter().enumerate().skip(1).fold(all[0], |others, (m, value)| code.select(is(m), *value, others));
             let mut point = point.clone();
             let down = ok(code.builder.build_int_unsigned_div(n, code.int(size), ""));
             let beside = ok(code.builder.build_int_unsigned_rem(n, code.int(size), ""));
