@@ -350,8 +350,12 @@ impl Model {
         let store = std::mem::replace(&mut self.store, Tensors::new(&[])?);
         let pool = std::mem::replace(&mut self.pool, Pool::new(1));
         let mut machine = Machine { kernels: self.kernels.as_ref(), pool, store, profile: None, numerics: None };
-        let program =
-            Program { manifest: &self.artifact.manifest, kernels: self.kernels.as_ref(), folder: self.folder.clone(), artifact: Some(&self.artifact) };
+        let program = Program {
+            manifest: &self.artifact.manifest,
+            kernels: self.kernels.as_ref(),
+            folder: self.folder.clone(),
+            artifact: Some(&self.artifact),
+        };
         let ended = work(&program, &mut machine);
         // Tensors may be looked at from here on.
         let settled = machine.store.settle();

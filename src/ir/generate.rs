@@ -261,7 +261,9 @@ impl Builder<'_> {
         }
         let mut scope = Scope { ranges: [outs.clone(), reds.clone()].concat(), operands: vec![] };
         let body = match fold {
-            Fold::Dot | Fold::Winograd | Fold::WinogradWeights => Expr::op(ScalarOp::Mul, [self.expr(&mut scope, dtype, 1), self.expr(&mut scope, dtype, 1)]),
+            Fold::Dot | Fold::Winograd | Fold::WinogradWeights => {
+                Expr::op(ScalarOp::Mul, [self.expr(&mut scope, dtype, 1), self.expr(&mut scope, dtype, 1)])
+            }
             Fold::None | Fold::Sum | Fold::Prod | Fold::Max | Fold::Min | Fold::ArgMax | Fold::ArgMin => self.expr(&mut scope, dtype, 3),
         };
         let guards = self.guards(&scope.ranges, 3);

@@ -14,6 +14,8 @@ const OWN_ORDER: u32 = 1;
 const THREAD_LOCAL: c_int = 1;
 /// `CU_JIT_ERROR_LOG_BUFFER` and its size in bytes.
 const LOG: [c_int; 2] = [5, 6];
+/// `CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK`.
+const MOST_THREADS: c_int = 0;
 
 /// What all memory and all kernels of a program belong to.
 pub struct Context {
@@ -291,6 +293,12 @@ impl Gpu {
             match found {
                 Some(n) => at = n,
                 None => return wrong!("the program holds no code for kernel {}", kernel.symbol),
+            }
+            // This also has it loaded now: a driver that waits for the first launch would have to do so while a graph is recorded.
+            let mut most = 0;
+            context.check(unsafe { (context.driver.function_attribute)(&mut most, MOST_THREADS, function) }, "describe a kernel")?;
+            if i64::from(most) < i64::from(grid.threads) {
+                return Err(RunError::World(format!("the GPU runs {most} threads of {} side by side, which needs {}", kernel.symbol, grid.threads)));
             }
             kernels.push((function, grid.clone()));
         }

@@ -64,6 +64,7 @@ functions! {
     load: "cuModuleLoadDataEx" (*mut Handle, *const c_void, u32, *mut c_int, *mut *mut c_void),
     unload: "cuModuleUnload" (Handle),
     function: "cuModuleGetFunction" (*mut Handle, Handle, *const c_char),
+    function_attribute: "cuFuncGetAttribute" (*mut c_int, c_int, Handle),
     launch: "cuLaunchKernel" (Handle, u32, u32, u32, u32, u32, u32, u32, Handle, *mut *mut c_void, *mut *mut c_void),
     stream: "cuStreamCreate" (*mut Handle, u32),
     end_stream: "cuStreamDestroy_v2" (Handle),

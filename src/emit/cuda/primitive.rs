@@ -43,7 +43,7 @@ pub enum Primitive {
     /// By mask, word of 32 bits, distance: the word of the thread so many further in this half of the warp (any word beyond its end), or the half's
     /// first thread's for the distance 0. All threads of the mask give theirs.
     Shuffle,
-    /// Adds the product of two matrices to a third, of which each thread of a warp holds a part: see [`Code::tensor_product`]. By the address of its words.
+    /// Adds the product of two matrices to a third, of which each thread of a warp holds a part: see `Code::tensor_product`. By the address of its words.
     Product,
 }
 
