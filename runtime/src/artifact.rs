@@ -117,6 +117,9 @@ impl Artifact {
         if !seen || artifact.manifest.version != VERSION {
             return wrong!("{from} has no manifest of version {VERSION}");
         }
+        if !artifact.manifest.is_consistent() {
+            return wrong!("{from} is damaged: its plan names what is not there");
+        }
         Ok(artifact)
     }
 
@@ -158,6 +161,7 @@ impl Artifact {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::manifest::{Entry, Plan, Sink};
 
     #[test]
     fn an_artifact_reads_back_or_says_what_is_wrong() {
@@ -176,5 +180,14 @@ mod tests {
         let mut old = bytes.clone();
         old[8] = 0;
         assert!(says(&old).contains("an older nnc"));
+    }
+
+    #[test]
+    fn a_plan_names_what_is_there() {
+        let plan = Plan { buffers: vec![], steps: vec![], advance: 0, lines: vec![] };
+        let entry = Entry { name: "infer:M".into(), inputs: vec![], results: vec![(Sink::Result("output".into()), 0)], plan };
+        let artifact = Artifact { manifest: Manifest { version: VERSION, entries: vec![entry], ..Manifest::default() }, ..Artifact::default() };
+        let refused = Artifact::from_bytes(&artifact.to_bytes(), "a").unwrap_err();
+        assert_eq!(refused.message(), "a is damaged: its plan names what is not there");
     }
 }

@@ -275,3 +275,27 @@ impl Launch {
         self.args.iter_mut().chain(self.beside.iter_mut().flat_map(|c| &mut c.args))
     }
 }
+
+impl Manifest {
+    /// Whether every number in its plans names something that is there: buffers, kernels, lines.
+    pub fn is_consistent(&self) -> bool {
+        self.entries.iter().all(|entry| {
+            let plan = &entry.plan;
+            let known = |id: &BufferId| (*id as usize) < plan.buffers.len();
+            let line = |n: &u32| (*n as usize) < plan.lines.len();
+            let stored = |buffer: &Buffer| match &buffer.storage {
+                Storage::Alias(of) => known(of),
+                Storage::Part(part) => known(&part.of) && part.along.iter().all(|(index, _)| known(index)),
+                Storage::Arena | Storage::Input | Storage::Result | Storage::Constant(_) => true,
+            };
+            let step = |step: &Step| match step {
+                Step::Launch(l) => (l.kernel as usize) < self.kernels.len() && line(&l.line) && l.buffers().all(known),
+                Step::Loop { index, .. } => known(index),
+                Step::Copy { from, to } => known(from) && known(to),
+                Step::Check { condition, line: at, .. } => known(condition) && line(at),
+            };
+            let ends = entry.inputs.iter().map(|(_, id)| id).chain(entry.results.iter().map(|(_, id)| id));
+            ends.into_iter().all(known) && plan.buffers.iter().all(stored) && plan.steps.iter().all(step)
+        })
+    }
+}
