@@ -249,7 +249,7 @@ impl Output {
 
     fn round(&self, round: &Round, threads: usize, peak: f64) -> Result<()> {
         let Round { steps, median, min, p10, p90 } = *round;
-        let line = json!({ "threads": threads, "steps": steps, "median_ms": median, "min_ms": min, "p10_ms": p10, "p90_ms": p90, "peak_gflops": peak, "rss_kb": peak_memory() });
+        let line = json!({ "threads": threads, "steps": steps, "median_ms": median, "min_ms": min, "p10_ms": p10, "p90_ms": p90, "peak_gflops": peak, "tile_gflops": peak::tile(threads), "rss_kb": peak_memory() });
         self.line(&line.to_string())
     }
 

@@ -47,7 +47,7 @@ pub fn run(options: &Options, binaries: &Path) -> Result<(), String> {
     if gemm.is_none() {
         println!("without the `gemm` crate, which is compiled and compared with --slow");
     }
-    println!("{:36} threads   nnc GFLOP/s  of peak     others: GFLOP/s, nnc's speed divided by theirs", "shape");
+    println!("{:36} threads   nnc GFLOP/s  of peak  of tile    others: GFLOP/s, nnc's speed divided by theirs", "shape");
     let product = build("product", binaries)?;
     for (model, [m, n, k]) in PRODUCTS {
         let name = format!("{model} {m}x{n}x{k}");
@@ -120,11 +120,13 @@ fn report(options: &Options, name: &str, threads: usize, flops: f64, workers: &m
     let speed = |w: &Worker| flops / w.median() / 1e6;
     let (own, others) = workers.split_first().expect("nnc is first");
     let peak = middle(own.rounds.iter().filter_map(|r| r.peak));
-    let mut text = format!("{name:36} {threads:7}   {:11.1}  {:5.1} %   ", speed(own), 100.0 * speed(own) / peak);
+    let tile = middle(own.rounds.iter().filter_map(|r| r.tile));
+    let share = |most: f64| 100.0 * speed(own) / most;
+    let mut text = format!("{name:36} {threads:7}   {:11.1}  {:5.1} %  {:5.1} %   ", speed(own), share(peak), share(tile));
     for other in others {
         text += &format!("  {} {:.1}, {:.2}", other.name.split(' ').next().unwrap_or_default(), speed(other), 1.0 / own.ratio(other));
     }
     println!("{text}");
     let speeds: Vec<_> = workers.iter().map(|w| json!({ "name": w.name, "gflops": speed(w), "best_gflops": flops / w.min() / 1e6 })).collect();
-    append(&options.history, &json!({ "contraction": name, "threads": threads, "peak_gflops": peak, "workers": speeds }))
+    append(&options.history, &json!({ "contraction": name, "threads": threads, "peak_gflops": peak, "tile_gflops": tile, "workers": speeds }))
 }

@@ -31,6 +31,8 @@ pub struct Round {
     pub min: f64,
     /// GFLOP/s of multiply-adds in registers just before, where the worker measures it.
     pub peak: Option<f64>,
+    /// GFLOP/s of tiles in the first cache.
+    pub tile: Option<f64>,
 }
 
 impl Worker {
@@ -79,7 +81,7 @@ impl Worker {
         let (Some(median), Some(min)) = (line["median_ms"].as_f64(), line["min_ms"].as_f64()) else {
             return Err(format!("{} answers {line}", self.name));
         };
-        self.rounds.push(Round { median, min, peak: line["peak_gflops"].as_f64() });
+        self.rounds.push(Round { median, min, peak: line["peak_gflops"].as_f64(), tile: line["tile_gflops"].as_f64() });
         Ok(())
     }
 
