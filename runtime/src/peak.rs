@@ -65,7 +65,7 @@ pub fn multiply_add(threads: usize) -> f64 {
     best(threads.max(1), 50, &|_, _| multiply_adds(100_000)) / 1e9
 }
 
-/// The same where the factors come from the first cache, as those of a matrix product do at best: no product can be faster. Loads beside the multiply-adds
+/// The same where the factors come from the first cache, as those of a matrix product do at best. Loads beside the multiply-adds
 /// slow the clock of some processors.
 pub fn tile(threads: usize) -> f64 {
     let factors = vec![1f32; TILE_STEPS * (TILE_ROWS + TILE_COLUMNS)];
