@@ -11,9 +11,17 @@ use std::path::{Component, Path, PathBuf};
 /// It is missing, a directory, or unreadable.
 pub fn read(path: &Path) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    let file = File::open(path).and_then(|f| if f.metadata()?.is_dir() { Err(std::io::Error::other("it is a directory")) } else { Ok(f) });
-    file.and_then(|mut f| f.read_to_end(&mut bytes)).map_err(|e| RunError::file("read", path, &e))?;
+    open(path)?.read_to_end(&mut bytes).map_err(|e| RunError::file("read", path, &e))?;
     Ok(bytes)
+}
+
+/// The file, to be read.
+///
+/// # Errors
+/// It is missing, a directory, or unreadable.
+pub fn open(path: &Path) -> Result<File> {
+    let file = File::open(path).and_then(|f| if f.metadata()?.is_dir() { Err(std::io::Error::other("it is a directory")) } else { Ok(f) });
+    file.map_err(|e| RunError::file("read", path, &e))
 }
 
 /// Writes `path` through `write`, aside first; on any error `path` is as it was.

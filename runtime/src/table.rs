@@ -53,7 +53,9 @@ pub fn read(table: &Table, path: &Path, wanted: &[Wanted]) -> Result<Rows> {
     }
     let rows = match &table.format {
         Format::Csv { header, separator } => csv(&bytes, &name, header, *separator, wanted),
-        Format::Npz => arrays(npy::parse_npz(&bytes, &|_| true).map_err(|e| refuse!("{name}: {e}"))?, &name, wanted),
+        Format::Npz => {
+            arrays(npy::parse_npz(std::io::Cursor::new(&bytes), bytes.len() as u64, &|_| true).map_err(|e| refuse!("{name}: {e}"))?, &name, wanted)
+        }
         Format::Npy => arrays([("data".to_string(), npy::parse(&bytes).map_err(|e| refuse!("{name}: {e}"))?)].into(), &name, wanted),
     }?;
     if rows.count == 0 { wrong!("{name} has no rows") } else { Ok(rows) }
