@@ -47,6 +47,8 @@ const NEAR_PACKED: i64 = 10;
 const LOW: i64 = 10;
 /// Steps that packing may write beyond the last.
 const SLACK: i64 = 16;
+/// Most axes of an image that a window may leave.
+pub const CHECKS: i64 = 3;
 /// Elements between packed rows of A: not a power of two, so that rows do not meet in one set of the first cache.
 pub const A_ROW: i64 = BLOCK + 32;
 /// Elements from one step to the next of A packed as [k][rows].
@@ -64,7 +66,10 @@ pub const BASES: i64 = 8;
 /// Of every step of a block: where it is read, and its mask.
 pub const STEPS_AT: i64 = BASES_AT + PANELS * BASES * 8;
 const C_AT: i64 = STEPS_AT + BLOCK * 2 * 8;
-pub const A_AT: i64 = C_AT + (PANELS * CHUNK * ROWS + 1) * PANEL;
+/// What packing knows of a tile's rows: several words of each of 16.
+pub const POINTS_AT: i64 = C_AT + (PANELS * CHUNK * ROWS + 1) * PANEL;
+pub const POINTS: i64 = 16 * 8;
+pub const A_AT: i64 = POINTS_AT + NEAR_PACKED * (1 + CHECKS) * POINTS;
 
 /// Bytes of scratch that the kernel needs.
 pub fn scratch(kernel: &Kernel) -> i64 {

@@ -49,6 +49,11 @@ impl<'c> Engine<'_, '_, 'c> {
         matches!(rows.as_slice(), [only] if only.step.as_const() == Some(1)).then_some(form)
     }
 
+    /// Whether A is packed tile after tile, each `[k][rows]`; else row after row.
+    fn a_by_steps(&self) -> bool {
+        self.a_columns().is_some() || self.a_points().is_some()
+    }
+
     /// Describes A for these tiles and steps, packed where it must be or where it pays, unless it was before (`begins` is false): the address that
     /// row 0 has or would have, and the bytes between rows.
     pub fn describe_a(
@@ -63,10 +68,9 @@ impl<'c> Engine<'_, '_, 'c> {
         let base = self.address(self.at(A_AT));
         let element = self.int(self.elements());
         let rows = tiles.map(|tile| self.start(g, tile));
-        let packed = match self.a_columns() {
-            // Tile after tile, each [k][rows].
-            Some(_) => [base, element, self.int(TILE_STEP * self.elements()), endless, endless, self.int(0)],
-            None => [base, self.int(A_ROW * self.elements()), element, endless, endless, self.int(0)],
+        let packed = match self.a_by_steps() {
+            true => [base, element, self.int(TILE_STEP * self.elements()), endless, endless, self.int(0)],
+            false => [base, self.int(A_ROW * self.elements()), element, endless, endless, self.int(0)],
         };
         let (packs, chosen) = match self.a_in_place(g, block) {
             None => (code.context.bool_type().const_all_ones(), packed),
@@ -96,9 +100,9 @@ impl<'c> Engine<'_, '_, 'c> {
         if self.streams() {
             return direct;
         }
-        let packed = match self.a_columns() {
-            Some(_) => self.mul(self.sub(tile, walk.tile), self.int(A_ROW * ROWS * self.elements())),
-            None => self.mul(self.sub(row, walk.first), walk.row),
+        let packed = match self.a_by_steps() {
+            true => self.mul(self.sub(tile, walk.tile), self.int(A_ROW * ROWS * self.elements())),
+            false => self.mul(self.sub(row, walk.first), walk.row),
         };
         code.select(walk.packs.into(), self.add(walk.base, packed).into(), direct.into()).into_int_value()
     }
