@@ -183,6 +183,7 @@ pub fn write<'c>(w: &Writer<'_, 'c>, c: &Contraction, level: Level, [lo, hi]: [I
     let factors = c.factors.map(|f| pruned(&stage.body, f));
     let tile = w.code.variable(w.code.context.i64_type().array_type(micro::FIELDS).into());
     let direct = direct(w.kernel, c);
+    w.code.store(micro::word(&w.code, tile, Field::Ahead), w.code.int(0).into(), 8);
     let engine = Engine { w, c, stage, factors, direct, home: home(w.kernel, c), scratch, tile, width: panel(c.dtype) };
     engine.tasks(level, lo, hi)
 }
@@ -352,7 +353,8 @@ impl<'c> Engine<'_, '_, 'c> {
                             let panel = self.panel(g, number);
                             self.describe_b(g, &panel, self.sub(number, first), few, block);
                             let sums = self.add(self.mul(number, self.int(CHUNK * ROWS)), self.sub(self.int(0), self.start(g, chunk)));
-                            self.tiles(g, &panel, near, &walk, (waits, sums, block, last), level)
+                            let ahead = self.after_b(g, &panel, number, [block, steps]);
+                            self.tiles(g, &panel, near, &walk, (waits, sums, block, last), ahead.map(|ahead| (ahead, steps)), level)
                         })?;
                         Ok::<(), String>(())
                     })?;
@@ -366,7 +368,7 @@ impl<'c> Engine<'_, '_, 'c> {
     }
 
     /// Multiplies tiles with a panel, and runs the kernel's other stages where this was the `last` block. Sums of row `r` wait in row `sums + r` of
-    /// scratch, where they must wait.
+    /// scratch, where they must wait. `ahead` are the place and the steps of the panel that comes next, where it must be asked for.
     fn tiles(
         &self,
         g: &Group<'c>,
@@ -374,6 +376,7 @@ impl<'c> Engine<'_, '_, 'c> {
         [from, to]: [IntValue<'c>; 2],
         walk: &Walk<'c>,
         (waits, sums, block, last): (IntValue<'c>, IntValue<'c>, IntValue<'c>, IntValue<'c>),
+        ahead: Option<(IntValue<'c>, IntValue<'c>)>,
         level: Level,
     ) -> Result<(), String> {
         let code = &self.w.code;
@@ -399,6 +402,15 @@ impl<'c> Engine<'_, '_, 'c> {
             }
             code.only_if(ends, || self.ask_ahead(panel, row, rows))?;
             self.describe_reach(row, block);
+            if let Some((next, steps)) = ahead {
+                // Each tile asks for its part; a single one is over before anything comes.
+                let part = self.mul(steps, self.int(micro::AHEAD));
+                let (several, number) = (self.is(IntPredicate::SGT, self.sub(to, from), self.int(1)), self.sub(tile, from));
+                let within = self.is(IntPredicate::SLT, number, self.int(PANEL / micro::AHEAD));
+                let asks = ok(code.builder.build_and(several, within, ""));
+                let place = self.add(next, self.mul(number, part));
+                self.field(Field::Ahead, code.select(asks.into(), place.into(), self.int(0).into()).into_int_value());
+            }
             let multiply = micro::declare(code.context, &code.module, self.c.dtype, level, self.c.reach.as_ref().map(|r| r.side));
             let call = || {
                 ok(code.builder.build_call(multiply, &[self.tile.into(), rows.into()], ""));

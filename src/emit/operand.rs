@@ -129,15 +129,29 @@ impl<'c> Engine<'_, '_, 'c> {
     pub fn describe_b(&self, g: &Group<'c>, panel: &Panel<'c>, place: IntValue<'c>, few: IntValue<'c>, block: IntValue<'c>) {
         let code = &self.w.code;
         let (mut b, mut step) = (self.address(self.packed_panel(place)), self.int(PANEL));
-        if let Some(param) = self.packed() {
-            let at = self.mul(self.mul(panel.first, g.k), self.int(self.elements()));
-            b = self.add(self.add(self.address(self.w.params[param]), at), self.mul(block, self.int(PANEL)));
+        if let Some(packed) = self.packed_at(g, panel.first, block) {
+            b = packed;
         } else if let Some((direct, base, apart)) = self.in_place(panel, few) {
             let pick = |a: IntValue<'c>, b: IntValue<'c>| code.select(direct.into(), a.into(), b.into()).into_int_value();
             (b, step) = (pick(self.add(base, self.mul(block, apart)), b), pick(apart, step));
         }
         self.field(Field::B, b);
         self.field(Field::BStep, step);
+    }
+
+    /// Where steps from `block` on lie of the panel that begins with a column, where panels were packed in advance.
+    fn packed_at(&self, g: &Group<'c>, column: IntValue<'c>, block: IntValue<'c>) -> Option<IntValue<'c>> {
+        let at = self.mul(self.mul(column, g.k), self.int(self.elements()));
+        Some(self.add(self.add(self.address(self.w.params[self.packed()?]), at), self.mul(block, self.int(PANEL))))
+    }
+
+    /// Where the panel lies that comes after this one, number `number` of the group, where they were packed in advance: a processor that looks ahead by
+    /// itself does not see it coming.
+    pub fn after_b(&self, g: &Group<'c>, panel: &Panel<'c>, number: IntValue<'c>, [block, steps]: [IntValue<'c>; 2]) -> Option<IntValue<'c>> {
+        let next = self.packed_at(g, self.add(panel.first, self.int(self.width)), block)?;
+        let first = self.packed_at(g, self.mul(g.panel, self.int(self.width)), self.add(block, steps))?;
+        let more = self.is(IntPredicate::SLT, self.add(number, self.int(1)), g.count);
+        Some(self.w.code.select(more.into(), next.into(), first.into()).into_int_value())
     }
 
     /// B where its panels were packed in advance.
