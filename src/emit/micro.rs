@@ -4,7 +4,8 @@
 //! steps of `k`, each one chain of fused multiply-adds from +0 for every element, joined in order with what `C` holds. All sums of a leaf stay in
 //! registers: per step two vectors of B are loaded, then every element of A is spread and used at once, so that no register is spilled.
 //!
-//! A wide level takes a tile at once; a narrow one has half the registers of half the width and takes it in quarters.
+//! A wide level takes a tile at once; a narrow one has half the registers of half the width and takes it in quarters. At a wide level `multiply.<dtype>.v4.pair`
+//! takes up to [`PAIR_ROWS`] rows and two panels: the same sums in as many registers, with half the loads of A.
 
 use crate::emit::Level;
 use crate::emit::code::{Code, Elem, V, ok};
@@ -85,7 +86,7 @@ pub fn declare_pair<'c>(context: &'c Context, module: &Module<'c>, dtype: DType)
 }
 
 fn pair_name(dtype: DType) -> String {
-    format!("multiply.pair.{dtype}.{}", Level::V4.name())
+    format!("{}.pair", name(dtype, Level::V4, None))
 }
 
 /// A function of a tile's description and its number of rows, if it is not there.

@@ -31,7 +31,7 @@ pub struct Walk<'c> {
     packs: IntValue<'c>,
     base: IntValue<'c>,
     /// Bytes between rows.
-    row: IntValue<'c>,
+    pub row: IntValue<'c>,
     /// What was packed first.
     first: IntValue<'c>,
     tile: IntValue<'c>,
@@ -145,13 +145,14 @@ impl<'c> Engine<'_, '_, 'c> {
         Some(self.add(self.add(self.address(self.w.params[self.packed()?]), at), self.mul(block, self.int(PANEL))))
     }
 
-    /// Where the panel lies that comes after this one, number `number` of the group, where they were packed in advance: a processor that looks ahead by
-    /// itself does not see it coming.
-    pub fn after_b(&self, g: &Group<'c>, panel: &Panel<'c>, number: IntValue<'c>, [block, steps]: [IntValue<'c>; 2]) -> Option<IntValue<'c>> {
-        let next = self.packed_at(g, self.add(panel.first, self.int(self.width)), block)?;
-        let first = self.packed_at(g, self.mul(g.panel, self.int(self.width)), self.add(block, steps))?;
-        let more = self.is(IntPredicate::SLT, self.add(number, self.int(1)), g.count);
-        Some(self.w.code.select(more.into(), next.into(), first.into()).into_int_value())
+    /// Where panel number `next` of the group lies, or, behind the last one, the first with the steps that follow, where panels were packed in
+    /// advance: no processor that looks ahead by itself sees them coming.
+    pub fn after_b(&self, g: &Group<'c>, next: IntValue<'c>, [block, steps]: [IntValue<'c>; 2]) -> Option<IntValue<'c>> {
+        let column = |number: IntValue<'c>| self.mul(self.add(g.panel, number), self.int(self.width));
+        let further = self.packed_at(g, column(next), block)?;
+        let again = self.packed_at(g, column(self.int(0)), self.add(block, steps))?;
+        let more = self.is(IntPredicate::SLT, next, g.count);
+        Some(self.w.code.select(more.into(), further.into(), again.into()).into_int_value())
     }
 
     /// B where its panels were packed in advance.
