@@ -3,7 +3,7 @@
 use super::tests::{law, program};
 use crate::ir::generate::{self, Random};
 use crate::ir::*;
-use crate::kernel::contract::{Side, recognise};
+use crate::kernel::contract::{Side, packed, recognise};
 use crate::span::Span;
 
 fn c(n: i64) -> Size {
@@ -245,8 +245,8 @@ fn points_of_small_images_are_rows_beside_stored_weights() {
         *source = nnc_runtime::manifest::Source::Tensor(format!("t{n}").into());
     }
     let kernels = crate::plan::plan(&module, &crate::kernel::lower(&module), &crate::span::Sources::default()).0;
-    let turned = kernels.iter().filter_map(recognise).filter(|c| c.rows.len() == 3 && c.columns == [1]).count();
-    assert_eq!(turned, 4, "weights are columns");
+    let turned = |k: &&crate::kernel::Kernel| recognise(k).is_some_and(|c| c.rows.len() == 3 && packed(k, &c).is_some());
+    assert_eq!(kernels.iter().filter(turned).count(), 4, "weights are columns");
     law(&module, &[[("B".into(), 1)].into(), [("B".into(), 3)].into()], 1);
 }
 
