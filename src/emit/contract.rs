@@ -47,6 +47,8 @@ const NEAR_PACKED: i64 = 10;
 const LOW: i64 = 10;
 /// Steps that packing may write beyond the last.
 const SLACK: i64 = 16;
+/// Most axes of an image that a window may leave.
+pub const CHECKS: i64 = 3;
 /// Elements between packed rows of A: not a power of two, so that rows do not meet in one set of the first cache.
 pub const A_ROW: i64 = BLOCK + 32;
 /// Elements from one step to the next of A packed as [k][rows].
@@ -64,7 +66,10 @@ pub const BASES: i64 = 8;
 /// Of every step of a block: where it is read, and its mask.
 pub const STEPS_AT: i64 = BASES_AT + PANELS * BASES * 8;
 const C_AT: i64 = STEPS_AT + BLOCK * 2 * 8;
-pub const A_AT: i64 = C_AT + (PANELS * CHUNK * ROWS + 1) * PANEL;
+/// What packing knows of a tile's rows: several words of each of 16.
+pub const POINTS_AT: i64 = C_AT + (PANELS * CHUNK * ROWS + 1) * PANEL;
+pub const POINTS: i64 = 16 * 8;
+pub const A_AT: i64 = POINTS_AT + NEAR_PACKED * (1 + CHECKS) * POINTS;
 
 /// Bytes of scratch that the kernel needs.
 pub fn scratch(kernel: &Kernel) -> i64 {
@@ -163,6 +168,12 @@ pub struct Group<'c> {
     pub k: IntValue<'c>,
 }
 
+/// Where the panel lies that comes next, and how many steps of it are needed.
+struct Ahead<'c> {
+    place: IntValue<'c>,
+    steps: IntValue<'c>,
+}
+
 /// Where the packed panel stands.
 pub struct Panel<'c> {
     /// Values of the outer variables; columns at the panel's first, rows at 0.
@@ -178,6 +189,7 @@ pub fn write<'c>(w: &Writer<'_, 'c>, c: &Contraction, level: Level, [lo, hi]: [I
     let factors = c.factors.map(|f| pruned(&stage.body, f));
     let tile = w.code.variable(w.code.context.i64_type().array_type(micro::FIELDS).into());
     let direct = direct(w.kernel, c);
+    w.code.store(micro::word(&w.code, tile, Field::Ahead), w.code.int(0).into(), 8);
     let engine = Engine { w, c, stage, factors, direct, home: home(w.kernel, c), scratch, tile, width: panel(c.dtype) };
     engine.tasks(level, lo, hi)
 }
@@ -349,8 +361,10 @@ impl<'c> Engine<'_, '_, 'c> {
                             let beside = pairs.map(|pairs| self.beside(g, pairs, number, end));
                             self.describe_b(g, &self.panel(g, number), self.sub(number, first), few, block);
                             let sums = self.add(self.mul(number, self.int(CHUNK * ROWS)), self.sub(self.int(0), self.start(g, chunk)));
-                            self.tiles(g, (number, beside), near, &walk, (waits, sums, block, last), level)?;
-                            Ok::<_, String>(self.add(number, beside.map_or(self.int(1), |beside| self.add(self.int(1), self.number(beside)))))
+                            let next = self.add(number, beside.map_or(self.int(1), |beside| self.add(self.int(1), self.number(beside))));
+                            let ahead = self.after_b(g, next, [block, steps]).map(|place| Ahead { place, steps });
+                            self.tiles(g, (number, beside), near, &walk, (waits, sums, block, last), ahead, level)?;
+                            Ok::<_, String>(next)
                         })?;
                         Ok::<(), String>(())
                     })?;
@@ -392,7 +406,7 @@ impl<'c> Engine<'_, '_, 'c> {
     }
 
     /// Multiplies tiles with panel `number`, and with the next one where that is `beside`, and runs the kernel's other stages where this was the `last`
-    /// block. Sums of row `r` wait in row `sums + r` of scratch, where they must wait.
+    /// block. Sums of row `r` wait in row `sums + r` of scratch, where they must wait. `ahead` is what is multiplied next, where it must be asked for.
     fn tiles(
         &self,
         g: &Group<'c>,
@@ -400,6 +414,7 @@ impl<'c> Engine<'_, '_, 'c> {
         [from, to]: [IntValue<'c>; 2],
         walk: &Walk<'c>,
         (waits, sums, block, last): (IntValue<'c>, IntValue<'c>, IntValue<'c>, IntValue<'c>),
+        ahead: Option<Ahead<'c>>,
         level: Level,
     ) -> Result<(), String> {
         let code = &self.w.code;
@@ -442,6 +457,8 @@ impl<'c> Engine<'_, '_, 'c> {
             }
             code.only_if(ends, || each(&|_, panel| self.ask_ahead(panel, row, rows)))?;
             self.describe_reach(row, block);
+            let turn = self.sub(tile, from);
+            self.ask_for_part(g, &ahead, turn, self.is(IntPredicate::SGT, self.sub(to, from), self.int(1)));
             let multiply = micro::declare(code.context, &code.module, self.c.dtype, level, self.c.reach.as_ref().map(|r| r.side));
             let call = |function, rows: IntValue<'c>| _ = ok(code.builder.build_call(function, &[self.tile.into(), rows.into()], ""));
             match (needed, beside) {
@@ -462,6 +479,8 @@ impl<'c> Engine<'_, '_, 'c> {
                     code.range_by(self.int(0), rows, half, |r| {
                         self.field(Field::A, self.add(a, self.mul(r, walk.row)));
                         self.field(Field::C, self.add(c, self.mul(r, row_step)));
+                        let second = self.number(self.is(IntPredicate::SGT, r, self.int(0)));
+                        self.ask_for_part(g, &ahead, self.add(self.mul(turn, self.int(2)), second), beside);
                         call(pair, self.w.lesser(half, self.sub(rows, r)));
                         Ok::<(), String>(())
                     })?;
@@ -471,6 +490,17 @@ impl<'c> Engine<'_, '_, 'c> {
             code.only_if(after, || each(&|n, panel| self.rows(panel, row, rows, code.element(Elem::I8, sums, self.mul(n, apart)))))
         })?;
         Ok(())
+    }
+
+    /// Has the micro-kernel ask for its part of what comes next, where that is known and many enough `share` it: calls count from 0.
+    fn ask_for_part(&self, g: &Group<'c>, ahead: &Option<Ahead<'c>>, call: IntValue<'c>, share: IntValue<'c>) {
+        let Some(Ahead { place, steps }) = ahead else { return };
+        let (panel, part) = self.divide(call, self.int(PANEL / micro::AHEAD));
+        let offset = self.add(self.mul(panel, self.mul(g.k, self.int(PANEL))), self.mul(part, self.mul(*steps, self.int(micro::AHEAD))));
+        // Two panels are multiplied together at most.
+        let asks = ok(self.w.code.builder.build_and(share, self.is(IntPredicate::SLT, panel, self.int(2)), ""));
+        let place = self.w.code.select(asks.into(), self.add(*place, offset).into(), self.int(0).into());
+        self.field(Field::Ahead, place.into_int_value());
     }
 
     /// The first row of a tile.

@@ -3,7 +3,7 @@
 use super::tests::{law, program};
 use crate::ir::generate::{self, Random};
 use crate::ir::*;
-use crate::kernel::contract::{Side, recognise};
+use crate::kernel::contract::{Side, packed, recognise};
 use crate::span::Span;
 
 fn c(n: i64) -> Size {
@@ -223,6 +223,31 @@ fn random_convolutions_are_what_they_mean() {
         law(&module, &[[("B".into(), 1)].into(), [("B".into(), 3)].into()], seed);
     }
     assert!(engine > 20, "{engine} kernels are contractions");
+}
+
+/// Convolutions of small images whose weights are stored multiply these as packed panels: their points are rows, of one image or several, over more
+/// than a leaf, at every second place, with borders and without, in both types.
+#[test]
+fn points_of_small_images_are_rows_beside_stored_weights() {
+    let text = "dim B >= 1\n\nfn @f(x: f32[B, 30, 5, 7], w: f32[32, 30, 3, 3], u: f32[64, 30, 3, 3], v: f32[64, 32, 1, 1], t: f32[64], d: f64[B, 5, 6, 3], e: f64[16, 5, 3, 2]) {
+  %y[b, o, i, j]: f32[B, 32, 5, 7] = dot[c < 30, r < 3, s < 3](%w[o, c, r, s] * %x[b, c, i + r - 1, j + s - 1, else 0.0])
+  %z[b, o, i, j]: f32[B, 32, 5, 7] = maximum(%y[b, o, i, j], 0.0)
+  %g[b, o, i, j]: f32[B, 64, 3, 4] = dot[c < 30, r < 3, s < 3](%u[o, c, r, s] * %x[b, c, 2*i + r - 1, 2*j + s - 1, else 0.0])
+  %h[b, o, i, j]: f32[B, 64, 3, 4] = dot[c < 32, r < 1, s < 1](%v[o, c, r, s] * %z[b, c, 2*i + r, 2*j + s])
+  %k[b, o, i, j]: f32[B, 64, 3, 4] = %g[b, o, i, j] * %t[o] - %h[b, o, i, j]
+  %m[b, o, i, j]: f64[B, 16, 4, 2] = dot[c < 5, r < 3, s < 2](%e[o, c, r, s] * %d[b, c, i + r, j + s])
+  return %z, %k, %m
+}
+";
+    let mut module = crate::ir::parse::module(text).unwrap();
+    let mut module = program(module.functions.remove(0));
+    for (n, source) in module.entries[0].inputs.iter_mut().enumerate().filter(|(n, _)| ![0, 5].contains(n)) {
+        *source = nnc_runtime::manifest::Source::Tensor(format!("t{n}").into());
+    }
+    let kernels = crate::plan::plan(&module, &crate::kernel::lower(&module), &crate::span::Sources::default()).0;
+    let turned = |k: &&crate::kernel::Kernel| recognise(k).is_some_and(|c| c.rows.len() == 3 && packed(k, &c).is_some());
+    assert_eq!(kernels.iter().filter(turned).count(), 4, "weights are columns");
+    law(&module, &[[("B".into(), 1)].into(), [("B".into(), 3)].into()], 1);
 }
 
 /// Sums of nothing are zero, rows of nothing are nothing.

@@ -12,6 +12,10 @@ use std::fmt::Write as _;
 
 /// Steps of a round, where A and B lie as constants say.
 const UNROLL: i64 = 4;
+/// Bytes of a line of the caches.
+const LINE: i64 = 64;
+/// Bytes of what comes next that a step asks for: half a line, so that requests hardly wait for each other.
+pub const AHEAD: i64 = LINE / 2;
 /// Rows that one pointer reaches with the steps an address can hold.
 const GROUP: usize = 3;
 /// Pointers to every third row of A.
@@ -146,13 +150,22 @@ impl Loop<'_> {
             self.at(place);
             self.line(format!("mov %rax, %rcx\nshr ${}, %rcx", UNROLL.ilog2()));
             self.jump("jz", "step");
-            self.line(format!("and ${}, %eax\n.p2align 5", UNROLL - 1));
+            self.line(format!("and ${}, %eax", UNROLL - 1));
+            // What comes next is asked for meanwhile, a little each round; where nothing is, what is there already.
+            self.load(Field::Ahead, "r9");
+            self.line("test %r9, %r9\ncmovz %rdx, %r9\n.p2align 5");
             self.at(&format!("{place}.steps"));
-            (0..UNROLL).for_each(|n| self.step(n, step));
+            for n in 0..UNROLL {
+                self.step(n, step);
+                if n % 2 == 1 {
+                    self.line(format!("prefetcht1 {}(%r9)", n / 2 * LINE));
+                }
+            }
             self.moves(UNROLL, Steps::Known(step));
+            self.line(format!("sub $-{}, %r9", UNROLL * AHEAD));
             self.line("dec %rcx");
             self.jump("jnz", &format!("{place}.steps"));
-            self.line("test %eax, %eax");
+            self.line(format!("mov ${step}, %r9d\ntest %eax, %eax"));
             self.jump("jz", "ran");
             self.jump("jmp", "step");
         }

@@ -9,6 +9,7 @@
 
 use crate::emit::Level;
 use crate::emit::code::{Code, Elem, V, ok};
+pub use crate::emit::dense::AHEAD;
 use crate::emit::{dense, target};
 use crate::ir::{DType, Scalar};
 use crate::kernel::contract::{ROWS, Side};
@@ -49,6 +50,8 @@ pub enum Field {
     CRow,
     /// Steps in all.
     Count,
+    /// Where what is read next begins, of which [`AHEAD`] bytes are asked for at each step where steps of A and B are usual ones; or 0.
+    Ahead,
     /// Whether `C` holds nothing yet.
     First,
     /// Where rows take some steps only: how many the first row takes (below the diagonal), or the step that it begins with.

@@ -49,6 +49,11 @@ impl<'c> Engine<'_, '_, 'c> {
         matches!(rows.as_slice(), [only] if only.step.as_const() == Some(1)).then_some(form)
     }
 
+    /// Whether A is packed tile after tile, each `[k][rows]`; else row after row.
+    fn a_by_steps(&self) -> bool {
+        self.a_columns().is_some() || self.a_points().is_some()
+    }
+
     /// Describes A for these tiles and steps, packed where it must be or where it pays, unless it was before (`begins` is false): the address that
     /// row 0 has or would have, and the bytes between rows.
     pub fn describe_a(
@@ -63,10 +68,9 @@ impl<'c> Engine<'_, '_, 'c> {
         let base = self.address(self.at(A_AT));
         let element = self.int(self.elements());
         let rows = tiles.map(|tile| self.start(g, tile));
-        let packed = match self.a_columns() {
-            // Tile after tile, each [k][rows].
-            Some(_) => [base, element, self.int(TILE_STEP * self.elements()), endless, endless, self.int(0)],
-            None => [base, self.int(A_ROW * self.elements()), element, endless, endless, self.int(0)],
+        let packed = match self.a_by_steps() {
+            true => [base, element, self.int(TILE_STEP * self.elements()), endless, endless, self.int(0)],
+            false => [base, self.int(A_ROW * self.elements()), element, endless, endless, self.int(0)],
         };
         let (packs, chosen) = match self.a_in_place(g, block) {
             None => (code.context.bool_type().const_all_ones(), packed),
@@ -96,9 +100,9 @@ impl<'c> Engine<'_, '_, 'c> {
         if self.streams() {
             return direct;
         }
-        let packed = match self.a_columns() {
-            Some(_) => self.mul(self.sub(tile, walk.tile), self.int(A_ROW * ROWS * self.elements())),
-            None => self.mul(self.sub(row, walk.first), walk.row),
+        let packed = match self.a_by_steps() {
+            true => self.mul(self.sub(tile, walk.tile), self.int(A_ROW * ROWS * self.elements())),
+            false => self.mul(self.sub(row, walk.first), walk.row),
         };
         code.select(walk.packs.into(), self.add(walk.base, packed).into(), direct.into()).into_int_value()
     }
@@ -125,15 +129,30 @@ impl<'c> Engine<'_, '_, 'c> {
     pub fn describe_b(&self, g: &Group<'c>, panel: &Panel<'c>, place: IntValue<'c>, few: IntValue<'c>, block: IntValue<'c>) {
         let code = &self.w.code;
         let (mut b, mut step) = (self.address(self.packed_panel(place)), self.int(PANEL));
-        if let Some(param) = self.packed() {
-            let at = self.mul(self.mul(panel.first, g.k), self.int(self.elements()));
-            b = self.add(self.add(self.address(self.w.params[param]), at), self.mul(block, self.int(PANEL)));
+        if let Some(packed) = self.packed_at(g, panel.first, block) {
+            b = packed;
         } else if let Some((direct, base, apart)) = self.in_place(panel, few) {
             let pick = |a: IntValue<'c>, b: IntValue<'c>| code.select(direct.into(), a.into(), b.into()).into_int_value();
             (b, step) = (pick(self.add(base, self.mul(block, apart)), b), pick(apart, step));
         }
         self.field(Field::B, b);
         self.field(Field::BStep, step);
+    }
+
+    /// Where steps from `block` on lie of the panel that begins with a column, where panels were packed in advance.
+    fn packed_at(&self, g: &Group<'c>, column: IntValue<'c>, block: IntValue<'c>) -> Option<IntValue<'c>> {
+        let at = self.mul(self.mul(column, g.k), self.int(self.elements()));
+        Some(self.add(self.add(self.address(self.w.params[self.packed()?]), at), self.mul(block, self.int(PANEL))))
+    }
+
+    /// Where panel number `next` of the group lies, or, behind the last one, the first with the steps that follow, where panels were packed in
+    /// advance: no processor that looks ahead by itself sees them coming.
+    pub fn after_b(&self, g: &Group<'c>, next: IntValue<'c>, [block, steps]: [IntValue<'c>; 2]) -> Option<IntValue<'c>> {
+        let column = |number: IntValue<'c>| self.mul(self.add(g.panel, number), self.int(self.width));
+        let further = self.packed_at(g, column(next), block)?;
+        let again = self.packed_at(g, column(self.int(0)), self.add(block, steps))?;
+        let more = self.is(IntPredicate::SLT, next, g.count);
+        Some(self.w.code.select(more.into(), further.into(), again.into()).into_int_value())
     }
 
     /// B where its panels were packed in advance.

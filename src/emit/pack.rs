@@ -348,6 +348,9 @@ impl<'c> Engine<'_, '_, 'c> {
         if let Some(form) = self.a_columns() {
             return self.pack_columns(g, form, block, [from, steps], tiles);
         }
+        if let Some((form, checks)) = self.a_points() {
+            return self.gather_points(g, &form, &checks, [block, from, steps], tiles);
+        }
         let code = &self.w.code;
         let (to, expression, bytes) = (self.at(A_AT), &self.factors[0], self.elements());
         let row = self.start(g, tiles[0]);
@@ -388,7 +391,7 @@ impl<'c> Engine<'_, '_, 'c> {
     }
 
     /// The step from one run of `k` to the next and how many steps a run has, where these are no more than a vector's lanes.
-    fn short_runs(&self, form: &Linear) -> Option<(Size, i64)> {
+    pub fn short_runs(&self, form: &Linear) -> Option<(Size, i64)> {
         match form.runs(&reductions(self.w.kernel, self.stage)).as_slice() {
             [outer, inner] => Some((outer.step.clone(), inner.extent.as_const().filter(|n| (1..=16).contains(n))?)),
             _ => None,
@@ -438,7 +441,7 @@ impl<'c> Engine<'_, '_, 'c> {
     }
 
     /// A as a load that is contiguous along the last reduction variable, with what must hold for it not to be zero.
-    fn a_window(&self) -> Option<(Linear, Vec<Check>)> {
+    pub fn a_window(&self) -> Option<(Linear, Vec<Check>)> {
         let ranges: Vec<Size> = self.w.kernel.outer.iter().chain(&self.stage.reds).cloned().collect();
         let (form, checks) = window(self.w.kernel, &self.stage.body[self.c.factors[0]], &ranges)?;
         let along = self.along(&form, &checks, 1);

@@ -5,9 +5,9 @@
 //! for each few tiles of rows, as many as have 1024 steps of packed weights:
 //!   for each block of 256 steps (channels):
 //!     transform the weights: 16 times [tile][step][12 rows]    (unless they are, in advance; then they are read in place)
-//!     for each panel:
+//!     for each panel, or two where weights come from memory:
 //!       transform the image: 16 times [step][128 bytes of squares]
-//!       for each of the 16 sums, for each tile: M += U * V     (the micro-kernel)
+//!       for each of the 16 sums, each 4 tiles, each panel, each tile: M += U * V     (the micro-kernel; the next weights are asked for)
 //!       after the last block: row by row the results of M, lines of points in lanes, then the kernel's stages on these
 //! ```
 //!
@@ -29,8 +29,6 @@ use crate::math::winograd;
 use inkwell::IntPredicate;
 use inkwell::values::{IntValue, PointerValue};
 
-/// Bytes of a line of the caches.
-const LINE: i64 = 64;
 /// Panels of a group: as many as [`super::contract`] takes together.
 const PANELS: i64 = 16;
 /// Vectors of points of one line in a panel: half of a vector of squares each.
@@ -41,14 +39,22 @@ const SEGMENTS: i64 = 8;
 const WORDS: i64 = 32;
 /// Packed steps of all tiles that are multiplied together.
 const STEPS: i64 = 4 * LEAF;
-/// Most rows of these tiles, where there is one block; with several there are fewer, of all panels.
+/// Tiles that are multiplied together where their weights are transformed in advance: sums, images and weights fit the second cache.
+const NEAR: i64 = 11;
+/// Panels that are then, so that weights come from memory once for all of them.
+const TOGETHER: i64 = 2;
+/// Tiles that meet a panel while a leaf of it is in the first cache, and then the next one, while theirs are in the second.
+const CLOSE: i64 = 4;
+/// Rows of sums: of all panels where there are several blocks, else of few panels and more tiles.
 const SUMS: i64 = PANELS * STEPS / LEAF * ROWS;
 /// Bytes from a sum to that of the next of 16, in V, and from row to row in M: not a power of two, so that they do not meet in one set of a cache.
 const V_NEXT: i64 = (LEAF + 1) * PANEL;
 const M_ROW: i64 = 17 * PANEL;
+/// From a panel's transformed image to the next one's.
+const V_PANEL: i64 = 16 * V_NEXT;
 
 pub const V_AT: i64 = PANELS * VECTORS * SEGMENTS * WORDS * 8;
-const LINES_AT: i64 = V_AT + 16 * V_NEXT;
+const LINES_AT: i64 = V_AT + TOGETHER * V_PANEL;
 const M_AT: i64 = LINES_AT + VECTORS * PANEL;
 const U_AT: i64 = M_AT + SUMS * M_ROW;
 
@@ -294,12 +300,13 @@ impl<'c> Convolution<'_, '_, '_, 'c> {
         let (e, code) = (self.e, self.code());
         self.survey_columns(g)?;
         let most = self.steps.min(LEAF);
-        let tiles = STEPS / most;
+        let several = self.steps > LEAF;
         let multiply = micro::declare(code.context, &code.module, e.c.dtype, level, None);
-        // With several blocks, sums of all panels wait.
-        let apart = if self.steps > LEAF { tiles * ROWS } else { 0 };
-        code.range(g.from, g.to, tiles.min(SUMS / ROWS), |first| {
-            let last = e.w.lesser(g.to, e.add(first, self.int(tiles.min(SUMS / ROWS))));
+        // Weights that are transformed already take no room; sums do, of all panels where there are several blocks.
+        let tiles = if self.transformed && !several { NEAR.max(STEPS / most) } else { STEPS / most }.min(SUMS / ROWS / TOGETHER);
+        let together = if self.transformed { TOGETHER } else { 1 };
+        code.range(g.from, g.to, tiles, |first| {
+            let last = e.w.lesser(g.to, e.add(first, self.int(tiles)));
             let (row, end) = (e.start(g, first), e.start(g, last));
             code.range(self.int(0), self.int(self.steps), LEAF, |block| {
                 let steps = e.w.lesser(self.int(LEAF), e.sub(self.int(self.steps), block));
@@ -308,50 +315,69 @@ impl<'c> Convolution<'_, '_, '_, 'c> {
                 }
                 let begins = e.is(IntPredicate::EQ, block, self.int(0));
                 let ends = e.is(IntPredicate::EQ, e.add(block, steps), self.int(self.steps));
-                code.range(self.int(0), g.count, 1, |panel| {
-                    let step = e.bytes(&self.step(e.w.kernel.outer.len()));
-                    self.image(panel, [e.mul(block, step), step, steps], (e.at(V_AT), PANEL, V_NEXT))?;
-                    let sums = e.mul(panel, self.int(apart));
-                    for (field, value) in [Field::Left, Field::Run].into_iter().zip([self.int(i64::MAX); 2]) {
-                        e.field(field, value);
-                    }
-                    e.field(Field::Jump, self.int(0));
-                    e.field(Field::BStep, self.int(PANEL));
-                    e.field(Field::CRow, self.int(M_ROW));
-                    e.field(Field::Count, steps);
-                    e.field(Field::First, ok(code.builder.build_int_z_extend(begins, code.context.i64_type(), "")));
-                    let [row_step, step] = self.weight_steps();
-                    e.field(Field::ARow, row_step);
-                    e.field(Field::AStep, step);
+                for (field, value) in [Field::Left, Field::Run].into_iter().zip([self.int(i64::MAX); 2]) {
+                    e.field(field, value);
+                }
+                e.field(Field::Jump, self.int(0));
+                e.field(Field::BStep, self.int(PANEL));
+                e.field(Field::CRow, self.int(M_ROW));
+                e.field(Field::Count, steps);
+                e.field(Field::First, ok(code.builder.build_int_z_extend(begins, code.context.i64_type(), "")));
+                let [row_step, step] = self.weight_steps();
+                e.field(Field::ARow, row_step);
+                e.field(Field::AStep, step);
+                code.range(self.int(0), g.count, together, |panel| {
+                    let panels = [panel, e.w.lesser(g.count, e.add(panel, self.int(together)))];
+                    // Where a panel's image is, and where its sums of the first row are.
+                    let image = |own: IntValue<'c>| e.mul(e.sub(own, panel), self.int(V_PANEL));
+                    let sums = |own: IntValue<'c>| e.mul(if several { own } else { e.sub(own, panel) }, self.int(tiles * ROWS * M_ROW));
+                    code.range(panels[0], panels[1], 1, |own| {
+                        let step = e.bytes(&self.step(e.w.kernel.outer.len()));
+                        self.image(own, [e.mul(block, step), step, steps], (self.at(V_AT, image(own)), PANEL, V_NEXT))
+                    })?;
                     code.range(self.int(0), self.int(16), 1, |sum| {
-                        e.field(Field::B, e.address(self.at(V_AT, e.mul(sum, self.int(V_NEXT)))));
                         let base = self.weights_of(g, sum, block, row);
-                        let sums = e.add(e.mul(sums, self.int(M_ROW)), e.mul(sum, self.int(PANEL)));
-                        code.range(first, last, 1, |tile| {
-                            let own = e.start(g, tile);
-                            let rows = e.sub(e.start(g, e.add(tile, self.int(1))), own);
-                            let from_first = e.sub(own, row);
-                            let a = if self.transformed { e.mul(from_first, row_step) } else { e.mul(e.mul(e.sub(tile, first), steps), step) };
-                            e.field(Field::A, e.add(base, a));
-                            e.field(Field::C, e.address(self.at(M_AT, e.add(sums, e.mul(from_first, self.int(M_ROW))))));
-                            if self.transformed {
-                                // The next tile's, or the next sum's first: they lie far apart.
-                                let (next, begins) = (e.add(tile, self.int(1)), e.is(IntPredicate::EQ, panel, self.int(0)));
-                                let more = e.is(IntPredicate::SLT, next, last);
-                                let further = self.weights_of(g, e.add(sum, self.int(1)), block, row);
-                                let here = e.add(base, e.add(a, e.mul(rows, row_step)));
-                                let from = code.select(more.into(), here.into(), further.into()).into_int_value();
-                                code.only_if(begins, || self.ask_for(from, [rows, row_step], e.mul(steps, step)))?;
-                            }
-                            ok(code.builder.build_call(multiply, &[e.tile.into(), rows.into()], ""));
+                        code.range(first, last, CLOSE, |close| {
+                            let tiles = [close, e.w.lesser(last, e.add(close, self.int(CLOSE)))];
+                            let [here, after] = tiles.map(|tile| e.add(base, e.mul(e.sub(e.start(g, tile), row), row_step)));
+                            // The weights of the next tiles, or the next sum's first: they lie far apart.
+                            let more = e.is(IntPredicate::SLT, tiles[1], last);
+                            let next = code.select(more.into(), after.into(), self.weights_of(g, e.add(sum, self.int(1)), block, row).into());
+                            code.range(panels[0], panels[1], 1, |own| {
+                                let at = e.add(image(own), e.mul(sum, self.int(V_NEXT)));
+                                e.field(Field::B, e.address(self.at(V_AT, at)));
+                                code.range(tiles[0], tiles[1], 1, |tile| {
+                                    let first_row = e.start(g, tile);
+                                    let rows = e.sub(e.start(g, e.add(tile, self.int(1))), first_row);
+                                    let from_first = e.sub(first_row, row);
+                                    let packed = e.mul(e.mul(e.sub(tile, first), steps), step);
+                                    let a = if self.transformed { e.mul(from_first, row_step) } else { packed };
+                                    e.field(Field::A, e.add(base, a));
+                                    let to = e.add(sums(own), e.add(e.mul(from_first, self.int(M_ROW)), e.mul(sum, self.int(PANEL))));
+                                    e.field(Field::C, e.address(self.at(M_AT, to)));
+                                    if self.transformed {
+                                        let number = e.add(e.mul(e.sub(own, panel), self.int(CLOSE)), e.sub(tile, close));
+                                        let part = e.mul(e.mul(number, steps), self.int(micro::AHEAD));
+                                        let asks = e.is(IntPredicate::SLT, part, e.sub(after, here));
+                                        let place = e.add(next.into_int_value(), part);
+                                        e.field(Field::Ahead, code.select(asks.into(), place.into(), self.int(0).into()).into_int_value());
+                                    }
+                                    ok(code.builder.build_call(multiply, &[e.tile.into(), rows.into()], ""));
+                                    Ok::<(), String>(())
+                                })?;
+                                Ok::<(), String>(())
+                            })?;
                             Ok::<(), String>(())
                         })?;
                         Ok::<(), String>(())
                     })?;
                     code.only_if(ends, || {
-                        code.range(row, end, 1, |own| {
-                            let sums = e.mul(e.add(sums, e.sub(own, row)), self.int(M_ROW));
-                            self.row(g, panel, own, self.at(M_AT, sums))
+                        code.range(panels[0], panels[1], 1, |own| {
+                            code.range(row, end, 1, |r| {
+                                let sums = e.add(sums(own), e.mul(e.sub(r, row), self.int(M_ROW)));
+                                self.row(g, own, r, self.at(M_AT, sums))
+                            })?;
+                            Ok::<(), String>(())
                         })?;
                         Ok::<(), String>(())
                     })
@@ -384,20 +410,6 @@ impl<'c> Convolution<'_, '_, '_, 'c> {
         let mut point: Vec<_> = e.c.batch.iter().map(|v| (*v, g.point[*v])).collect();
         point.extend([(outer, block), (outer + 1, a), (outer + 2, b)]);
         e.add(e.form(&self.weights, &point), e.mul(row, self.weight_steps()[0]))
-    }
-
-    /// Asks for so many bytes of each of some rows.
-    fn ask_for(&self, from: IntValue<'c>, [rows, apart]: [IntValue<'c>; 2], bytes: IntValue<'c>) -> Result<(), String> {
-        let (e, code) = (self.e, self.code());
-        code.range(self.int(0), rows, 1, |row| {
-            let from = e.add(from, e.mul(row, apart));
-            code.range(self.int(0), bytes, LINE, |at| {
-                code.prefetch(e.pointer(e.add(from, at)));
-                Ok::<(), String>(())
-            })?;
-            Ok::<(), String>(())
-        })?;
-        Ok(())
     }
 
     /// Transforms the weights of some tiles, a vector of 16 rows at a time: 9 numbers of each are turned in registers. Rows beyond a tile's last repeat

@@ -108,6 +108,8 @@ pub fn roles(kernel: &Kernel) -> Option<Contraction> {
     // Taps of a window make poor lanes, unless they go on in the neighbours' taps.
     let narrow = |v: usize| kernel.outer[v].as_const().is_some_and(|n| n < 8);
     let (b, last) = match other {
+        // What was packed in advance was packed as B.
+        Some(other) if in_panels(kernel, stage, stage.values[1 - b], other, dtype).is_some() => (1 - b, other),
         Some(other) if narrow(last) && !narrow(other) && !wide(kernel, number, stage.values[b], [first, second][b], [first, second][1 - b]) => {
             (1 - b, other)
         }
@@ -300,10 +302,14 @@ fn turned(kernel: &Kernel, c: &Contraction) -> bool {
 
 /// The parameter that B is, where it lies in packed panels: `[panel, k, column within the panel]`, all steps of a panel one after the other.
 pub fn packed(kernel: &Kernel, c: &Contraction) -> Option<usize> {
-    let (stage, outer) = (&kernel.stages[c.stage], kernel.outer.len());
-    let Instr::Load { param, index, otherwise: None } = &stage.body[c.factors[1]] else { return None };
     let [column] = c.columns[..] else { return None };
-    (*index == panels(column, outer..outer + stage.reds.len(), c.dtype)).then_some(*param)
+    in_panels(kernel, &kernel.stages[c.stage], c.factors[1], column, c.dtype)
+}
+
+fn in_panels(kernel: &Kernel, stage: &Stage, factor: usize, column: usize, dtype: DType) -> Option<usize> {
+    let Instr::Load { param, index, otherwise: None } = &stage.body[factor] else { return None };
+    let outer = kernel.outer.len();
+    (*index == panels(column, outer..outer + stage.reds.len(), dtype)).then_some(*param)
 }
 
 /// The index of an element of packed panels.

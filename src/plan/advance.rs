@@ -148,13 +148,33 @@ struct Packing {
 /// B as panels.
 fn of_panels(kernel: &Kernel, in_program: &dyn Fn(&Size) -> Size) -> Option<Packing> {
     let c = roles(kernel).filter(|c| packed(kernel, c).is_none())?;
-    let weights = plain(kernel, &c)?;
+    let (c, weights) = match plain(kernel, &c) {
+        Some(weights) => (c, weights),
+        None => {
+            let c = turned(kernel, c)?;
+            let weights = plain(kernel, &c)?;
+            (c, weights)
+        }
+    };
     let ([column], reds) = (&c.columns[..], &kernel.stages[c.stage].reds) else { return None };
     let (columns, reds) = (in_program(&kernel.outer[*column]), reds.iter().map(in_program).collect::<Vec<Size>>());
     let (packer, sizes, points) = packer(kernel, &c, &weights, &columns, &reds);
     let shape = [std::slice::from_ref(&points[0]), &reds, &[Size::constant(panel(c.dtype))]].concat();
     let reader = reader(kernel, &c, &packer);
+    roles(&reader).filter(|c| packed(&reader, c).is_some())?;
     Some(Packing { param: weights.param, dtype: c.dtype, packer, sizes, points, shape, cost: 4, reader })
+}
+
+/// Points of an image up to which they are better rows than columns: they fill panels badly.
+const FEW_POINTS: i64 = 196;
+
+/// The contraction with its rows as columns, where its columns are the points of small images and its rows fill panels.
+fn turned(kernel: &Kernel, c: Contraction) -> Option<Contraction> {
+    let ([row], [.., y, x]) = (&c.rows[..], &c.columns[..]) else { return None };
+    let known = |v: usize| kernel.outer[v].as_const();
+    let points = known(*y)?.checked_mul(known(*x)?)?;
+    let turns = points <= FEW_POINTS && known(*row)? % panel(c.dtype) == 0;
+    turns.then(|| Contraction { factors: [c.factors[1], c.factors[0]], rows: c.columns.clone(), columns: c.rows.clone(), ..c })
 }
 
 /// The weights of a convolution in squares, transformed.
