@@ -24,7 +24,7 @@ use crate::emit::code::{Elem, ok};
 use crate::emit::micro::{self, Field, PANEL};
 use crate::emit::modes::Mode;
 use crate::emit::operand::{Walk, direct};
-use crate::emit::{taps, winograd};
+use crate::emit::{stream, taps, winograd};
 use crate::ir::{Scalar, Size};
 use crate::kernel::contract::{Contraction, ROWS, Squares, panel, recognise};
 use crate::kernel::linear::{Linear, Run, address};
@@ -319,6 +319,8 @@ impl<'c> Engine<'_, '_, 'c> {
         let elsewhere = self.is(IntPredicate::SLT, self.wholes(g), g.count);
         let kept = code.select(elsewhere.into(), self.int(CHUNK).into(), self.sub(g.to, g.from).into()).into_int_value();
         let kept = if self.home.is_some() { kept } else { self.int(CHUNK) };
+        let streamed = self.streamed(g);
+        let waits = streamed.map_or(waits, |streams| ok(code.builder.build_or(waits, streams, "")));
         self.begin_b(g)?;
         // Panels that are packed together: all of them, or each one just before its tiles.
         let together = code.select(low.into(), self.int(1).into(), g.count.into()).into_int_value();
@@ -334,6 +336,9 @@ impl<'c> Engine<'_, '_, 'c> {
                 let missing = self.is(IntPredicate::NE, code.get(i64t, packed).into_int_value(), block);
                 code.set(packed, block.into());
                 code.only_if(missing, || self.begin_block([block, steps]))?;
+                if let Some(streams) = streamed {
+                    code.only_if(streams, || self.stream(g, [block, steps], level))?;
+                }
                 code.range_by(self.int(0), g.count, together, |first| {
                     let end = self.w.lesser(g.count, self.add(first, together));
                     let pack = ok(code.builder.build_or(missing, low, ""));
@@ -342,12 +347,14 @@ impl<'c> Engine<'_, '_, 'c> {
                         let near = [near, self.w.lesser(chunk_end, self.add(near, close))];
                         // Where panels come one by one all tiles come together: A is there since the first panel.
                         let begins = self.is(IntPredicate::EQ, first, self.int(0));
+                        let begins =
+                            streamed.map_or(begins, |streams| ok(code.builder.build_and(begins, code.not(streams.into()).into_int_value(), "")));
                         let walk = self.describe_a(g, begins, [block, steps], near)?;
                         code.range(first, end, 1, |number| {
                             let panel = self.panel(g, number);
                             self.describe_b(g, &panel, self.sub(number, first), few, block);
                             let sums = self.add(self.mul(number, self.int(CHUNK * ROWS)), self.sub(self.int(0), self.start(g, chunk)));
-                            self.tiles(g, &panel, near, &walk, (waits, sums, block, last), level)
+                            self.tiles(g, &panel, near, &walk, (waits, sums, block, last), streamed, level)
                         })?;
                         Ok::<(), String>(())
                     })?;
@@ -369,6 +376,7 @@ impl<'c> Engine<'_, '_, 'c> {
         [from, to]: [IntValue<'c>; 2],
         walk: &Walk<'c>,
         (waits, sums, block, last): (IntValue<'c>, IntValue<'c>, IntValue<'c>, IntValue<'c>),
+        streamed: Option<IntValue<'c>>,
         level: Level,
     ) -> Result<(), String> {
         let code = &self.w.code;
@@ -399,12 +407,57 @@ impl<'c> Engine<'_, '_, 'c> {
                 ok(code.builder.build_call(multiply, &[self.tile.into(), rows.into()], ""));
                 Ok::<(), String>(())
             };
+            // What is not multiplied yet.
+            let needed = match streamed {
+                None => needed,
+                Some(streams) => {
+                    let part = self.is(IntPredicate::SLT, panel.columns, self.int(self.width));
+                    Some(ok(code.builder.build_or(part, code.not(streams.into()).into_int_value(), "")))
+                }
+            };
             match needed {
                 None => call()?,
                 Some(needed) => code.only_if(needed, call)?,
             }
             code.only_if(after, || self.rows(panel, row, rows, sums))
         })?;
+        Ok(())
+    }
+
+    /// Whether the whole panels of a group are multiplied side by side, where that is possible at all.
+    fn streamed(&self, g: &Group<'c>) -> Option<IntValue<'c>> {
+        let near = self.home.as_ref().is_none_or(|(form, _)| form.runs(&named(self.w.kernel, &self.c.columns)).len() == 1);
+        if !near || !stream::takes(self.w.kernel, self.c) {
+            return None;
+        }
+        let rows = self.sub(self.start(g, g.to), self.start(g, g.from));
+        let few = self.is(IntPredicate::SLE, rows, self.int(stream::FEW));
+        let several = self.is(IntPredicate::SGT, self.wholes(g), self.int(1));
+        Some(ok(self.w.code.builder.build_and(few, several, "")))
+    }
+
+    /// Multiplies a leaf of the whole panels side by side. There is one tile.
+    fn stream(&self, g: &Group<'c>, [block, steps]: [IntValue<'c>; 2], level: Level) -> Result<(), String> {
+        let code = &self.w.code;
+        let row = self.start(g, g.from);
+        let yes = code.context.bool_type().const_all_ones();
+        let walk = self.describe_a(g, yes, [block, steps], [g.from, g.to])?;
+        self.field(Field::A, self.a_of(&walk, g.from, row));
+        let panel = self.panel(g, self.int(0));
+        self.describe_b(g, &panel, self.int(0), yes, block);
+        let (mut c, mut c_row, mut c_panel) = (self.address(self.at(C_AT)), self.int(PANEL), self.int(CHUNK * ROWS * PANEL));
+        if let Some((_, base, step)) = self.home(&panel) {
+            (c, c_row, c_panel) = (self.add(base, self.mul(row, step)), step, self.int(PANEL));
+        }
+        self.field(Field::C, c);
+        self.field(Field::CRow, c_row);
+        self.field(Field::CPanel, c_panel);
+        self.field(Field::Panels, self.wholes(g));
+        // Only the last panel may be packed, as the first of those that are.
+        self.field(Field::Sums, self.address(self.packed_panel(self.int(1))));
+        let multiply = stream::declare(code.context, &code.module, self.c.dtype, level);
+        let rows = self.sub(self.start(g, g.to), row);
+        ok(code.builder.build_call(multiply, &[self.tile.into(), rows.into()], ""));
         Ok(())
     }
 
