@@ -7,16 +7,17 @@
 
 use crate::emit::Level;
 use crate::emit::code::{Code, V, ok};
+use crate::emit::contract::{C_AT, CHUNK, Engine, Group, named};
 use crate::emit::micro::{self, Field, PANEL};
 use crate::emit::operand::{direct, in_place};
 use crate::emit::target;
 use crate::ir::{DType, Scalar};
 use crate::kernel::Kernel;
-use crate::kernel::contract::{Contraction, packed};
-use inkwell::AddressSpace;
+use crate::kernel::contract::{Contraction, ROWS, packed};
 use inkwell::context::Context;
 use inkwell::module::{Linkage, Module};
 use inkwell::values::{FunctionValue, InstructionOpcode as Op, IntValue};
+use inkwell::{AddressSpace, IntPredicate};
 use std::convert::Infallible;
 
 /// Most rows.
@@ -38,12 +39,8 @@ fn name(dtype: DType, level: Level) -> String {
 }
 
 /// The function, declared.
-pub fn declare<'c>(context: &'c Context, module: &Module<'c>, dtype: DType, level: Level) -> FunctionValue<'c> {
-    let name = name(dtype, level);
-    module.get_function(&name).unwrap_or_else(|| {
-        let ty = context.void_type().fn_type(&[context.ptr_type(AddressSpace::default()).into(), context.i64_type().into()], false);
-        module.add_function(&name, ty, None)
-    })
+fn declare<'c>(context: &'c Context, module: &Module<'c>, dtype: DType, level: Level) -> FunctionValue<'c> {
+    micro::add(context, module, &name(dtype, level))
 }
 
 /// Adds the functions for one type at one level.
@@ -164,8 +161,8 @@ impl<'c> Stream<'c> {
     /// The leaf's sums join those in C, or are the first there.
     fn join(&self, get: &dyn Fn(Field) -> IntValue<'c>) -> Result<(), Infallible> {
         let code = &self.code;
-        let (sums, c, c_row, c_panel) = (get(Field::Sums), get(Field::C), get(Field::CRow), get(Field::CPanel));
-        let fresh = code.icmp(inkwell::IntPredicate::NE, get(Field::First).into(), code.int(0).into());
+        let (sums, c, c_row, c_panel) = (get(Field::Sums), get(Field::C), get(Field::CRow), get(Field::NextC));
+        let fresh = code.icmp(IntPredicate::NE, get(Field::First).into(), code.int(0).into());
         let per_panel = PANEL / self.bytes;
         code.range(code.int(0), get(Field::Panels), 1, |panel| {
             let from = self.add(sums, self.mul(panel, code.int(PANEL * self.rows)));
@@ -178,6 +175,45 @@ impl<'c> Stream<'c> {
             }
             Ok::<(), Infallible>(())
         })?;
+        Ok(())
+    }
+}
+
+impl<'c> Engine<'_, '_, 'c> {
+    /// Whether the whole panels of a group are multiplied side by side, where that is possible at all.
+    pub fn streamed(&self, g: &Group<'c>) -> Option<IntValue<'c>> {
+        let near = self.home.as_ref().is_none_or(|(form, _)| form.runs(&named(self.w.kernel, &self.c.columns)).len() == 1);
+        if !near || !takes(self.w.kernel, self.c) {
+            return None;
+        }
+        let rows = self.sub(self.start(g, g.to), self.start(g, g.from));
+        let few = self.is(IntPredicate::SLE, rows, self.int(FEW));
+        let several = self.is(IntPredicate::SGT, self.wholes(g), self.int(1));
+        Some(ok(self.w.code.builder.build_and(few, several, "")))
+    }
+
+    /// Multiplies a leaf of the whole panels side by side. There is one tile.
+    pub fn stream(&self, g: &Group<'c>, [block, steps]: [IntValue<'c>; 2], level: Level) -> Result<(), String> {
+        let code = &self.w.code;
+        let row = self.start(g, g.from);
+        let yes = code.context.bool_type().const_all_ones();
+        let walk = self.describe_a(g, yes, [block, steps], [g.from, g.to])?;
+        self.field(Field::A, self.a_of(&walk, g.from, row));
+        let panel = self.panel(g, self.int(0));
+        self.describe_b(g, &panel, self.int(0), yes, block);
+        let (mut c, mut c_row, mut c_panel) = (self.address(self.at(C_AT)), self.int(PANEL), self.int(CHUNK * ROWS * PANEL));
+        if let Some((_, base, step)) = self.home_of(&panel) {
+            (c, c_row, c_panel) = (self.add(base, self.mul(row, step)), step, self.int(PANEL));
+        }
+        self.field(Field::C, c);
+        self.field(Field::CRow, c_row);
+        self.field(Field::NextC, c_panel);
+        self.field(Field::Panels, self.wholes(g));
+        // Only the last panel may be packed, as the first of those that are.
+        self.field(Field::Sums, self.address(self.packed_panel(self.int(1))));
+        let multiply = declare(code.context, &code.module, self.c.dtype, level);
+        let rows = self.sub(self.start(g, g.to), row);
+        ok(code.builder.build_call(multiply, &[self.tile.into(), rows.into()], ""));
         Ok(())
     }
 }
