@@ -23,7 +23,7 @@ use crate::emit::body::{Scope, Writer};
 use crate::emit::code::{Elem, ok};
 use crate::emit::micro::{self, Field, PAIR_ROWS, PANEL};
 use crate::emit::modes::Mode;
-use crate::emit::operand::{Walk, direct};
+use crate::emit::operand::{Walk, direct, in_place};
 use crate::emit::{taps, winograd};
 use crate::ir::{Scalar, Size};
 use crate::kernel::contract::{Contraction, ROWS, Squares, panel, recognise};
@@ -36,7 +36,7 @@ use inkwell::values::{IntValue, PointerValue};
 /// Most steps of k that are packed at once: leaves that fit the second cache with what is multiplied.
 const BLOCK: i64 = 2 * micro::LEAF;
 /// Tiles whose sums are kept between blocks.
-const CHUNK: i64 = 40;
+pub const CHUNK: i64 = 40;
 /// Panels that are packed together, so that A comes from memory once for all of them.
 const PANELS: i64 = 16;
 /// Tiles whose block of A stays in the second cache while it meets all panels, where A is read in place.
@@ -65,7 +65,7 @@ pub const BASES_AT: i64 = MASKS_AT + PANELS * MASKS * 8;
 pub const BASES: i64 = 8;
 /// Of every step of a block: where it is read, and its mask.
 pub const STEPS_AT: i64 = BASES_AT + PANELS * BASES * 8;
-const C_AT: i64 = STEPS_AT + BLOCK * 2 * 8;
+pub const C_AT: i64 = STEPS_AT + BLOCK * 2 * 8;
 /// What packing knows of a tile's rows: several words of each of 16.
 pub const POINTS_AT: i64 = C_AT + (PANELS * CHUNK * ROWS + 1) * PANEL;
 pub const POINTS: i64 = 16 * 8;
@@ -145,7 +145,7 @@ pub struct Engine<'a, 'k, 'c> {
     /// The expressions of A and B.
     pub factors: [Vec<Instr>; 2],
     pub direct: Option<(Linear, Vec<Run>, Vec<Run>)>,
-    home: Option<(Linear, Size)>,
+    pub home: Option<(Linear, Size)>,
     pub scratch: PointerValue<'c>,
     /// The description handed to the micro-kernel.
     pub tile: PointerValue<'c>,
@@ -331,6 +331,8 @@ impl<'c> Engine<'_, '_, 'c> {
         let elsewhere = self.is(IntPredicate::SLT, self.wholes(g), g.count);
         let kept = code.select(elsewhere.into(), self.int(CHUNK).into(), self.sub(g.to, g.from).into()).into_int_value();
         let kept = if self.home.is_some() { kept } else { self.int(CHUNK) };
+        let streamed = self.streamed(g);
+        let waits = streamed.map_or(waits, |streams| ok(code.builder.build_or(waits, streams, "")));
         self.begin_b(g)?;
         // Panels that are packed together: all of them, or those that are multiplied together just before their tiles.
         let pairs = self.pairs(g, few, level);
@@ -348,6 +350,9 @@ impl<'c> Engine<'_, '_, 'c> {
                 let missing = self.is(IntPredicate::NE, code.get(i64t, packed).into_int_value(), block);
                 code.set(packed, block.into());
                 code.only_if(missing, || self.begin_block([block, steps]))?;
+                if let Some(streams) = streamed {
+                    code.only_if(streams, || self.stream(g, [block, steps], level))?;
+                }
                 code.range_by(self.int(0), g.count, together, |first| {
                     let end = self.w.lesser(g.count, self.add(first, together));
                     let pack = ok(code.builder.build_or(missing, low, ""));
@@ -356,6 +361,8 @@ impl<'c> Engine<'_, '_, 'c> {
                         let near = [near, self.w.lesser(chunk_end, self.add(near, close))];
                         // Where panels come one by one all tiles come together: A is there since the first panel.
                         let begins = self.is(IntPredicate::EQ, first, self.int(0));
+                        let begins =
+                            streamed.map_or(begins, |streams| ok(code.builder.build_and(begins, code.not(streams.into()).into_int_value(), "")));
                         let walk = self.describe_a(g, begins, [block, steps], near)?;
                         code.range_on(first, end, |number| {
                             let beside = pairs.map(|pairs| self.beside(g, pairs, number, end));
@@ -363,7 +370,7 @@ impl<'c> Engine<'_, '_, 'c> {
                             let sums = self.add(self.mul(number, self.int(CHUNK * ROWS)), self.sub(self.int(0), self.start(g, chunk)));
                             let next = self.add(number, beside.map_or(self.int(1), |beside| self.add(self.int(1), self.number(beside))));
                             let ahead = self.after_b(g, next, [block, steps]).map(|place| Ahead { place, steps });
-                            self.tiles(g, (number, beside), near, &walk, (waits, sums, block, last), ahead, level)?;
+                            self.tiles(g, (number, beside), near, &walk, (waits, sums, block, last), (ahead, streamed), level)?;
                             Ok::<_, String>(next)
                         })?;
                         Ok::<(), String>(())
@@ -387,7 +394,7 @@ impl<'c> Engine<'_, '_, 'c> {
         let highest = self.add(g.each, self.number(self.is(IntPredicate::SGT, g.extra, self.int(0))));
         let fits = either(self.is(IntPredicate::SGE, g.each, self.int(2 * PAIR_ROWS - 1)), self.is(IntPredicate::SLE, highest, self.int(PAIR_ROWS)));
         // Panels that are read in place are not packed panels beside each other.
-        let in_place = self.packed().is_none() && self.b_in_place().is_some();
+        let in_place = self.packed().is_none() && in_place(self.w.kernel, self.c).is_some();
         Some(if in_place { ok(self.w.code.builder.build_and(fits, ok(self.w.code.builder.build_not(few, "")), "")) } else { fits })
     }
 
@@ -414,12 +421,12 @@ impl<'c> Engine<'_, '_, 'c> {
         [from, to]: [IntValue<'c>; 2],
         walk: &Walk<'c>,
         (waits, sums, block, last): (IntValue<'c>, IntValue<'c>, IntValue<'c>, IntValue<'c>),
-        ahead: Option<Ahead<'c>>,
+        (ahead, streamed): (Option<Ahead<'c>>, Option<IntValue<'c>>),
         level: Level,
     ) -> Result<(), String> {
         let code = &self.w.code;
         let panel = self.panel(g, number);
-        let home = self.home(&panel);
+        let home = self.home_of(&panel);
         let row_step = home.map_or(self.int(PANEL), |(whole, _, row)| code.select(whole.into(), row.into(), self.int(PANEL).into()).into_int_value());
         self.field(Field::CRow, row_step);
         // From the sums of one panel to those of the next.
@@ -461,20 +468,28 @@ impl<'c> Engine<'_, '_, 'c> {
             self.ask_for_part(g, &ahead, turn, self.is(IntPredicate::SGT, self.sub(to, from), self.int(1)));
             let multiply = micro::declare(code.context, &code.module, self.c.dtype, level, self.c.reach.as_ref().map(|r| r.side));
             let call = |function, rows: IntValue<'c>| _ = ok(code.builder.build_call(function, &[self.tile.into(), rows.into()], ""));
-            match (needed, beside) {
-                (Some(needed), _) => code.only_if(needed, || Ok::<(), String>(call(multiply, rows)))?,
-                (None, None) => call(multiply, rows),
-                (None, Some(beside)) => {
+            // Whether a panel alone is multiplied here, where not always.
+            let alone = streamed.map(|streams| {
+                let part = self.is(IntPredicate::SLT, panel.columns, self.int(self.width));
+                ok(code.builder.build_or(part, code.not(streams.into()).into_int_value(), ""))
+            });
+            let single = || match needed.or(alone) {
+                None => Ok::<(), String>(call(multiply, rows)),
+                Some(needed) => code.only_if(needed, || Ok(call(multiply, rows))),
+            };
+            match beside {
+                None => single()?,
+                Some(beside) => {
                     let (two, one, done) = (code.block(), code.block(), code.block());
                     code.branch(beside, two, one);
                     code.builder.position_at_end(one);
-                    call(multiply, rows);
+                    single()?;
                     code.jump(done);
                     code.builder.position_at_end(two);
                     // One half, or two of nearly equal height.
-                    let single = self.is(IntPredicate::SLE, rows, self.int(PAIR_ROWS));
+                    let whole = self.is(IntPredicate::SLE, rows, self.int(PAIR_ROWS));
                     let low = self.divide(self.add(rows, self.int(1)), self.int(2)).0;
-                    let half = self.w.greater(code.select(single.into(), rows.into(), low.into()).into_int_value(), self.int(1));
+                    let half = self.w.greater(code.select(whole.into(), rows.into(), low.into()).into_int_value(), self.int(1));
                     let pair = micro::declare_pair(code.context, &code.module, self.c.dtype);
                     code.range_by(self.int(0), rows, half, |r| {
                         self.field(Field::A, self.add(a, self.mul(r, walk.row)));
@@ -519,7 +534,7 @@ impl<'c> Engine<'_, '_, 'c> {
     }
 
     /// Where the panel's sums are stored at once: whether it is whole, the address of row 0, the bytes between rows.
-    fn home(&self, panel: &Panel<'c>) -> Option<(IntValue<'c>, IntValue<'c>, IntValue<'c>)> {
+    pub fn home_of(&self, panel: &Panel<'c>) -> Option<(IntValue<'c>, IntValue<'c>, IntValue<'c>)> {
         let (form, row) = self.home.as_ref()?;
         let whole = self.is(IntPredicate::EQ, panel.columns, self.int(self.width));
         Some((whole, self.form(form, &self.batch_point(panel, &self.c.columns)), self.bytes(row)))
@@ -527,7 +542,7 @@ impl<'c> Engine<'_, '_, 'c> {
 
     /// The bytes from where a panel's sums are stored at once to where the next one's are.
     fn home_apart(&self, g: &Group<'c>, number: IntValue<'c>) -> IntValue<'c> {
-        let base = |number| self.home(&self.panel(g, number)).map_or(self.int(0), |(_, base, _)| base);
+        let base = |number| self.home_of(&self.panel(g, number)).map_or(self.int(0), |(_, base, _)| base);
         self.sub(base(self.add(number, self.int(1))), base(number))
     }
 

@@ -60,10 +60,14 @@ pub enum Field {
     NextB,
     /// From where a panel's sums go to where those of the one beside it go.
     NextC,
+    /// For [`super::stream`]: how many panels lie side by side.
+    Panels,
+    /// Where the sums of a leaf come and go.
+    Sums,
 }
 
 /// How many words a description has.
-pub const FIELDS: u32 = Field::NextC as u32 + 1;
+pub const FIELDS: u32 = Field::Sums as u32 + 1;
 
 /// The function's name.
 pub fn name(dtype: DType, level: Level, side: Option<Side>) -> String {
@@ -90,7 +94,7 @@ fn pair_name(dtype: DType) -> String {
 }
 
 /// A function of a tile's description and its number of rows, if it is not there.
-fn add<'c>(context: &'c Context, module: &Module<'c>, name: &str) -> FunctionValue<'c> {
+pub fn add<'c>(context: &'c Context, module: &Module<'c>, name: &str) -> FunctionValue<'c> {
     module.get_function(name).unwrap_or_else(|| {
         let ty = context.void_type().fn_type(&[context.ptr_type(AddressSpace::default()).into(), context.i64_type().into()], false);
         module.add_function(name, ty, None)
@@ -139,6 +143,11 @@ fn whole<'c>(
         }
     }
     ok(code.builder.build_return(None));
+    end(code)
+}
+
+/// Closes a function that [`begin`] has opened.
+pub fn end(code: Code<'_>) -> Module<'_> {
     code.builder.position_at_end(code.entry);
     code.jump(code.function.get_basic_blocks()[1]);
     code.module
@@ -168,12 +177,12 @@ fn parts<'c>(context: &'c Context, mut module: Module<'c>, dtype: DType, level: 
     whole(context, module, dtype, level, Some(side), |code, tile, rows| choose(code, &variants, tile, rows))
 }
 
-fn parameter(function: FunctionValue, n: u32) -> V {
+pub fn parameter(function: FunctionValue, n: u32) -> V {
     function.get_nth_param(n).expect("the function has this parameter")
 }
 
 /// A function's code: the entry for variables, then the block that is written.
-fn begin<'c>(context: &'c Context, module: Module<'c>, function: FunctionValue<'c>) -> Code<'c> {
+pub fn begin<'c>(context: &'c Context, module: Module<'c>, function: FunctionValue<'c>) -> Code<'c> {
     let entry = context.append_basic_block(function, "entry");
     let start = context.append_basic_block(function, "start");
     let code = Code { context, module, builder: context.create_builder(), function, entry, device: None };
@@ -186,12 +195,12 @@ pub fn word<'c>(code: &Code<'c>, tile: PointerValue<'c>, field: Field) -> Pointe
     code.element(Elem::I64, tile, code.int(field as i64))
 }
 
-fn field<'c>(code: &Code<'c>, tile: PointerValue<'c>, field: Field) -> IntValue<'c> {
+pub fn field<'c>(code: &Code<'c>, tile: PointerValue<'c>, field: Field) -> IntValue<'c> {
     code.load(code.ty(Elem::I64, 1), word(code, tile, field), 8).into_int_value()
 }
 
 /// Calls the variant for `rows`, where there is one.
-fn choose<'c>(code: &Code<'c>, variants: &[FunctionValue<'c>], tile: PointerValue<'c>, rows: IntValue<'c>) {
+pub fn choose<'c>(code: &Code<'c>, variants: &[FunctionValue<'c>], tile: PointerValue<'c>, rows: IntValue<'c>) {
     let end = code.block();
     let blocks: Vec<_> = variants.iter().map(|_| code.block()).collect();
     let cases: Vec<_> = blocks.iter().enumerate().map(|(n, block)| (code.int(n as i64 + 1), *block)).collect();

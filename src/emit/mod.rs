@@ -32,6 +32,7 @@ mod points;
 #[cfg(test)]
 mod rows_tests;
 mod stage;
+mod stream;
 mod strided;
 mod taps;
 mod target;
@@ -122,6 +123,7 @@ pub fn compile(kernels: &[Kernel], names: &[Declaration], levels: &[Level]) -> R
         let mut module = module(&context, &target::machine()?);
         match job {
             Job::Multiply(dtype, level, side) => module = micro::define(&context, module, dtype, level, side),
+            Job::Stream(dtype, level) => module = stream::define(&context, module, dtype, level),
             Job::Kernels(range) => {
                 for (kernel, name) in kernels[range.clone()].iter().zip(&names[range]) {
                     for level in levels {
@@ -148,6 +150,8 @@ enum Job {
     Kernels(Range<usize>),
     /// The functions that multiply, for one type at one level, where rows take all steps or those on one side.
     Multiply(DType, Level, Option<Side>),
+    /// The same for few rows of a B that is read in place.
+    Stream(DType, Level),
 }
 
 /// What there is to compile, the heaviest first: a decision from the kernels alone.
@@ -155,7 +159,10 @@ fn jobs(kernels: &[Kernel], levels: &[Level]) -> Vec<(usize, Job)> {
     let used = kernels.iter().filter_map(recognise).map(|c| (c.dtype, c.reach.map(|r| r.side)));
     let used: BTreeSet<(DType, Option<Side>)> = used.collect();
     let multiply = used.iter().flat_map(|(t, side)| levels.iter().map(|level| (MULTIPLY, Job::Multiply(*t, *level, *side))));
-    let mut jobs: Vec<(usize, Job)> = multiply.collect();
+    let streamed = kernels.iter().filter_map(|k| recognise(k).filter(|c| stream::takes(k, c))).map(|c| c.dtype);
+    let streamed: BTreeSet<DType> = streamed.collect();
+    let stream = streamed.iter().flat_map(|t| levels.iter().map(|level| (STREAM, Job::Stream(*t, *level))));
+    let mut jobs: Vec<(usize, Job)> = multiply.chain(stream).collect();
     let (mut first, mut sum) = (0, 0);
     for (n, kernel) in kernels.iter().enumerate() {
         sum += weight(kernel);
@@ -170,6 +177,8 @@ fn jobs(kernels: &[Kernel], levels: &[Level]) -> Vec<(usize, Job)> {
 
 /// The weight of the functions that multiply.
 const MULTIPLY: usize = 450;
+/// The weight of those for few rows.
+const STREAM: usize = 200;
 
 /// How long the kernel takes to compile, in units of its instructions: what is packed and multiplied needs many more than it says.
 fn weight(kernel: &Kernel) -> usize {

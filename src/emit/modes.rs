@@ -2,6 +2,7 @@
 
 use crate::emit::strided::near;
 use crate::ir::{Affine, DType, Fold, IndexAtom, ScalarOp, Size};
+use crate::kernel::contract::coefficient;
 use crate::kernel::{Index, Instr, Kernel, Stage, Target};
 
 /// How the elements of an access lie along the lanes.
@@ -123,6 +124,8 @@ struct Survey {
     contiguous: usize,
     /// Loads all over.
     scattered: usize,
+    /// Whether some of them are further apart than elements of narrow rows.
+    far: bool,
     /// Operations of many instructions.
     heavy: bool,
     /// Whether stores can be made in lanes, and one after the other.
@@ -143,6 +146,16 @@ fn access(index: &[Index], var: usize, varying: &[bool]) -> Access {
     }
 }
 
+/// Whether an access is at most a narrow row's elements further in the next lane.
+fn narrow_step(index: &[Index], var: usize, varying: &[bool]) -> bool {
+    let Some((Index::Affine(last), before)) = index.split_last() else { return false };
+    let same = |i: &Index| match i {
+        Index::Affine(a) => !depends(a, var),
+        Index::Value(v) => !varying[*v],
+    };
+    before.iter().all(same) && coefficient(last, var).is_some_and(|step| (1..=NARROW).contains(&step))
+}
+
 fn walk(body: &[Instr], var: usize, outer: bool, varying: &mut Vec<bool>, survey: &mut Survey) {
     use ScalarOp::*;
     for instr in body {
@@ -154,7 +167,10 @@ fn walk(body: &[Instr], var: usize, outer: bool, varying: &mut Vec<bool>, survey
                     Access::Same => {}
                     Access::Contiguous => survey.contiguous += 1,
                     Access::Strided(_) | Access::Repeated(_) => {}
-                    Access::Scattered => survey.scattered += 1,
+                    Access::Scattered => {
+                        survey.scattered += 1;
+                        survey.far |= !narrow_step(index, var, varying);
+                    }
                 }
                 access != Access::Same
             }
@@ -190,6 +206,7 @@ fn survey(stage: &Stage, var: usize, outer: bool) -> Survey {
             let affine = index.iter().all(|i| matches!(i, Index::Affine(_)));
             let access = if affine { access(index, var, &varying) } else { Access::Scattered };
             s.storable &= affine && fold.is_none() && access != Access::Same;
+            s.far |= access == Access::Scattered && !narrow_step(index, var, &varying);
             s.in_order &= access == Access::Contiguous;
         }
     }
@@ -223,7 +240,10 @@ pub fn modes(kernel: &Kernel) -> Modes {
     let smooth = surveys.iter().all(|s| s.in_order && s.scattered == 0);
     let alternative = inside.iter().any(|m| *m != Mode::Scalar);
     let gains = surveys.iter().any(|s| s.in_order) || kernel.stages.iter().any(|s| s.fold == Fold::Dot);
-    if storable && (smooth || (!alternative && gains)) {
+    // Lanes along a narrow row would mostly be idle, and what is computed once a row would have none.
+    let narrow = last.as_const().is_none_or(|n| n >= 16) && kernel.stages.iter().any(folds_row) && kernel.stages.iter().all(narrow);
+    let narrow = narrow && surveys.iter().all(|s| !s.far);
+    if storable && (smooth || narrow || (!alternative && gains)) {
         let stages: Vec<&Stage> = kernel.stages.iter().collect();
         let lanes = width(kernel, &stages, surveys.iter().any(|s| s.heavy), last);
         let columns = kernel.stages.iter().any(|s| s.inner.is_empty() && in_lanes(s.fold) && !few(s));
@@ -232,15 +252,30 @@ pub fn modes(kernel: &Kernel) -> Modes {
     Modes { outer: None, columns: false, stages: inside }
 }
 
+/// Most elements of a row that is narrow: lanes run across such rows, not along them.
+const NARROW: i64 = 15;
+
+/// Whether all that the stage does at an outer point is a narrow row.
+fn narrow(stage: &Stage) -> bool {
+    let points = [&stage.inner[..], &stage.reds[..]].concat();
+    let fold = stage.fold == Fold::None || in_lanes(stage.fold);
+    fold && stage.guards.is_empty() && points.len() <= 1 && points.iter().all(|n| n.as_const().is_some_and(|n| (1..=NARROW).contains(&n)))
+}
+
+/// Whether it folds a row of several elements.
+fn folds_row(stage: &Stage) -> bool {
+    matches!(&stage.reds[..], [n] if n.as_const() != Some(1))
+}
+
 /// Whether the fold has 16 lanes of its own.
 fn in_lanes(fold: Fold) -> bool {
     matches!(fold, Fold::Sum | Fold::Prod | Fold::Max | Fold::Min)
 }
 
-/// Whether the reduction box has so few points that each has its own code: windows.
+/// Whether the reduction box has so few points that each has its own code: windows, narrow rows.
 pub fn few(stage: &Stage) -> bool {
     let points = stage.reds.iter().try_fold(1i64, |n, size| Some(n.saturating_mul(size.as_const()?)));
-    points.is_some_and(|n| (1..=9).contains(&n)) && stage.fold != Fold::Dot
+    points.is_some_and(|n| (1..=16).contains(&n)) && stage.fold != Fold::Dot
 }
 
 /// How many stages from number `start` on run in one loop: they have the same box, in lanes along its last variable, and what one reads of what an

@@ -26,6 +26,29 @@ pub fn direct(kernel: &Kernel, c: &Contraction) -> Option<(Linear, Vec<Run>, Vec
     (rows.len() <= 1 && long).then_some((form, rows, steps))
 }
 
+/// B as a linear form, with what must hold for its loads not to be zero.
+fn b_form(kernel: &Kernel, c: &Contraction) -> Option<(Linear, Vec<Check>)> {
+    let stage = &kernel.stages[c.stage];
+    let ranges: Vec<Size> = kernel.outer.iter().chain(&stage.reds).cloned().collect();
+    window(kernel, &stage.body[c.factors[1]], &ranges)
+}
+
+fn b_rows(kernel: &Kernel, c: &Contraction) -> Option<(Linear, Vec<Check>, Option<i64>, i64)> {
+    let (form, checks) = b_form(kernel, c)?;
+    let apart = by_rows(kernel, &form, &c.columns)?;
+    let runs = form.runs(&named(kernel, &c.columns));
+    let run = if runs.len() == 1 { None } else { runs.last().and_then(|run| run.extent.as_const()) };
+    Some((form, checks, run, apart))
+}
+
+/// B where whole panels of it can be read in place, and its step.
+pub fn in_place(kernel: &Kernel, c: &Contraction) -> Option<(Linear, Size)> {
+    let (form, ..) = b_rows(kernel, c).filter(|(_, checks, run, apart)| run.is_none() && checks.is_empty() && *apart == 1)?;
+    let mut steps = form.runs(&reductions(kernel, &kernel.stages[c.stage]));
+    let step = steps.pop().map_or_else(Size::default, |r| r.step);
+    steps.is_empty().then_some((form, step))
+}
+
 /// How A is read.
 pub struct Walk<'c> {
     packs: IntValue<'c>,
@@ -162,30 +185,17 @@ impl<'c> Engine<'_, '_, 'c> {
 
     /// B as a linear form, with what must hold for its loads not to be zero.
     pub fn b_form(&self) -> Option<(Linear, Vec<Check>)> {
-        let ranges: Vec<Size> = self.w.kernel.outer.iter().chain(&self.stage.reds).cloned().collect();
-        window(self.w.kernel, &self.stage.body[self.c.factors[1]], &ranges)
+        b_form(self.w.kernel, self.c)
     }
 
     /// B where many of its columns follow each other one or two elements apart: how many, where it is not all, and how far.
     pub fn b_rows(&self) -> Option<(Linear, Vec<Check>, Option<i64>, i64)> {
-        let (form, checks) = self.b_form()?;
-        let apart = by_rows(self.w.kernel, &form, &self.c.columns)?;
-        let runs = form.runs(&named(self.w.kernel, &self.c.columns));
-        let run = if runs.len() == 1 { None } else { runs.last().and_then(|run| run.extent.as_const()) };
-        Some((form, checks, run, apart))
-    }
-
-    /// B where whole panels of it can be read in place, and its step.
-    pub fn b_in_place(&self) -> Option<(Linear, Size)> {
-        let (form, ..) = self.b_rows().filter(|(_, checks, run, apart)| run.is_none() && checks.is_empty() && *apart == 1)?;
-        let mut steps = form.runs(&reductions(self.w.kernel, self.stage));
-        let step = steps.pop().map_or_else(Size::default, |r| r.step);
-        steps.is_empty().then_some((form, step))
+        b_rows(self.w.kernel, self.c)
     }
 
     /// Whether B is read in place, where that is possible at all: a whole panel, used by few rows. Then its address and the bytes between steps.
     pub fn in_place(&self, panel: &Panel<'c>, few: IntValue<'c>) -> Option<(IntValue<'c>, IntValue<'c>, IntValue<'c>)> {
-        let (form, step) = self.b_in_place()?;
+        let (form, step) = in_place(self.w.kernel, self.c)?;
         let whole = self.is(IntPredicate::EQ, panel.columns, self.int(self.width));
         let base = self.form(&form, &self.batch_point(panel, &self.c.columns));
         Some((ok(self.w.code.builder.build_and(whole, few, "")), base, self.bytes(&step)))

@@ -8,6 +8,7 @@ use crate::emit::body::Scope;
 use crate::emit::code::{Elem, V, ok};
 use crate::emit::contract::{A_AT, A_ROW, BASES, BASES_AT, Engine, Group, MASKS, MASKS_AT, Panel, STEPS_AT, TILE_STEP, reductions};
 use crate::emit::micro::PANEL;
+use crate::emit::operand;
 use crate::ir::{Scalar, Size};
 use crate::kernel::contract::ROWS;
 use crate::kernel::linear::{Check, Linear, window};
@@ -52,7 +53,7 @@ impl<'c> Engine<'_, '_, 'c> {
     ) -> Result<(), String> {
         let code = &self.w.code;
         let in_place = code.select(few.into(), self.wholes(g).into(), self.int(0).into()).into_int_value();
-        let from = if self.b_in_place().is_some() { self.w.greater(first, in_place) } else { first };
+        let from = if operand::in_place(self.w.kernel, self.c).is_some() { self.w.greater(first, in_place) } else { first };
         let place = |n: IntValue<'c>| self.packed_panel(self.sub(n, first));
         if let Some((form, runs)) = self.b_turned() {
             return code.range(from, end, 1, |n| self.turn(&self.panel(g, n), &form, &runs, [block, steps], place(n), level)).map(drop);

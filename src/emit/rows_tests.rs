@@ -91,6 +91,28 @@ fn rows(t: DType) -> Module {
     program(f)
 }
 
+/// The logarithm of a sum of powers and the shares, as a classifier's loss has them, of rows with so few elements that lanes run across rows.
+fn narrow(t: DType, wide: i64) -> Module {
+    let n = Size::dim("N");
+    let mut f = Function::new("narrow");
+    let (shape, row) = (vec![n.clone(), c(wide)], vec![n.clone()]);
+    let x = f.input("x", Type::new(t, shape.clone()));
+    let label = f.input("label", Type::new(DType::I64, row.clone()));
+    let s = Span::default();
+    let largest = f.nest(Nest::fold(row.clone(), vec![c(wide)], Fold::Max, load_at(0, [0, 1])), [x], s);
+    let less = Expr::op(ScalarOp::Exp, [Expr::op(ScalarOp::Sub, [load_at(0, [0, 1]), load_at(1, [0])])]);
+    let total = f.nest(Nest::fold(row.clone(), vec![c(wide)], Fold::Sum, less.clone()), [x, largest], s);
+    let log = Expr::op(ScalarOp::Add, [load_at(1, [0]), Expr::op(ScalarOp::Log, [load_at(0, [0])])]);
+    let log = f.nest(Nest::map(row.clone(), log), [total, largest], s);
+    let share = Expr::op(ScalarOp::Exp, [Expr::op(ScalarOp::Sub, [load_at(0, [0, 1]), load_at(1, [0])])]);
+    let own = Expr::op(ScalarOp::Eq, [load_at(2, [0]), Expr::Index(Affine::var(1))]);
+    let one = Expr::op(ScalarOp::Select, [own, Expr::Const(Scalar::float(t, 1.0)), Expr::Const(Scalar::float(t, 0.0))]);
+    let share = f.nest(Nest::map(shape, Expr::op(ScalarOp::Sub, [share, one])), [x, log, label], s);
+    let least = f.nest(Nest::fold(row, vec![c(wide)], Fold::Min, load_at(0, [0, 1])), [share], s);
+    f.results = [log, share, least].map(|v| (None, v)).to_vec();
+    program(f)
+}
+
 #[test]
 fn windows_are_what_they_mean() {
     for t in [DType::F32, DType::F64] {
@@ -109,5 +131,14 @@ fn shared_elements_are_what_they_mean() {
 fn rows_and_columns_are_what_they_mean() {
     for t in [DType::F32, DType::F64] {
         law(&rows(t), &[0, 1, 16, 37, 150].map(|n| [("N".into(), n)].into()), 7);
+    }
+}
+
+#[test]
+fn narrow_rows_are_what_they_mean() {
+    for t in [DType::F32, DType::F64] {
+        for wide in [2, 3, 10, 15, 16] {
+            law(&narrow(t, wide), &[0, 1, 15, 16, 37].map(|n| [("N".into(), n)].into()), 7);
+        }
     }
 }

@@ -1,0 +1,219 @@
+//! The micro-kernel of few rows: it reads B as it lies, in whole rows.
+//!
+//! `stream.<dtype>.<level>(tile, rows)` does for 1 to [`FEW`] rows and several panels side by side what `multiply` does for one panel: a leaf of `k`,
+//! each element one chain of fused multiply-adds from +0, joined with what `C` holds. A panel at a time would touch each row of B, which lies in a page
+//! of its own, for two lines. Here a few rows of B are read from one end to the other, as processors look ahead, while sums come and go through the
+//! first cache.
+
+use crate::emit::Level;
+use crate::emit::code::{Code, V, ok};
+use crate::emit::contract::{C_AT, CHUNK, Engine, Group, named};
+use crate::emit::micro::{self, Field, PANEL};
+use crate::emit::operand::{direct, in_place};
+use crate::emit::target;
+use crate::ir::{DType, Scalar};
+use crate::kernel::Kernel;
+use crate::kernel::contract::{Contraction, ROWS, packed};
+use inkwell::context::Context;
+use inkwell::module::{Linkage, Module};
+use inkwell::values::{FunctionValue, InstructionOpcode as Op, IntValue};
+use inkwell::{AddressSpace, IntPredicate};
+use std::convert::Infallible;
+
+/// Most rows.
+pub const FEW: i64 = 6;
+/// Bytes of a line of the caches.
+const LINE: i64 = 64;
+
+/// Whether the contraction has a use for it: B may be read in place, rows may be few, and all of them take all steps.
+pub fn takes(kernel: &Kernel, c: &Contraction) -> bool {
+    let few = c.extent(&c.rows, &kernel.outer).as_const().is_none_or(|n| n <= FEW);
+    let whole = c.squares.is_none() && c.reach.is_none() && c.needs.is_none() && c.columns.len() == 1;
+    let one_run = direct(kernel, c).is_none_or(|(_, _, steps)| steps.len() <= 1);
+    few && whole && one_run && packed(kernel, c).is_none() && in_place(kernel, c).is_some()
+}
+
+/// The function's name.
+fn name(dtype: DType, level: Level) -> String {
+    format!("stream.{dtype}.{}", level.name())
+}
+
+/// The function, declared.
+fn declare<'c>(context: &'c Context, module: &Module<'c>, dtype: DType, level: Level) -> FunctionValue<'c> {
+    micro::add(context, module, &name(dtype, level))
+}
+
+/// Adds the functions for one type at one level.
+pub fn define<'c>(context: &'c Context, mut module: Module<'c>, dtype: DType, level: Level) -> Module<'c> {
+    let ty = context.void_type().fn_type(&[context.ptr_type(AddressSpace::default()).into()], false);
+    let mut variants = vec![];
+    for rows in 1..=FEW {
+        let function = module.add_function(&format!("{}.{rows}", name(dtype, level)), ty, Some(Linkage::Internal));
+        target::attributes(context, function, level);
+        // What stays in registers beside a row's sum: elements of A for these steps, and a vector of each step's B.
+        let (bytes, steps) = match level {
+            Level::V4 => (64, 4),
+            Level::V3 => (32, if rows <= 2 { 4 } else { 2 }),
+        };
+        let stream = Stream { code: micro::begin(context, module, function), dtype, rows, bytes, steps };
+        let Ok(()) = stream.write();
+        module = micro::end(stream.code);
+        variants.push(function);
+    }
+    let function = declare(context, &module, dtype, level);
+    target::attributes(context, function, level);
+    let code = micro::begin(context, module, function);
+    micro::choose(&code, &variants, micro::parameter(function, 0).into_pointer_value(), micro::parameter(function, 1).into_int_value());
+    ok(code.builder.build_return(None));
+    micro::end(code)
+}
+
+struct Stream<'c> {
+    code: Code<'c>,
+    dtype: DType,
+    rows: i64,
+    /// Of a vector.
+    bytes: i64,
+    /// Steps that are taken together.
+    steps: i64,
+}
+
+impl<'c> Stream<'c> {
+    fn vector(&self, at: IntValue<'c>) -> V<'c> {
+        self.code.load(self.code.ty(self.dtype.into(), self.lanes()), self.pointer(at), self.dtype.bytes() as u32)
+    }
+
+    fn store(&self, at: IntValue<'c>, value: V<'c>) {
+        self.code.store(self.pointer(at), value, self.dtype.bytes() as u32);
+    }
+
+    fn lanes(&self) -> u32 {
+        self.bytes as u32 / self.dtype.bytes() as u32
+    }
+
+    fn pointer(&self, address: IntValue<'c>) -> inkwell::values::PointerValue<'c> {
+        ok(self.code.builder.build_int_to_ptr(address, self.code.context.ptr_type(AddressSpace::default()), ""))
+    }
+
+    fn add(&self, a: IntValue<'c>, b: IntValue<'c>) -> IntValue<'c> {
+        ok(self.code.builder.build_int_add(a, b, ""))
+    }
+
+    fn mul(&self, a: IntValue<'c>, b: IntValue<'c>) -> IntValue<'c> {
+        ok(self.code.builder.build_int_mul(a, b, ""))
+    }
+
+    fn write(&self) -> Result<(), Infallible> {
+        let code = &self.code;
+        let tile = micro::parameter(code.function, 0).into_pointer_value();
+        let get = |f: Field| micro::field(code, tile, f);
+        let (sums, vectors) = (get(Field::Sums), self.mul(get(Field::Panels), code.int(PANEL / self.bytes)));
+        let end = self.mul(vectors, code.int(self.bytes));
+        // Sums lie vector by vector, all rows of one together.
+        let zero = code.constant(Scalar::float(self.dtype, 0.0), self.lanes());
+        code.range(code.int(0), self.mul(end, code.int(self.rows)), self.bytes, |at| {
+            self.store(self.add(sums, at), zero);
+            Ok::<(), Infallible>(())
+        })?;
+        let count = get(Field::Count);
+        let together = ok(code.builder.build_int_sub(count, code.int(self.steps - 1), ""));
+        let rest = code.range(code.int(0), together, self.steps, |k| self.pass(k, self.steps, end, &get))?;
+        code.range(rest, count, 1, |k| self.pass(k, 1, end, &get))?;
+        self.join(&get)?;
+        ok(code.builder.build_return(None));
+        Ok(())
+    }
+
+    /// So many steps from `k` on, along all columns.
+    fn pass(&self, k: IntValue<'c>, steps: i64, end: IntValue<'c>, get: &dyn Fn(Field) -> IntValue<'c>) -> Result<(), Infallible> {
+        let code = &self.code;
+        let element = code.ty(self.dtype.into(), 1);
+        let (a, a_step, a_row) = (get(Field::A), get(Field::AStep), get(Field::ARow));
+        let (b, b_step, sums) = (get(Field::B), get(Field::BStep), get(Field::Sums));
+        let first = self.add(b, self.mul(k, b_step));
+        let numbers: Vec<IntValue<'c>> = (0..steps).map(|step| self.add(k, code.int(step))).collect();
+        let lines: Vec<IntValue<'c>> = (0..steps).map(|step| self.add(first, self.mul(b_step, code.int(step)))).collect();
+        let next = self.mul(b_step, code.int(steps));
+        let factor = |row: i64, k: IntValue<'c>| {
+            let at = self.add(self.add(a, self.mul(a_row, code.int(row))), self.mul(k, a_step));
+            code.splat(code.load(element, self.pointer(at), self.dtype.bytes() as u32), self.lanes())
+        };
+        let factors: Vec<Vec<V<'c>>> = (0..self.rows).map(|row| numbers.iter().map(|k| factor(row, *k)).collect()).collect();
+        code.range(code.int(0), end, self.bytes, |at| {
+            let columns: Vec<V<'c>> = lines.iter().map(|line| self.vector(self.add(*line, at))).collect();
+            // The steps that come next, wherever they lie: each line is asked for once where a vector is one.
+            if self.bytes == LINE {
+                lines.iter().for_each(|line| code.prefetch(self.pointer(self.add(self.add(*line, next), at))));
+            }
+            let at = self.add(sums, self.mul(at, code.int(self.rows)));
+            for (row, factors) in (0..).zip(&factors) {
+                let place = self.add(at, code.int(row * self.bytes));
+                let sum = factors.iter().zip(&columns).fold(self.vector(place), |sum, (factor, column)| {
+                    code.intrinsic("llvm.fma", &[sum.get_type()], &[*factor, *column, sum]).expect("a value")
+                });
+                self.store(place, sum);
+            }
+            Ok::<(), Infallible>(())
+        })?;
+        Ok(())
+    }
+
+    /// The leaf's sums join those in C, or are the first there.
+    fn join(&self, get: &dyn Fn(Field) -> IntValue<'c>) -> Result<(), Infallible> {
+        let code = &self.code;
+        let (sums, c, c_row, c_panel) = (get(Field::Sums), get(Field::C), get(Field::CRow), get(Field::NextC));
+        let fresh = code.icmp(IntPredicate::NE, get(Field::First).into(), code.int(0).into());
+        let per_panel = PANEL / self.bytes;
+        code.range(code.int(0), get(Field::Panels), 1, |panel| {
+            let from = self.add(sums, self.mul(panel, code.int(PANEL * self.rows)));
+            let to = self.add(c, self.mul(panel, c_panel));
+            for (vector, row) in (0..per_panel).flat_map(|v| (0..self.rows).map(move |row| (v, row))) {
+                let sum = self.vector(self.add(from, code.int((vector * self.rows + row) * self.bytes)));
+                let to = self.add(self.add(to, self.mul(c_row, code.int(row))), code.int(vector * self.bytes));
+                let both = code.binary(Op::FAdd, self.vector(to), sum);
+                self.store(to, code.select(fresh, sum, both));
+            }
+            Ok::<(), Infallible>(())
+        })?;
+        Ok(())
+    }
+}
+
+impl<'c> Engine<'_, '_, 'c> {
+    /// Whether the whole panels of a group are multiplied side by side, where that is possible at all.
+    pub fn streamed(&self, g: &Group<'c>) -> Option<IntValue<'c>> {
+        let near = self.home.as_ref().is_none_or(|(form, _)| form.runs(&named(self.w.kernel, &self.c.columns)).len() == 1);
+        if !near || !takes(self.w.kernel, self.c) {
+            return None;
+        }
+        let rows = self.sub(self.start(g, g.to), self.start(g, g.from));
+        let few = self.is(IntPredicate::SLE, rows, self.int(FEW));
+        let several = self.is(IntPredicate::SGT, self.wholes(g), self.int(1));
+        Some(ok(self.w.code.builder.build_and(few, several, "")))
+    }
+
+    /// Multiplies a leaf of the whole panels side by side. There is one tile.
+    pub fn stream(&self, g: &Group<'c>, [block, steps]: [IntValue<'c>; 2], level: Level) -> Result<(), String> {
+        let code = &self.w.code;
+        let row = self.start(g, g.from);
+        let yes = code.context.bool_type().const_all_ones();
+        let walk = self.describe_a(g, yes, [block, steps], [g.from, g.to])?;
+        self.field(Field::A, self.a_of(&walk, g.from, row));
+        let panel = self.panel(g, self.int(0));
+        self.describe_b(g, &panel, self.int(0), yes, block);
+        let (mut c, mut c_row, mut c_panel) = (self.address(self.at(C_AT)), self.int(PANEL), self.int(CHUNK * ROWS * PANEL));
+        if let Some((_, base, step)) = self.home_of(&panel) {
+            (c, c_row, c_panel) = (self.add(base, self.mul(row, step)), step, self.int(PANEL));
+        }
+        self.field(Field::C, c);
+        self.field(Field::CRow, c_row);
+        self.field(Field::NextC, c_panel);
+        self.field(Field::Panels, self.wholes(g));
+        // Only the last panel may be packed, as the first of those that are.
+        self.field(Field::Sums, self.address(self.packed_panel(self.int(1))));
+        let multiply = declare(code.context, &code.module, self.c.dtype, level);
+        let rows = self.sub(self.start(g, g.to), row);
+        ok(code.builder.build_call(multiply, &[self.tile.into(), rows.into()], ""));
+        Ok(())
+    }
+}
