@@ -11,6 +11,7 @@ use crate::launch::{Op, Table};
 use crate::manifest::{Entry, Manifest, Sink, Source, Step, Storage};
 use crate::memory::{ALIGN, Aligned, Scratch};
 use crate::meter::Meter;
+use crate::observe::{Observer, Total};
 use crate::phases::{self, Work};
 use crate::pool::Pool;
 use crate::profile::{Account, Profile, Row};
@@ -92,20 +93,10 @@ pub struct Prepared {
     /// Runs so far, as far as it matters.
     warm: u32,
     meter: Option<Meter>,
-    observer: Option<Observer>,
+    /// With the kernels' symbols.
+    observer: Option<(Observer, Vec<String>)>,
     /// What there is of it on a GPU.
     pub(crate) recorded: Option<Recorded>,
-}
-
-/// Who wants to know what the runs take.
-struct Observer {
-    profile: Arc<Mutex<Profile>>,
-    /// Kernels' symbols.
-    symbols: Vec<String>,
-    /// What was metered before the meter was cleared, line by line.
-    lines: Vec<(f64, u64)>,
-    runs: u64,
-    nanoseconds: f64,
 }
 
 // SAFETY: the pointers lead into `arena` and `given`, which move along, and into the stored tensors of one call of `run`.
@@ -312,21 +303,22 @@ impl Prepared {
         }
         assert!(pool.threads() <= self.threads, "prepared for {} threads, run on {}", self.threads, pool.threads());
         self.bind(store);
-        if self.warm < WARM && self.threads > 1 && self.meter.is_none() {
+        let learns = self.warm < WARM && self.threads > 1;
+        if learns && self.meter.is_none() {
             self.meter = Some(Meter::new(self.table.ops.len(), self.threads, 0));
         }
-        let began = self.observer.as_ref().map(|_| Instant::now());
+        let timed = learns || self.observer.as_ref().is_none_or(|(o, _)| o.times());
+        let began = self.observer.as_ref().filter(|_| timed).map(|_| Instant::now());
         // SAFETY: the plan's buffers have the sizes of the kernels' parameters (made so by the compiler), all of them lie in memory that lives now;
         // `phases::cut` keeps apart what touches the same memory; the number of threads was looked at.
         let from = if self.advanced == Some(store.version()) { self.advance } else { 0 };
-        let ended = unsafe { self.table.run(from, kernels, pool, self.meter.as_ref()) };
+        let ended = unsafe { self.table.run(from, kernels, pool, self.meter.as_ref().filter(|_| timed)) };
         self.advanced = None;
         if self.changes {
             store.touch();
         }
-        if let (Some(observer), Some(began)) = (&mut self.observer, began) {
-            observer.runs += 1;
-            observer.nanoseconds += began.elapsed().as_nanos() as f64;
+        if let (Some((observer, _)), Some(meter)) = (&mut self.observer, &mut self.meter) {
+            observer.ran(began.map(|began| began.elapsed()), meter);
         }
         if let Err(line) = ended {
             return wrong!("{}", self.failure(line));
@@ -341,7 +333,7 @@ impl Prepared {
             };
             store.bytes_mut(tensor).copy_from_slice(from);
         }
-        if self.warm < WARM && self.threads > 1 {
+        if learns {
             self.warm += 1;
             self.learn();
         }
@@ -381,8 +373,8 @@ impl Prepared {
     fn learn(&mut self) {
         let Some(meter) = &mut self.meter else { return };
         let lines = meter.lines();
-        if let Some(observer) = &mut self.observer {
-            add(&mut observer.lines, &lines);
+        if let Some((observer, _)) = &mut self.observer {
+            observer.keep(&lines);
         }
         for (work, (nanoseconds, launches)) in self.works.iter_mut().zip(lines) {
             if let (Some(work), true) = (work, launches > 0) {
@@ -399,11 +391,9 @@ impl Prepared {
 
     /// From now on the runs' times are recorded, and added to `profile` when this is dropped.
     pub fn observe(&mut self, manifest: &Manifest, profile: &Arc<Mutex<Profile>>) {
-        let events = profile.lock().map_or(0, |p| if p.trace.is_some() { crate::profile::EVENTS } else { 0 });
-        self.meter = Some(Meter::new(self.table.ops.len(), self.threads, events));
-        let symbols = manifest.kernels.iter().map(|k| k.symbol.clone()).collect();
-        let lines = vec![(0.0, 0); self.table.ops.len()];
-        self.observer = Some(Observer { profile: profile.clone(), symbols, lines, runs: 0, nanoseconds: 0.0 });
+        let observer = Observer::new(profile, self.table.ops.len(), self.figures().launches);
+        self.meter = Some(Meter::new(self.table.ops.len(), self.threads, observer.events()));
+        self.observer = Some((observer, manifest.kernels.iter().map(|k| k.symbol.clone()).collect()));
     }
 
     /// What one run does.
@@ -511,17 +501,13 @@ pub struct Figures {
     pub wakes: u64,
 }
 
-fn add(to: &mut [(f64, u64)], lines: &[(f64, u64)]) {
-    to.iter_mut().zip(lines).for_each(|(to, line)| *to = (to.0 + line.0, to.1 + line.1));
-}
-
 impl Drop for Prepared {
     fn drop(&mut self) {
-        let (Some(mut observer), Some(mut meter)) = (self.observer.take(), self.meter.take()) else { return };
+        let (Some((mut observer, symbols)), Some(mut meter)) = (self.observer.take(), self.meter.take()) else { return };
+        let Total { runs, timed, nanoseconds, lines } = observer.total(&mut meter);
         let Ok(mut profile) = observer.profile.lock() else { return };
-        add(&mut observer.lines, &meter.lines());
         let what = |op: &Op| match op {
-            Op::Launch { kernel, line, .. } => (observer.symbols[*kernel as usize].clone(), self.line(*line).to_string()),
+            Op::Launch { kernel, line, .. } => (symbols[*kernel as usize].clone(), self.line(*line).to_string()),
             Op::Copy { .. } => ("copy".to_string(), String::new()),
             Op::Check { line, .. } => ("check".to_string(), self.line(*line).to_string()),
             Op::Loop { .. } | Op::Again { .. } => ("loop".to_string(), String::new()),
@@ -530,12 +516,12 @@ impl Drop for Prepared {
             let (what, line) = what(&self.table.ops[at]);
             Row { what, line, launches, nanoseconds, bytes: self.bytes(at) * launches as f64, flops: self.flops[at] * launches as f64 }
         };
-        let rows = observer.lines.iter().enumerate().map(row).collect();
+        let rows = lines.iter().enumerate().map(row).collect();
         let events =
             meter.events(profile.start).into_iter().map(|(thread, op, begin, length)| (what(&self.table.ops[op as usize]).0, thread, begin, length));
-        let (Figures { phases, wakes, .. }, runs) = (self.figures(), observer.runs);
+        let Figures { phases, wakes, .. } = self.figures();
         let (phases, wakes) = (phases * runs as f64, wakes * runs);
-        let account = Account { entry: self.name.clone(), runs, nanoseconds: observer.nanoseconds, phases, wakes, rows };
+        let account = Account { entry: self.name.clone(), runs, timed, nanoseconds, phases, wakes, rows };
         profile.add(account, events.collect());
     }
 }

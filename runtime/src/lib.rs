@@ -31,6 +31,7 @@ pub mod meter;
 pub mod model;
 pub mod npy;
 mod numerics;
+mod observe;
 mod order;
 pub mod page;
 pub mod peak;

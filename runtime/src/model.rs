@@ -11,10 +11,10 @@ use crate::data::{self, Dataset};
 use crate::dtype::DType;
 use crate::error::{Result, RunError, refuse};
 use crate::evaluate::{self, Evaluator, evaluate, scalars_of, sums_of};
-use crate::exec::{Kernels, Prepared, root};
+use crate::exec::{Kernels, Prepared};
 use crate::infer;
 use crate::loader;
-use crate::manifest::{BufferId, Entry, Role, Source, Step};
+use crate::manifest::{BufferId, Role, Source};
 use crate::order::{Order, plan_length};
 use crate::pool::Pool;
 use crate::program::{Batch, Machine, Program, Setting, StepValues, solve_dims};
@@ -407,12 +407,6 @@ impl Session {
     }
 }
 
-/// Whether any launch of the entry reads the input.
-fn reads(entry: &Entry, input: BufferId) -> bool {
-    let own = |id: &BufferId| root(entry, *id as usize).is_ok_and(|at| at == input as usize);
-    entry.plan.steps.iter().any(|step| matches!(step, Step::Launch(launch) if launch.buffers().any(own)))
-}
-
 /// A recipe, its data, and where it runs.
 struct Work<'a, 'm> {
     program: &'a Program<'a>,
@@ -442,7 +436,7 @@ impl<'a> Work<'a, '_> {
         let step = self.session.step + 1;
         let mut scalars = scalars_of(self.recipe);
         for (name, value) in [("step", Some(step as f64))].iter().chain(known) {
-            let wanted = |(source, id): &(Source, BufferId)| matches!(source, Source::Scalar(n) if **n == **name) && reads(entry, *id);
+            let wanted = |(source, _): &(Source, BufferId)| matches!(source, Source::Scalar(n) if **n == **name);
             if value.is_none() && entry.inputs.iter().any(wanted) {
                 let fix = if *name == "steps" { "set \"steps\", or train by epochs" } else { "train by epochs" };
                 return Err(RunError::Usage(format!("the schedule of {} wants {name}, which a step alone does not tell: {fix}", self.recipe.name)));

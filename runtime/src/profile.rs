@@ -36,6 +36,8 @@ pub struct Account {
     pub entry: Arc<str>,
     /// How often it ran.
     pub runs: u64,
+    /// How many of these were timed; the others are taken for like them.
+    pub timed: u64,
     /// From begin to end.
     pub nanoseconds: f64,
     /// Phases that were opened to other threads, as the work is cut in the end.
@@ -77,7 +79,8 @@ impl Profile {
     pub fn add(&mut self, account: Account, events: Vec<(String, usize, f64, f64)>) {
         self.events.extend(events);
         let Some(known) = self.accounts.iter_mut().find(|a| a.entry == account.entry) else { return self.accounts.push(account) };
-        (known.runs, known.nanoseconds) = (known.runs + account.runs, known.nanoseconds + account.nanoseconds);
+        (known.runs, known.timed) = (known.runs + account.runs, known.timed + account.timed);
+        known.nanoseconds += account.nanoseconds;
         (known.phases, known.wakes) = (known.phases + account.phases, known.wakes + account.wakes);
         known.rows.extend(account.rows);
     }
@@ -113,7 +116,8 @@ impl Profile {
             let runs = account.runs.max(1) as f64;
             let total: f64 = account.rows.iter().map(|r| r.nanoseconds).sum();
             let s = if account.runs == 1 { "" } else { "s" };
-            let _ = writeln!(text, "\n{}: {} run{s}, {} each", account.entry, account.runs, time(account.nanoseconds / runs));
+            let sample = if account.timed < account.runs { format!(", {} of them timed", account.timed) } else { String::new() };
+            let _ = writeln!(text, "\n{}: {} run{s}, {} each{sample}", account.entry, account.runs, time(account.nanoseconds / runs));
             let [launches, flops, bytes] = account.work().map(|n| n / runs);
             let (phases, wakes) = (account.phases / runs, account.wakes as f64 / runs);
             let _ = writeln!(
@@ -148,7 +152,7 @@ impl Profile {
             let rows: Vec<Value> = a.rows.iter().map(row).collect();
             let [launches, flops, bytes] = a.work();
             json!({
-                "entry": a.entry, "runs": a.runs, "nanoseconds": a.nanoseconds, "launches": launches, "flops": flops, "bytes_moved": bytes,
+                "entry": a.entry, "runs": a.runs, "timed_runs": a.timed, "nanoseconds": a.nanoseconds, "launches": launches, "flops": flops, "bytes_moved": bytes,
                 "phases": a.phases, "pool_wakeups": a.wakes, "allocations": 0, "kernels": rows
             })
         };
@@ -178,7 +182,7 @@ mod tests {
     #[test]
     fn equal_kernels_at_equal_lines_are_one_row_of_the_table() {
         let row = |what: &str, nanoseconds| Row { what: what.into(), line: "m.nn:3".into(), launches: 2, nanoseconds, bytes: 1e3, flops: 4e3 };
-        let account = |rows| Account { entry: "train:fit".into(), runs: 2, nanoseconds: 8e3, phases: 6.0, wakes: 2, rows };
+        let account = |rows| Account { entry: "train:fit".into(), runs: 2, timed: 2, nanoseconds: 8e3, phases: 6.0, wakes: 2, rows };
         let mut profile = Profile::new(None);
         profile.add(account(vec![row("a", 100.0), row("b", 500.0), row("a", 300.0)]), vec![("a".into(), 1, 1500.0, 250.0)]);
         profile.add(account(vec![row("a", 200.0)]), vec![]);

@@ -239,9 +239,26 @@ impl<'a> Step<'a> {
         let declared = instance.results.len();
         for (k, (state, _)) in callee.results.iter().enumerate().skip(declared) {
             let state = instance.weights.iter().find(|w| Some(bare(&w.path)) == *state).expect("a result behind the declared ones is a state");
-            results.push((state_path(recipe, state, path), Value { node, result: k as u32 }));
+            let value = self.normal(Value { node, result: k as u32 });
+            results.push((state_path(recipe, state, path), value));
         }
         results
+    }
+
+    /// The state to store: 0 for what is less than every normal number. A momentum whose gradient has become 0, as that of a pixel that is always black, would
+    /// else end at such a number and stay there, since 0.9 times the fourth is the fourth again, and processors multiply these numbers a hundred times more slowly.
+    fn normal(&mut self, state: Value) -> Value {
+        let ty = self.f.ty(state).clone();
+        let least = match ty.dtype {
+            DType::F32 => Scalar::f32(f32::MIN_POSITIVE),
+            DType::F64 => Scalar::f64(f64::MIN_POSITIVE),
+            DType::I64 | DType::Bool => return state,
+        };
+        let at = load_at(0, 0..ty.shape.len());
+        let size = Expr::op(ScalarOp::Abs, [at.clone()]);
+        let tiny = Expr::op(ScalarOp::Lt, [size, Expr::Const(least)]);
+        let body = Expr::op(ScalarOp::Select, [tiny, Expr::Const(Scalar::float(ty.dtype, 0.0)), at]);
+        self.f.nest(Nest::map(ty.shape, body), [state], self.span)
     }
 }
 

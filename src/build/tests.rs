@@ -433,6 +433,35 @@ fn a_training_step_goes_down_the_derivative() {
     }
 }
 
+/// Without a gradient a momentum shrinks; what would be less than every normal number is 0.
+#[test]
+fn what_an_optimizer_keeps_is_a_normal_number_or_zero() {
+    let p = digits();
+    let module = steps(build(&p), &p);
+    let entry = module.entries.iter().find(|e| &*e.name == "train:fit").unwrap();
+    let kept = |old: f64| {
+        // An image of zeros: the first weights have no gradient.
+        let shapes: [&[i64]; 4] = [&[2, 3], &[2], &[2, 2], &[2]];
+        let (image, state) = ([0.0; 6], [old; 6]);
+        let mut inputs: Vec<(&[i64], &[f64])> = vec![(&[2, 3], &image), (&[2], &[0.0, 1.0])];
+        inputs.extend(shapes.map(|s| (s, &[0.5; 6][..s.iter().product::<i64>() as usize])));
+        for source in &entry.inputs[6..] {
+            inputs.push(match source {
+                Source::Tensor(path) => {
+                    let k = ["fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias"].iter().position(|w| path.ends_with(w)).unwrap();
+                    (shapes[k], &state[..shapes[k].iter().product::<i64>() as usize])
+                }
+                _ => (&[], &[0.5]),
+            });
+        }
+        let out = run(&module, &module.function(entry.function).name, &inputs);
+        out[entry.results.iter().position(|s| *s == Sink::Tensor("fit/m/Digits.fc1.weight".into())).unwrap()].clone()
+    };
+    let least = f32::MIN_POSITIVE;
+    assert_eq!(kept(least as f64), [0.0; 6], "0.9 of the least normal number is none");
+    assert_eq!(kept((-2.0 * least) as f64), [(0.9f32 * (-2.0 * least)) as f64; 6]);
+}
+
 #[test]
 fn a_derivative_is_an_expression_and_has_a_derivative() {
     let (x, z) = (real(&["2"]), real(&[]));

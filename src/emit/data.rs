@@ -14,7 +14,7 @@ pub fn constant(symbol: &str, bytes: &[u8]) -> Result<Vec<u8>, String> {
         return Err(format!("{} bytes are too many for an object file", bytes.len()));
     }
     let context = Context::create();
-    let module = module(&context, &target::machine()?);
+    let module = module(&context, &*target::machine()?);
     let text = context.const_string(bytes, false);
     let size = context.i64_type().const_int(bytes.len() as u64, false);
     let data = module.add_global(text.get_type(), None, symbol);

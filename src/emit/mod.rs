@@ -99,7 +99,7 @@ pub enum What {
 }
 
 /// Kernels share a module up to this weight ([`weight`]): small enough to share the work out, the same whatever the number of threads.
-const PER_MODULE: usize = 400;
+const PER_MODULE: usize = 200;
 /// What runs before code generation; vectors are made here, not found there.
 const PASSES: &str = "function(mem2reg,simplifycfg,early-cse,instcombine<no-verify-fixpoint>,loop-mssa(licm),simplifycfg)";
 
@@ -120,7 +120,7 @@ pub fn compile(kernels: &[Kernel], names: &[Declaration], levels: &[Level]) -> R
     }
     in_parallel(jobs(kernels, levels), |job| {
         let context = Context::create();
-        let mut module = module(&context, &target::machine()?);
+        let mut module = module(&context, &*target::machine()?);
         match job {
             Job::Multiply(dtype, level, side) => module = micro::define(&context, module, dtype, level, side),
             Job::Stream(dtype, level) => module = stream::define(&context, module, dtype, level),
@@ -196,7 +196,7 @@ fn weight(kernel: &Kernel) -> usize {
 }
 
 fn object(module: &Module) -> Result<Vec<u8>, String> {
-    finish(module, &target::machine()?, |machine| {
+    finish(module, &*target::machine()?, |machine| {
         let buffer = machine.write_to_memory_buffer(module, FileType::Object).map_err(|e| e.to_string())?;
         Ok(buffer.as_slice().to_vec())
     })
@@ -209,7 +209,7 @@ fn object(module: &Module) -> Result<Vec<u8>, String> {
 pub fn text(kernel: &Kernel, level: Level, what: What) -> Result<String, String> {
     target::check()?;
     let context = Context::create();
-    print(&function(&context, module(&context, &target::machine()?), kernel, &kernel.name, level)?, &target::machine()?, what)
+    print(&function(&context, module(&context, &*target::machine()?), kernel, &kernel.name, level)?, &*target::machine()?, what)
 }
 
 fn print(module: &Module, machine: &TargetMachine, what: What) -> Result<String, String> {
@@ -231,7 +231,7 @@ fn assembly(module: &Module, machine: &TargetMachine) -> Result<String, String> 
 pub fn multiply(dtype: DType, level: Level, side: Option<Side>, what: What) -> Result<String, String> {
     target::check()?;
     let context = Context::create();
-    print(&micro::define(&context, module(&context, &target::machine()?), dtype, level, side), &target::machine()?, what)
+    print(&micro::define(&context, module(&context, &*target::machine()?), dtype, level, side), &*target::machine()?, what)
 }
 
 /// Verifies, runs the passes, and hands on to code generation.

@@ -8,6 +8,8 @@ use inkwell::intrinsics::Intrinsic;
 use inkwell::llvm_sys::support::LLVMParseCommandLineOptions;
 use inkwell::targets::{CodeModel, InitializationConfig, RelocMode, Target, TargetMachine, TargetTriple};
 use inkwell::values::FunctionValue;
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::sync::OnceLock;
 
 /// Where objects run. ELF whatever the host: our own loader reads it.
@@ -66,13 +68,20 @@ fn leave_out() {
     unsafe { LLVMParseCommandLineOptions(words.len() as i32, words.as_ptr(), std::ptr::null()) };
 }
 
-/// A machine for one thread.
-pub fn machine() -> Result<TargetMachine, String> {
-    let triple = TargetTriple::create(TRIPLE);
-    let target = Target::from_triple(&triple).map_err(|e| format!("this LLVM has no x86-64: {e}"))?;
-    target
-        .create_target_machine(&triple, "x86-64-v3", "", OptimizationLevel::Default, RelocMode::PIC, CodeModel::Small)
-        .ok_or_else(|| "this LLVM has no machine for x86-64-v3".into())
+/// This thread's machine. It is kept, because what it works out of a level's instructions takes longer than a small kernel.
+pub fn machine() -> Result<Rc<TargetMachine>, String> {
+    thread_local! {
+        static MACHINE: RefCell<Option<Rc<TargetMachine>>> = const { RefCell::new(None) };
+    }
+    MACHINE.with_borrow_mut(|known| {
+        if known.is_none() {
+            let triple = TargetTriple::create(TRIPLE);
+            let target = Target::from_triple(&triple).map_err(|e| format!("this LLVM has no x86-64: {e}"))?;
+            let (level, reloc, code) = (OptimizationLevel::Default, RelocMode::PIC, CodeModel::Small);
+            *known = target.create_target_machine(&triple, "x86-64-v3", "", level, reloc, code).map(Rc::new);
+        }
+        known.clone().ok_or_else(|| "this LLVM has no machine for x86-64-v3".into())
+    })
 }
 
 /// Says which instructions a function may use, and that its loops must not become calls.

@@ -1,6 +1,8 @@
-//! Removes what nothing needs: nodes, functions that no entry reaches, inputs and results of functions that are only called.
+//! Removes what nothing needs: nodes, functions that no entry reaches, inputs and results of functions that are only called, and numbers that an entry
+//! asks its loop for (scalars, the step, a key) without reading them. Data and tensors are what a program declares: entries keep them.
 
 use crate::ir::*;
+use nnc_runtime::manifest::Source;
 
 /// Drops until nothing is left to drop.
 pub fn run(module: &Module) -> Module {
@@ -67,6 +69,23 @@ pub(super) fn only_called(module: &Module) -> Vec<bool> {
     free
 }
 
+/// For every function the entry that runs it, where nothing else uses it.
+fn asked(module: &Module) -> Vec<Option<usize>> {
+    let mut users: Vec<Vec<Option<usize>>> = vec![vec![]; module.functions.len()];
+    let mut user = |id: FunctionId, entry: Option<usize>| users[id.0 as usize].push(entry);
+    module.entries.iter().enumerate().for_each(|(n, e)| user(e.function, Some(n)));
+    for (at, f) in module.functions.iter().enumerate() {
+        let parts = f.gradient.iter().flat_map(|g| [g.forward, g.backward, FunctionId(at as u32)]);
+        let called = f.nodes.iter().filter_map(|n| match &n.op {
+            Op::Call(callee) => Some(*callee),
+            Op::Scan(scan) => Some(scan.body),
+            _ => None,
+        });
+        parts.chain(called).for_each(|id| user(id, None));
+    }
+    users.into_iter().map(|users| if let [Some(entry)] = users[..] { Some(entry) } else { None }).collect()
+}
+
 fn signatures(module: &mut Module) {
     let free = only_called(module);
     let mut results: Vec<Vec<bool>> = module.functions.iter().map(|f| vec![false; f.results.len()]).collect();
@@ -79,9 +98,11 @@ fn signatures(module: &mut Module) {
         f.nodes.iter().flat_map(|n| &n.operands).for_each(&mut used);
         f.results.iter().for_each(|(_, v)| used(v));
     }
+    let asked = asked(module);
     let mut inputs: Vec<Vec<bool>> = Vec::new();
     for (at, f) in module.functions.iter().enumerate() {
-        let mut used = vec![!free[at]; f.inputs.len()];
+        let number = |n: usize| asked[at].is_some_and(|e| matches!(module.entries[e].inputs[n], Source::Scalar(_) | Source::Step | Source::Key));
+        let mut used: Vec<bool> = (0..f.inputs.len()).map(|n| !free[at] && !number(n)).collect();
         let mut see = |v: Value| {
             if let Op::Input(n) = f.node(v.node).op {
                 used[n] = true;
@@ -93,6 +114,9 @@ fn signatures(module: &mut Module) {
         if !free[at] {
             results[at].fill(true);
         }
+    }
+    for (at, entry) in asked.iter().enumerate() {
+        entry.iter().for_each(|e| retain(&mut module.entries[*e].inputs, &inputs[at]));
     }
     let rank = |used: &[bool], n: usize| used[..n].iter().filter(|u| **u).count();
     for (at, f) in module.functions.iter_mut().enumerate() {
@@ -177,4 +201,34 @@ fn functions(module: &mut Module) {
         }
     }
     retain(&mut module.functions, &needed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nnc_runtime::manifest::Sink;
+
+    /// An entry asks for the numbers that it reads, whatever its schedule was offered; data and tensors are its signature.
+    #[test]
+    fn entries_ask_for_no_number_that_they_do_not_read() {
+        let text = "fn @step(x: f32[3], w: f32[3], step: i64[], epoch: f64[], lr: f64[], key: i64[]) {
+  %n[i]: f32[3] = %w[i] * f32(%lr[])
+  return %n
+}
+";
+        let mut module = crate::ir::parse::module(text).unwrap();
+        let [epoch, lr] = ["epoch", "lr"].map(|n| Source::Scalar(n.into()));
+        let (x, w) = (Source::Data("x".into()), Source::Tensor("w".into()));
+        let inputs = vec![x.clone(), w.clone(), Source::Step, epoch, lr.clone(), Source::Key];
+        module.entries = vec![Entry { name: "train:test".into(), function: FunctionId(0), inputs, results: vec![Sink::Tensor("w".into())] }];
+        // A second entry of the same function keeps them: its caller counts on their order.
+        let mut shared = module.clone();
+        shared.entries.push(shared.entries[0].clone());
+        assert_eq!(run(&shared).entries[0].inputs.len(), 6);
+        let module = run(&module);
+        assert_eq!(module.entries[0].inputs, [x, w, lr]);
+        let names: Vec<&str> = module.functions[0].inputs.iter().map(|i| &*i.name).collect();
+        assert_eq!(names, ["x", "w", "lr"]);
+        crate::ir::verify::verify(&module).unwrap();
+    }
 }

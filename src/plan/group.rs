@@ -27,16 +27,21 @@ pub(super) fn group(entry: &mut Entry, kernels: &[Kernel]) {
             if dead[at] {
                 continue;
             }
+            let mut lines = vec![launch.line];
             for (other, dead) in plan.steps[at + 1..end].iter().zip(&mut dead[at + 1..end]) {
                 if let Step::Launch(next) = other
                     && !*dead
                     && alike(&launch, next, kernels)
                 {
+                    if !lines.contains(&next.line) {
+                        lines.push(next.line);
+                    }
                     let Launch { args, sizes, tasks, flops, .. } = next.clone();
                     launch.beside.push(Call { args, sizes, tasks, flops });
                     *dead = true;
                 }
             }
+            launch.line = together(&mut plan.lines, &lines);
             plan.steps[at] = Step::Launch(launch);
         }
         first = end.max(first + 1);
@@ -45,7 +50,28 @@ pub(super) fn group(entry: &mut Entry, kernels: &[Kernel]) {
     remove(&mut plan.steps, &dead);
 }
 
-/// The same work a task, and where something can fail the same line of the source to blame; else the first line stands for all.
+/// The line that stands for all of these: `net.nn:12,15,18, std/linear.nn:10`.
+fn together(lines: &mut Vec<String>, all: &[u32]) -> u32 {
+    let [_, _, ..] = all else { return all[0] };
+    let mut text = String::new();
+    let mut file = None;
+    for line in all.iter().map(|n| &lines[*n as usize]).filter(|l| !l.is_empty()) {
+        let (name, number) = line.rsplit_once(':').unwrap_or((line, ""));
+        match file {
+            Some(same) if same == name => text.extend([",", number]),
+            Some(_) => text.extend([", ", line]),
+            None => text.push_str(line),
+        }
+        file = Some(name);
+    }
+    let known = lines.iter().position(|l| *l == text).unwrap_or_else(|| {
+        lines.push(text);
+        lines.len() - 1
+    });
+    known as u32
+}
+
+/// The same work a task, and where something can fail the same line of the source to blame.
 fn alike(a: &Launch, b: &Launch, kernels: &[Kernel]) -> bool {
     a.kernel == b.kernel && (&a.cost, &a.whole) == (&b.cost, &b.whole) && (a.line == b.line || !fails(&kernels[a.kernel as usize]))
 }
@@ -86,5 +112,19 @@ impl Run {
         self.touched.extend(touches);
         self.written.extend(writes);
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_that_come_together_are_all_named() {
+        let mut lines: Vec<String> = ["net.nn:12", "net.nn:15", "", "std/linear.nn:8", "std/linear.nn:10"].map(String::from).into();
+        assert_eq!(together(&mut lines, &[1]), 1);
+        let all = together(&mut lines, &[0, 1, 2, 3, 4]);
+        assert_eq!(lines[all as usize], "net.nn:12,15, std/linear.nn:8,10");
+        assert_eq!((together(&mut lines, &[0, 1, 3, 4]), lines.len()), (all, 6), "known already");
     }
 }

@@ -12,7 +12,7 @@ const WORKLOADS: &[(&str, &str, u64, &[&str])] = &[
     ("mnist_mlp", "train", 8, &[]),
     ("simple_cnn", "train", 1, &[]),
     ("lstm", "train", 12, &["T=4"]),
-    ("gpt_small", "train", 1, &["T=24"]),
+    ("gpt_small", "train", 2, &["T=12"]),
 ];
 const FOLDER: &str = "target/bench";
 

@@ -224,7 +224,7 @@ impl Page<'_> {
         page.push_str("<div class=\"wide\"><table><tr><th>line</th><th>launches</th><th>FLOPs</th><th>share</th><th>bytes moved</th><th class=\"left\">source</th></tr>\n");
         let source = self.source();
         for line in lines {
-            let text = line.line.strip_prefix(&format!("{}:", self.program.manifest.source)).and_then(|n| n.parse::<usize>().ok());
+            let text = line.line.strip_prefix(&format!("{}:", self.program.manifest.source)).and_then(|n| n.split(',').next()?.parse::<usize>().ok());
             let text = text.and_then(|n| source.as_deref()?.lines().nth(n.checked_sub(1)?)).unwrap_or("").trim();
             let _ = writeln!(
                 page,

@@ -157,7 +157,7 @@ fn each_module<T: Send>(
     in_parallel(jobs(kernels, &[]), |job| {
         let Job::Kernels(range) = job else { return Err("a GPU has no functions that multiply".into()) };
         let context = Context::create();
-        let mut module = module(&context, &device.machine()?);
+        let mut module = module(&context, &*device.machine()?);
         for (kernel, name) in kernels[range.clone()].iter().zip(&names[range]) {
             module = function(&context, module, kernel, &name.symbol, device, products)?;
         }

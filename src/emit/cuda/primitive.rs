@@ -12,6 +12,7 @@ use inkwell::module::Linkage;
 use inkwell::targets::{CodeModel, InitializationConfig, RelocMode, Target, TargetMachine, TargetTriple};
 use inkwell::values::{IntValue, PointerValue};
 use inkwell::{AddressSpace, OptimizationLevel};
+use std::rc::Rc;
 use std::sync::OnceLock;
 
 /// What runs a GPU's threads.
@@ -99,9 +100,9 @@ pub fn machine() -> Result<TargetMachine, String> {
 }
 
 impl Device {
-    pub fn machine(self) -> Result<TargetMachine, String> {
+    pub fn machine(self) -> Result<Rc<TargetMachine>, String> {
         match self {
-            Device::Ptx => machine(),
+            Device::Ptx => machine().map(Rc::new),
             Device::Emulated => target::machine(),
         }
     }
