@@ -11,13 +11,13 @@ use crate::launch::{Op, Table};
 use crate::manifest::{Entry, Manifest, Sink, Source, Step, Storage};
 use crate::memory::{ALIGN, Aligned, Scratch};
 use crate::meter::Meter;
+use crate::observe::Observer;
 use crate::phases::{self, Work};
 use crate::pool::Pool;
-use crate::profile::{Account, Profile, Row};
 use crate::resolve::{Resolve, scratch};
 use crate::size::{Dims, Size};
-use crate::tensors::{Tensors, elements};
-use std::sync::{Arc, Mutex};
+use crate::tensors::{Places, Store, Tensors, elements};
+use std::sync::Arc;
 use std::time::Instant;
 
 /// The compiled (or interpreted) kernels of a program.
@@ -69,9 +69,9 @@ pub struct Prepared {
     /// What it was prepared for.
     pub(crate) dims: Dims,
     /// For every line of the table, what it costs and touches; nothing for the marks of loops and checks.
-    works: Vec<Option<Work>>,
+    pub(crate) works: Vec<Option<Work>>,
     /// For every line of the table, its floating-point operations.
-    flops: Vec<f64>,
+    pub(crate) flops: Vec<f64>,
     /// Arguments in stored tensors: position in the table's arguments, tensor, byte.
     bound: Vec<(usize, usize, usize)>,
     lines: Vec<String>,
@@ -91,21 +91,10 @@ pub struct Prepared {
     pub(crate) changes: bool,
     /// Runs so far, as far as it matters.
     warm: u32,
-    meter: Option<Meter>,
-    observer: Option<Observer>,
+    pub(crate) meter: Option<Meter>,
+    pub(crate) observer: Option<Observer>,
     /// What there is of it on a GPU.
     pub(crate) recorded: Option<Recorded>,
-}
-
-/// Who wants to know what the runs take.
-struct Observer {
-    profile: Arc<Mutex<Profile>>,
-    /// Kernels' symbols.
-    symbols: Vec<String>,
-    /// What was metered before the meter was cleared, line by line.
-    lines: Vec<(f64, u64)>,
-    runs: u64,
-    nanoseconds: f64,
 }
 
 // SAFETY: the pointers lead into `arena` and `given`, which move along, and into the stored tensors of one call of `run`.
@@ -145,7 +134,7 @@ impl Prepared {
     ///
     /// # Errors
     /// A dim without a value or out of bounds; sizes that overflow; no memory; a plan that refers to what does not exist.
-    pub fn new(manifest: &Manifest, entry: &Entry, dims: &Dims, threads: usize, store: &Tensors) -> Result<Prepared> {
+    pub fn new(manifest: &Manifest, entry: &Entry, dims: &Dims, threads: usize, store: &Places) -> Result<Prepared> {
         check_dims(manifest, dims)?;
         let plan = &entry.plan;
         let first = plan.steps.get(..plan.advance as usize);
@@ -276,12 +265,25 @@ impl Prepared {
 
     /// The elements of result number `i`; of a stored tensor, look into the store instead.
     pub fn result<'a>(&'a self, i: usize, store: &'a Tensors) -> &'a [u8] {
+        match (self.own(i), self.results[i].at) {
+            (None, At::Stored(k)) => store.bytes(k),
+            (own, _) => own.unwrap_or_default(),
+        }
+    }
+
+    /// The elements of a result that is no stored tensor.
+    pub(crate) fn own(&self, i: usize) -> Option<&[u8]> {
         let port = &self.results[i];
         match port.at {
-            At::Arena(start) => &self.arena[start..start + port.bytes],
-            At::Given(start) => &self.given[start..start + port.bytes],
-            At::Stored(k) => store.bytes(k),
+            At::Arena(start) => Some(&self.arena[start..start + port.bytes]),
+            At::Given(start) => Some(&self.given[start..start + port.bytes]),
+            At::Stored(_) => None,
         }
+    }
+
+    /// How many threads it is prepared for.
+    pub(crate) fn threads(&self) -> usize {
+        self.threads
     }
 
     /// Bytes of the arena.
@@ -299,6 +301,17 @@ impl Prepared {
         self.given.len()
     }
 
+    /// [`Prepared::run`] where the kernels are for: here, or on their GPU.
+    ///
+    /// # Errors
+    /// As there; a GPU that fails.
+    pub(crate) fn run_in(&mut self, kernels: &dyn Kernels, pool: &mut Pool, store: &mut Store) -> Result<()> {
+        match kernels.gpu() {
+            Some(gpu) => self.run_on(gpu, store),
+            None => self.run(kernels, pool, store.here()?),
+        }
+    }
+
     /// Runs the table once and stores its tensors' new values; on an error no stored tensor has changed, unless the plan updates it in place.
     ///
     /// # Errors
@@ -307,11 +320,8 @@ impl Prepared {
     /// # Panics
     /// If the pool has more threads than this was prepared for.
     pub fn run(&mut self, kernels: &dyn Kernels, pool: &mut Pool, store: &mut Tensors) -> Result<()> {
-        if let Some(gpu) = kernels.gpu() {
-            return self.run_on(gpu, store);
-        }
         assert!(pool.threads() <= self.threads, "prepared for {} threads, run on {}", self.threads, pool.threads());
-        self.bind(store);
+        self.bind(store, store.memory().0);
         if self.warm < WARM && self.threads > 1 && self.meter.is_none() {
             self.meter = Some(Meter::new(self.table.ops.len(), self.threads, 0));
         }
@@ -325,8 +335,7 @@ impl Prepared {
             store.touch();
         }
         if let (Some(observer), Some(began)) = (&mut self.observer, began) {
-            observer.runs += 1;
-            observer.nanoseconds += began.elapsed().as_nanos() as f64;
+            observer.ran(began.elapsed());
         }
         if let Err(line) = ended {
             return wrong!("{}", self.failure(line));
@@ -348,10 +357,11 @@ impl Prepared {
         Ok(())
     }
 
-    /// Sets the addresses of stored tensors.
-    pub(crate) fn bind(&mut self, store: &Tensors) {
+    /// Sets the addresses of stored tensors, which begin at `start`.
+    pub(crate) fn bind(&mut self, store: &Places, start: *mut u8) {
         for &(slot, tensor, byte) in &self.bound {
-            self.table.args.set(slot, store.address(tensor).wrapping_add(byte));
+            // Within the memory, or at its end where the tensor is empty.
+            self.table.args.set(slot, start.wrapping_add(store.start(tensor) + byte));
         }
     }
 
@@ -363,18 +373,23 @@ impl Prepared {
         store: &mut Tensors,
         see: &mut dyn FnMut(&Table, usize, bool) -> bool,
     ) -> Result<()> {
-        self.bind(store);
+        self.bind(store, store.memory().0);
         self.advanced = None;
         store.touch();
+        self.blank();
+        // SAFETY: as in `run`; one thread has scratch in any case.
+        let ended = unsafe { self.table.step_through(kernels, see) };
+        ended.map_err(|line| refuse!("{}", self.failure(line)))
+    }
+
+    /// Zeroes the arena but for its constants.
+    pub(crate) fn blank(&mut self) {
         self.constants.sort_by_key(|c| c.start);
         let mut from = 0;
         for constant in self.constants.iter().cloned().chain(std::iter::once(self.arena.len()..self.arena.len())) {
             self.arena[from.min(constant.start)..constant.start].fill(0);
             from = constant.end;
         }
-        // SAFETY: as in `run`; one thread has scratch in any case.
-        let ended = unsafe { self.table.step_through(kernels, see) };
-        ended.map_err(|line| refuse!("{}", self.failure(line)))
     }
 
     /// Takes the measured times for costs, the first time and where they are lower than before, and cuts the phases anew once they are known.
@@ -382,7 +397,7 @@ impl Prepared {
         let Some(meter) = &mut self.meter else { return };
         let lines = meter.lines();
         if let Some(observer) = &mut self.observer {
-            add(&mut observer.lines, &lines);
+            observer.add(&lines);
         }
         for (work, (nanoseconds, launches)) in self.works.iter_mut().zip(lines) {
             if let (Some(work), true) = (work, launches > 0) {
@@ -395,15 +410,6 @@ impl Prepared {
             self.meter = self.meter.take().filter(|_| self.observer.is_some());
             self.table.open(phases::cut(&self.works, self.advance, self.threads));
         }
-    }
-
-    /// From now on the runs' times are recorded, and added to `profile` when this is dropped.
-    pub fn observe(&mut self, manifest: &Manifest, profile: &Arc<Mutex<Profile>>) {
-        let events = profile.lock().map_or(0, |p| if p.trace.is_some() { crate::profile::EVENTS } else { 0 });
-        self.meter = Some(Meter::new(self.table.ops.len(), self.threads, events));
-        let symbols = manifest.kernels.iter().map(|k| k.symbol.clone()).collect();
-        let lines = vec![(0.0, 0); self.table.ops.len()];
-        self.observer = Some(Observer { profile: profile.clone(), symbols, lines, runs: 0, nanoseconds: 0.0 });
     }
 
     /// What one run does.
@@ -458,7 +464,7 @@ impl Prepared {
     }
 
     /// Bytes of all that a line touches.
-    fn bytes(&self, line: usize) -> f64 {
+    pub(crate) fn bytes(&self, line: usize) -> f64 {
         self.works[line].iter().flat_map(|w| &w.touches).map(|t| t.bytes as f64).sum()
     }
 
@@ -478,7 +484,7 @@ impl Prepared {
         }
     }
 
-    fn line(&self, line: u32) -> &str {
+    pub(crate) fn line(&self, line: u32) -> &str {
         self.lines.get(line as usize).map_or(&*self.name, |l| l)
     }
 }
@@ -509,35 +515,6 @@ pub struct Figures {
     pub phases: f64,
     /// How often the pool's threads are called: once for all phases, if there are any.
     pub wakes: u64,
-}
-
-fn add(to: &mut [(f64, u64)], lines: &[(f64, u64)]) {
-    to.iter_mut().zip(lines).for_each(|(to, line)| *to = (to.0 + line.0, to.1 + line.1));
-}
-
-impl Drop for Prepared {
-    fn drop(&mut self) {
-        let (Some(mut observer), Some(mut meter)) = (self.observer.take(), self.meter.take()) else { return };
-        let Ok(mut profile) = observer.profile.lock() else { return };
-        add(&mut observer.lines, &meter.lines());
-        let what = |op: &Op| match op {
-            Op::Launch { kernel, line, .. } => (observer.symbols[*kernel as usize].clone(), self.line(*line).to_string()),
-            Op::Copy { .. } => ("copy".to_string(), String::new()),
-            Op::Check { line, .. } => ("check".to_string(), self.line(*line).to_string()),
-            Op::Loop { .. } | Op::Again { .. } => ("loop".to_string(), String::new()),
-        };
-        let row = |(at, &(nanoseconds, launches)): (usize, &(f64, u64))| {
-            let (what, line) = what(&self.table.ops[at]);
-            Row { what, line, launches, nanoseconds, bytes: self.bytes(at) * launches as f64, flops: self.flops[at] * launches as f64 }
-        };
-        let rows = observer.lines.iter().enumerate().map(row).collect();
-        let events =
-            meter.events(profile.start).into_iter().map(|(thread, op, begin, length)| (what(&self.table.ops[op as usize]).0, thread, begin, length));
-        let (Figures { phases, wakes, .. }, runs) = (self.figures(), observer.runs);
-        let (phases, wakes) = (phases * runs as f64, wakes * runs);
-        let account = Account { entry: self.name.clone(), runs, nanoseconds: observer.nanoseconds, phases, wakes, rows };
-        profile.add(account, events.collect());
-    }
 }
 
 /// The buffer that `i` is, once all aliases are followed.
