@@ -383,6 +383,19 @@ impl<'c> Code<'c> {
         step: IntValue<'c>,
         body: impl FnOnce(IntValue<'c>) -> Result<(), E>,
     ) -> Result<IntValue<'c>, E> {
+        self.range_on(from, to, |i| {
+            body(i)?;
+            Ok(ok(self.builder.build_int_nsw_add(i, step, "")))
+        })
+    }
+
+    /// The same where `body` says what comes after `i`.
+    pub fn range_on<E>(
+        &self,
+        from: IntValue<'c>,
+        to: IntValue<'c>,
+        body: impl FnOnce(IntValue<'c>) -> Result<IntValue<'c>, E>,
+    ) -> Result<IntValue<'c>, E> {
         let (head, inside, end) = (self.block(), self.block(), self.block());
         let before = self.here();
         self.go(head);
@@ -391,8 +404,7 @@ impl<'c> Code<'c> {
         let more = ok(self.builder.build_int_compare(IntPredicate::SLT, i, to, ""));
         self.branch(more, inside, end);
         self.builder.position_at_end(inside);
-        body(i)?;
-        let next = ok(self.builder.build_int_nsw_add(i, step, ""));
+        let next = body(i)?;
         phi.add_incoming(&[(&from, before), (&next, self.here())]);
         self.jump(head);
         self.builder.position_at_end(end);

@@ -10,8 +10,8 @@
 //!         pack B: [k][128 bytes of columns]                 (unless still there, packed in advance, or read in place)
 //!         for each few tiles:                               (their block of A stays in the second cache)
 //!           pack A                                          (unless still there, or read in place)
-//!           for each panel, for each tile:
-//!             C += A * B, leaf by leaf                      (the micro-kernel)
+//!           for each panel or pair of panels, for each tile:
+//!             C += A * B, leaf by leaf                      (the micro-kernel; a pair takes the tile in halves)
 //!             after the last block: the kernel's stages, row by row, lanes along the columns; the product is read from C
 //!                                                           (unless the product is all, and C the result itself)
 //! ```
@@ -21,7 +21,7 @@
 use crate::emit::Level;
 use crate::emit::body::{Scope, Writer};
 use crate::emit::code::{Elem, ok};
-use crate::emit::micro::{self, Field, PANEL};
+use crate::emit::micro::{self, Field, PAIR_ROWS, PANEL};
 use crate::emit::modes::Mode;
 use crate::emit::operand::{Walk, direct};
 use crate::emit::{taps, winograd};
@@ -320,8 +320,10 @@ impl<'c> Engine<'_, '_, 'c> {
         let kept = code.select(elsewhere.into(), self.int(CHUNK).into(), self.sub(g.to, g.from).into()).into_int_value();
         let kept = if self.home.is_some() { kept } else { self.int(CHUNK) };
         self.begin_b(g)?;
-        // Panels that are packed together: all of them, or each one just before its tiles.
-        let together = code.select(low.into(), self.int(1).into(), g.count.into()).into_int_value();
+        // Panels that are packed together: all of them, or those that are multiplied together just before their tiles.
+        let pairs = self.pairs(g, few, level);
+        let alone = pairs.map_or(self.int(1), |pairs| self.add(self.int(1), self.number(pairs)));
+        let together = code.select(low.into(), alone.into(), g.count.into()).into_int_value();
         code.range_by(g.from, g.to, kept, |chunk| {
             let chunk_end = self.w.lesser(g.to, self.add(chunk, kept));
             // Once even where there is nothing to sum: sums are zero then.
@@ -343,11 +345,12 @@ impl<'c> Engine<'_, '_, 'c> {
                         // Where panels come one by one all tiles come together: A is there since the first panel.
                         let begins = self.is(IntPredicate::EQ, first, self.int(0));
                         let walk = self.describe_a(g, begins, [block, steps], near)?;
-                        code.range(first, end, 1, |number| {
-                            let panel = self.panel(g, number);
-                            self.describe_b(g, &panel, self.sub(number, first), few, block);
+                        code.range_on(first, end, |number| {
+                            let beside = pairs.map(|pairs| self.beside(g, pairs, number, end));
+                            self.describe_b(g, &self.panel(g, number), self.sub(number, first), few, block);
                             let sums = self.add(self.mul(number, self.int(CHUNK * ROWS)), self.sub(self.int(0), self.start(g, chunk)));
-                            self.tiles(g, &panel, near, &walk, (waits, sums, block, last), level)
+                            self.tiles(g, (number, beside), near, &walk, (waits, sums, block, last), level)?;
+                            Ok::<_, String>(self.add(number, beside.map_or(self.int(1), |beside| self.add(self.int(1), self.number(beside)))))
                         })?;
                         Ok::<(), String>(())
                     })?;
@@ -360,25 +363,70 @@ impl<'c> Engine<'_, '_, 'c> {
         Ok(())
     }
 
-    /// Multiplies tiles with a panel, and runs the kernel's other stages where this was the `last` block. Sums of row `r` wait in row `sums + r` of
-    /// scratch, where they must wait.
+    /// Whether panels of this group are multiplied two at a time, where that is possible at all: each element of A is loaded half as often then. Tiles
+    /// are taken in halves, which must not be lower than the registers demand.
+    fn pairs(&self, g: &Group<'c>, few: IntValue<'c>, level: Level) -> Option<IntValue<'c>> {
+        if level == Level::V3 || self.c.reach.is_some() || self.c.needs.is_some() {
+            return None;
+        }
+        let either = |a, b| ok(self.w.code.builder.build_or(a, b, ""));
+        let highest = self.add(g.each, self.number(self.is(IntPredicate::SGT, g.extra, self.int(0))));
+        let fits = either(self.is(IntPredicate::SGE, g.each, self.int(2 * PAIR_ROWS - 1)), self.is(IntPredicate::SLE, highest, self.int(PAIR_ROWS)));
+        // Panels that are read in place are not packed panels beside each other.
+        let in_place = self.packed().is_none() && self.b_in_place().is_some();
+        Some(if in_place { ok(self.w.code.builder.build_and(fits, ok(self.w.code.builder.build_not(few, "")), "")) } else { fits })
+    }
+
+    /// Whether the panel after `number` is multiplied together with it.
+    fn beside(&self, g: &Group<'c>, pairs: IntValue<'c>, number: IntValue<'c>, end: IntValue<'c>) -> IntValue<'c> {
+        let next = self.add(number, self.int(1));
+        let both = ok(self.w.code.builder.build_and(pairs, self.is(IntPredicate::SLT, next, end), ""));
+        // Sums of both go to the result itself, or none.
+        let alike = self.home.as_ref().map(|_| self.is(IntPredicate::EQ, self.panel(g, next).columns, self.int(self.width)));
+        alike.map_or(both, |alike| ok(self.w.code.builder.build_and(both, alike, "")))
+    }
+
+    /// 1 where it is so, else 0.
+    fn number(&self, so: IntValue<'c>) -> IntValue<'c> {
+        ok(self.w.code.builder.build_int_z_extend(so, self.w.code.context.i64_type(), ""))
+    }
+
+    /// Multiplies tiles with panel `number`, and with the next one where that is `beside`, and runs the kernel's other stages where this was the `last`
+    /// block. Sums of row `r` wait in row `sums + r` of scratch, where they must wait.
     fn tiles(
         &self,
         g: &Group<'c>,
-        panel: &Panel<'c>,
+        (number, beside): (IntValue<'c>, Option<IntValue<'c>>),
         [from, to]: [IntValue<'c>; 2],
         walk: &Walk<'c>,
         (waits, sums, block, last): (IntValue<'c>, IntValue<'c>, IntValue<'c>, IntValue<'c>),
         level: Level,
     ) -> Result<(), String> {
         let code = &self.w.code;
-        let home = self.home(panel);
+        let panel = self.panel(g, number);
+        let home = self.home(&panel);
         let row_step = home.map_or(self.int(PANEL), |(whole, _, row)| code.select(whole.into(), row.into(), self.int(PANEL).into()).into_int_value());
         self.field(Field::CRow, row_step);
+        // From the sums of one panel to those of the next.
+        let apart = code.select(waits.into(), self.int(CHUNK * ROWS * PANEL).into(), self.int(ROWS * PANEL).into()).into_int_value();
+        if beside.is_some() {
+            let packed = if self.packed().is_some() { self.mul(g.k, self.int(PANEL)) } else { self.int(B_BYTES) };
+            self.field(Field::NextB, packed);
+            let next = home.map_or(apart, |(whole, ..)| code.select(whole.into(), self.home_apart(g, number).into(), apart.into()).into_int_value());
+            self.field(Field::NextC, next);
+        }
+        let each = |f: &dyn Fn(IntValue<'c>, &Panel<'c>) -> Result<(), String>| match beside {
+            None => f(self.int(0), &panel),
+            Some(beside) => {
+                let count = self.add(self.int(1), self.number(beside));
+                code.range(self.int(0), count, 1, |n| f(n, &self.panel(g, self.add(number, n)))).map(drop)
+            }
+        };
         code.range(from, to, 1, |tile| {
             let row = self.start(g, tile);
             let rows = self.sub(self.start(g, self.add(tile, self.int(1))), row);
-            self.field(Field::A, self.a_of(walk, tile, row));
+            let a = self.a_of(walk, tile, row);
+            self.field(Field::A, a);
             let place = code.select(waits.into(), self.add(sums, row).into(), self.int(0).into()).into_int_value();
             let sums = code.element(Elem::I8, self.at(C_AT), self.mul(place, self.int(PANEL)));
             let (mut c, mut after, mut ends) = (self.address(sums), last, last);
@@ -387,23 +435,40 @@ impl<'c> Engine<'_, '_, 'c> {
                 after = ok(code.builder.build_and(last, ok(code.builder.build_not(whole, "")), ""));
             }
             self.field(Field::C, c);
-            let needed = self.needed(panel, row, rows);
+            let needed = self.needed(&panel, row, rows);
             if let Some(needed) = needed.filter(|_| self.silent()) {
                 after = ok(code.builder.build_and(after, needed, ""));
                 ends = ok(code.builder.build_and(ends, needed, ""));
             }
-            code.only_if(ends, || self.ask_ahead(panel, row, rows))?;
+            code.only_if(ends, || each(&|_, panel| self.ask_ahead(panel, row, rows)))?;
             self.describe_reach(row, block);
             let multiply = micro::declare(code.context, &code.module, self.c.dtype, level, self.c.reach.as_ref().map(|r| r.side));
-            let call = || {
-                ok(code.builder.build_call(multiply, &[self.tile.into(), rows.into()], ""));
-                Ok::<(), String>(())
-            };
-            match needed {
-                None => call()?,
-                Some(needed) => code.only_if(needed, call)?,
+            let call = |function, rows: IntValue<'c>| _ = ok(code.builder.build_call(function, &[self.tile.into(), rows.into()], ""));
+            match (needed, beside) {
+                (Some(needed), _) => code.only_if(needed, || Ok::<(), String>(call(multiply, rows)))?,
+                (None, None) => call(multiply, rows),
+                (None, Some(beside)) => {
+                    let (two, one, done) = (code.block(), code.block(), code.block());
+                    code.branch(beside, two, one);
+                    code.builder.position_at_end(one);
+                    call(multiply, rows);
+                    code.jump(done);
+                    code.builder.position_at_end(two);
+                    // One half, or two of nearly equal height.
+                    let single = self.is(IntPredicate::SLE, rows, self.int(PAIR_ROWS));
+                    let low = self.divide(self.add(rows, self.int(1)), self.int(2)).0;
+                    let half = self.w.greater(code.select(single.into(), rows.into(), low.into()).into_int_value(), self.int(1));
+                    let pair = micro::declare_pair(code.context, &code.module, self.c.dtype);
+                    code.range_by(self.int(0), rows, half, |r| {
+                        self.field(Field::A, self.add(a, self.mul(r, walk.row)));
+                        self.field(Field::C, self.add(c, self.mul(r, row_step)));
+                        call(pair, self.w.lesser(half, self.sub(rows, r)));
+                        Ok::<(), String>(())
+                    })?;
+                    code.go(done);
+                }
             }
-            code.only_if(after, || self.rows(panel, row, rows, sums))
+            code.only_if(after, || each(&|n, panel| self.rows(panel, row, rows, code.element(Elem::I8, sums, self.mul(n, apart)))))
         })?;
         Ok(())
     }
@@ -428,6 +493,12 @@ impl<'c> Engine<'_, '_, 'c> {
         let (form, row) = self.home.as_ref()?;
         let whole = self.is(IntPredicate::EQ, panel.columns, self.int(self.width));
         Some((whole, self.form(form, &self.batch_point(panel, &self.c.columns)), self.bytes(row)))
+    }
+
+    /// The bytes from where a panel's sums are stored at once to where the next one's are.
+    fn home_apart(&self, g: &Group<'c>, number: IntValue<'c>) -> IntValue<'c> {
+        let base = |number| self.home(&self.panel(g, number)).map_or(self.int(0), |(_, base, _)| base);
+        self.sub(base(self.add(number, self.int(1))), base(number))
     }
 
     /// The address of a linear form's element at given variables: those not in `point` are 0.

@@ -4,11 +4,12 @@
 //! steps of `k`, each one chain of fused multiply-adds from +0 for every element, joined in order with what `C` holds. All sums of a leaf stay in
 //! registers: per step two vectors of B are loaded, then every element of A is spread and used at once, so that no register is spilled.
 //!
-//! A wide level takes a tile at once; a narrow one has half the registers of half the width and takes it in quarters.
+//! A wide level takes a tile at once; a narrow one has half the registers of half the width and takes it in quarters. At a wide level `multiply.<dtype>.v4.pair`
+//! takes up to [`PAIR_ROWS`] rows and two panels: the same sums in as many registers, with half the loads of A.
 
 use crate::emit::Level;
 use crate::emit::code::{Code, Elem, V, ok};
-use crate::emit::target;
+use crate::emit::{dense, target};
 use crate::ir::{DType, Scalar};
 use crate::kernel::contract::{ROWS, Side};
 use inkwell::context::Context;
@@ -20,6 +21,8 @@ use inkwell::{AddressSpace, IntPredicate};
 pub const LEAF: i64 = 256;
 /// Bytes of a panel's row, in B and C.
 pub const PANEL: i64 = 128;
+/// Most rows of two panels beside each other.
+pub const PAIR_ROWS: i64 = ROWS / 2;
 
 /// The words of a tile's description. Steps are in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,10 +53,14 @@ pub enum Field {
     First,
     /// Where rows take some steps only: how many the first row takes (below the diagonal), or the step that it begins with.
     Reach,
+    /// From a panel of B to the one beside it, where two are multiplied together.
+    NextB,
+    /// From where a panel's sums go to where those of the one beside it go.
+    NextC,
 }
 
 /// How many words a description has.
-pub const FIELDS: u32 = Field::Reach as u32 + 1;
+pub const FIELDS: u32 = Field::NextC as u32 + 1;
 
 /// The function's name.
 pub fn name(dtype: DType, level: Level, side: Option<Side>) -> String {
@@ -67,15 +74,75 @@ pub fn name(dtype: DType, level: Level, side: Option<Side>) -> String {
 
 /// The function, declared.
 pub fn declare<'c>(context: &'c Context, module: &Module<'c>, dtype: DType, level: Level, side: Option<Side>) -> FunctionValue<'c> {
-    let name = name(dtype, level, side);
-    module.get_function(&name).unwrap_or_else(|| {
+    add(context, module, &name(dtype, level, side))
+}
+
+/// The function for two panels beside each other, declared. Only wide levels have registers for it.
+pub fn declare_pair<'c>(context: &'c Context, module: &Module<'c>, dtype: DType) -> FunctionValue<'c> {
+    add(context, module, &pair_name(dtype))
+}
+
+fn pair_name(dtype: DType) -> String {
+    format!("{}.pair", name(dtype, Level::V4, None))
+}
+
+/// A function of a tile's description and its number of rows, if it is not there.
+fn add<'c>(context: &'c Context, module: &Module<'c>, name: &str) -> FunctionValue<'c> {
+    module.get_function(name).unwrap_or_else(|| {
         let ty = context.void_type().fn_type(&[context.ptr_type(AddressSpace::default()).into(), context.i64_type().into()], false);
-        module.add_function(&name, ty, None)
+        module.add_function(name, ty, None)
     })
 }
 
 /// Adds the functions for one type at one level.
-pub fn define<'c>(context: &'c Context, mut module: Module<'c>, dtype: DType, level: Level, side: Option<Side>) -> Module<'c> {
+pub fn define<'c>(context: &'c Context, module: Module<'c>, dtype: DType, level: Level, side: Option<Side>) -> Module<'c> {
+    let name = name(dtype, level, side);
+    match (side, level) {
+        (None, Level::V4) => {
+            let pair = dense::function(&pair_name(dtype), dtype, level, PAIR_ROWS as usize, 2);
+            module.set_inline_assembly(&(dense::function(&name, dtype, level, ROWS as usize, 1) + &pair));
+            module
+        }
+        (None, Level::V3) => {
+            let quarter = format!("{name}.quarter");
+            module.set_inline_assembly(&dense::function(&quarter, dtype, level, ROWS as usize / 2, 1));
+            let function = add(context, &module, &quarter);
+            whole(context, module, dtype, level, side, |code, tile, rows| _ = ok(code.builder.build_call(function, &[tile.into(), rows.into()], "")))
+        }
+        (Some(side), _) => parts(context, module, dtype, level, side),
+    }
+}
+
+/// The function that takes tiles apart as the level's registers demand; `run` calls what multiplies so many rows of a part.
+fn whole<'c>(
+    context: &'c Context,
+    module: Module<'c>,
+    dtype: DType,
+    level: Level,
+    side: Option<Side>,
+    run: impl Fn(&Code<'c>, PointerValue<'c>, IntValue<'c>),
+) -> Module<'c> {
+    let function = declare(context, &module, dtype, level, side);
+    target::attributes(context, function, level);
+    let code = begin(context, module, function);
+    let tile = parameter(function, 0).into_pointer_value();
+    let rows = parameter(function, 1).into_int_value();
+    match level {
+        Level::V4 => run(&code, tile, rows),
+        Level::V3 => {
+            let below = ok(code.builder.build_right_shift(rows, code.int(1), false, ""));
+            let above = ok(code.builder.build_int_sub(rows, below, ""));
+            quarters(&code, tile, [above, below], run);
+        }
+    }
+    ok(code.builder.build_return(None));
+    code.builder.position_at_end(code.entry);
+    code.jump(code.function.get_basic_blocks()[1]);
+    code.module
+}
+
+/// The functions for rows that take the steps on one side of a diagonal.
+fn parts<'c>(context: &'c Context, mut module: Module<'c>, dtype: DType, level: Level, side: Side) -> Module<'c> {
     let (most, registers) = match level {
         Level::V3 => (ROWS / 2, 2),
         Level::V4 => (ROWS, 1),
@@ -83,7 +150,7 @@ pub fn define<'c>(context: &'c Context, mut module: Module<'c>, dtype: DType, le
     let ty = context.void_type().fn_type(&[context.ptr_type(AddressSpace::default()).into()], false);
     let mut variants = vec![];
     for rows in 1..=most {
-        let function = module.add_function(&format!("{}.{rows}", name(dtype, level, side)), ty, Some(Linkage::Internal));
+        let function = module.add_function(&format!("{}.{rows}", name(dtype, level, Some(side))), ty, Some(Linkage::Internal));
         target::attributes(context, function, level);
         let micro = Micro {
             code: begin(context, module, function),
@@ -91,30 +158,11 @@ pub fn define<'c>(context: &'c Context, mut module: Module<'c>, dtype: DType, le
             rows: rows as usize,
             lanes: (PANEL / 2 / registers / dtype.bytes() as i64) as u32,
         };
-        match side {
-            None => micro.write(),
-            Some(side) => micro.write_part(side),
-        }
+        micro.write(side);
         module = micro.code.module;
         variants.push(function);
     }
-    let function = declare(context, &module, dtype, level, side);
-    target::attributes(context, function, level);
-    let code = begin(context, module, function);
-    let tile = parameter(function, 0).into_pointer_value();
-    let rows = parameter(function, 1).into_int_value();
-    match level {
-        Level::V4 => choose(&code, &variants, tile, rows),
-        Level::V3 => {
-            let below = ok(code.builder.build_right_shift(rows, code.int(1), false, ""));
-            let above = ok(code.builder.build_int_sub(rows, below, ""));
-            quarters(&code, &variants, tile, [above, below]);
-        }
-    }
-    ok(code.builder.build_return(None));
-    code.builder.position_at_end(code.entry);
-    code.jump(code.function.get_basic_blocks()[1]);
-    code.module
+    whole(context, module, dtype, level, Some(side), |code, tile, rows| choose(code, &variants, tile, rows))
 }
 
 fn parameter(function: FunctionValue, n: u32) -> V {
@@ -154,7 +202,7 @@ fn choose<'c>(code: &Code<'c>, variants: &[FunctionValue<'c>], tile: PointerValu
 }
 
 /// Both halves of the rows with both halves of the columns.
-fn quarters<'c>(code: &Code<'c>, variants: &[FunctionValue<'c>], tile: PointerValue<'c>, rows: [IntValue<'c>; 2]) {
+fn quarters<'c>(code: &Code<'c>, tile: PointerValue<'c>, rows: [IntValue<'c>; 2], run: impl Fn(&Code<'c>, PointerValue<'c>, IntValue<'c>)) {
     let quarter = code.variable(code.context.i64_type().array_type(FIELDS).into());
     for n in 0..FIELDS {
         let at = |base| code.element(Elem::I64, base, code.int(n as i64));
@@ -174,7 +222,7 @@ fn quarters<'c>(code: &Code<'c>, variants: &[FunctionValue<'c>], tile: PointerVa
             code.store(word(code, quarter, Field::A), a.into(), 8);
             code.store(word(code, quarter, Field::B), add(b, code.int(column)).into(), 8);
             code.store(word(code, quarter, Field::C), add(c, code.int(column)).into(), 8);
-            choose(code, variants, quarter, rows);
+            run(code, quarter, rows);
         }
     }
 }
@@ -190,31 +238,9 @@ struct Micro<'c> {
     lanes: u32,
 }
 
-/// What a loop carries: pointers into A, the pointer into B, steps left in the run.
-#[derive(Clone)]
-struct Place<'c> {
-    a: Vec<V<'c>>,
-    b: V<'c>,
-    left: V<'c>,
-}
-
 impl<'c> Micro<'c> {
     fn phi(&self, like: V<'c>) -> PhiValue<'c> {
         ok(self.code.builder.build_phi(like.get_type(), ""))
-    }
-
-    fn place_phis(&self, like: &Place<'c>) -> (Vec<PhiValue<'c>>, Place<'c>) {
-        let phis: Vec<PhiValue<'c>> = like.a.iter().chain([&like.b, &like.left]).map(|v| self.phi(*v)).collect();
-        let values: Vec<V<'c>> = phis.iter().map(|p| p.as_basic_value()).collect();
-        let place = Place { a: values[..like.a.len()].to_vec(), b: values[like.a.len()], left: values[like.a.len() + 1] };
-        (phis, place)
-    }
-
-    fn feed(&self, phis: &[PhiValue<'c>], from: &Place<'c>) {
-        let here = self.code.here();
-        for (phi, v) in phis.iter().zip(from.a.iter().chain([&from.b, &from.left])) {
-            phi.add_incoming(&[(v, here)]);
-        }
     }
 
     fn offset(&self, base: V<'c>, by: IntValue<'c>) -> V<'c> {
@@ -235,15 +261,15 @@ impl<'c> Micro<'c> {
         a
     }
 
-    /// The sums after a step: of the rows that take it, where a row's mask says which lanes do.
-    fn step(&self, at: &Place<'c>, row: IntValue<'c>, sums: &[V<'c>], mask: &dyn Fn(usize) -> Option<V<'c>>) -> Vec<V<'c>> {
+    /// The sums after a step of A's pointers and B's: of the rows that take it, where a row's mask says which lanes do.
+    fn step(&self, (a, b): (&[V<'c>], V<'c>), row: IntValue<'c>, sums: &[V<'c>], mask: &dyn Fn(usize) -> Option<V<'c>>) -> Vec<V<'c>> {
         let code = &self.code;
         let (vector, bytes) = (code.ty(self.dtype.into(), self.lanes), self.dtype.bytes() as u32);
         let half = code.int((self.lanes * bytes) as i64);
-        let columns = [at.b, self.offset(at.b, half)].map(|p| code.load(vector, p.into_pointer_value(), bytes));
+        let columns = [b, self.offset(b, half)].map(|p| code.load(vector, p.into_pointer_value(), bytes));
         let mut next = vec![];
         for r in 0..self.rows {
-            let base = at.a[r / GROUP];
+            let base = a[r / GROUP];
             let address =
                 if r % GROUP == 0 { base } else { self.offset(base, ok(code.builder.build_int_mul(row, code.int((r % GROUP) as i64), ""))) };
             let element = code.splat(code.load(code.ty(self.dtype.into(), 1), address.into_pointer_value(), bytes), self.lanes);
@@ -282,7 +308,7 @@ impl<'c> Micro<'c> {
 
     /// The same where the rows take steps on one side of the diagonal only: a loop of the steps that all take, and one of those that some do.
     /// Leaves without a step count as sums of 0. A has one run.
-    fn write_part(&self, side: Side) {
+    fn write(&self, side: Side) {
         let code = &self.code;
         let b = &code.builder;
         let tile = parameter(code.function, 0).into_pointer_value();
@@ -372,7 +398,7 @@ impl<'c> Micro<'c> {
             let (side, _) = part?;
             Some(code.icmp(if side == Side::Below { IntPredicate::SLT } else { IntPredicate::SGE }, rest[0], numbers(r)))
         };
-        let next = self.step(&Place { a: rows.to_vec(), b: *panel, left: number }, row, chain, &takes);
+        let next = self.step((rows, *panel), row, chain, &takes);
         let number: V<'c> = ok(b.build_int_add(number.into_int_value(), code.int(1), "")).into();
         let moved = rows.iter().map(|p| self.offset(*p, step)).chain([self.offset(*panel, b_step)]).collect();
         let beyond = part.iter().map(|_| code.binary(Op::Add, rest[0], numbers(1))).collect();
@@ -390,94 +416,5 @@ impl<'c> Micro<'c> {
         let mut pointers_after: Vec<V<'c>> = merged.collect();
         let sums = pointers_after.split_off(pointers.len());
         (pointers_after, sums)
-    }
-
-    fn write(&self) {
-        let code = &self.code;
-        let b = &code.builder;
-        let tile = parameter(code.function, 0).into_pointer_value();
-        let get = |f: Field| field(code, tile, f);
-        let (row, step, b_step, run, jump) = (get(Field::ARow), get(Field::AStep), get(Field::BStep), get(Field::Run), get(Field::Jump));
-        let zero = code.constant(Scalar::float(self.dtype, 0.0), self.lanes);
-        let start = Place { a: self.pointers(get(Field::A), row), b: self.pointer(get(Field::B)), left: get(Field::Left).into() };
-        let (c, c_row) = (get(Field::C), get(Field::CRow));
-        let (count, first) = (get(Field::Count), get(Field::First));
-        let compare = |p, x: IntValue<'c>, y: IntValue<'c>| ok(b.build_int_compare(p, x, y, ""));
-        let least = |x: IntValue<'c>, y: IntValue<'c>| code.select(compare(IntPredicate::SLT, x, y).into(), x.into(), y.into()).into_int_value();
-
-        // A leaf after the other.
-        let (leaf, segment, steps, segment_end, leaf_end, done) =
-            (code.block(), code.block(), code.block(), code.block(), code.block(), code.block());
-        let entered = code.here();
-        code.go(leaf);
-        let (leaf_phis, at_leaf) = self.place_phis(&start);
-        let (left, fresh) = (self.phi(count.into()), self.phi(first.into()));
-        for (phi, v) in leaf_phis.iter().zip(start.a.iter().chain([&start.b, &start.left])) {
-            phi.add_incoming(&[(v, entered)]);
-        }
-        left.add_incoming(&[(&count, entered)]);
-        fresh.add_incoming(&[(&first, entered)]);
-        let left_value = left.as_basic_value().into_int_value();
-        let in_leaf = least(left_value, code.int(LEAF));
-
-        // Within it, a run of A after the other.
-        code.go(segment);
-        let (segment_phis, at_segment) = self.place_phis(&at_leaf);
-        let sums: Vec<PhiValue<'c>> = (0..2 * self.rows).map(|_| self.phi(zero)).collect();
-        let open = self.phi(in_leaf.into());
-        for (phi, v) in segment_phis.iter().zip(at_leaf.a.iter().chain([&at_leaf.b, &at_leaf.left])) {
-            phi.add_incoming(&[(v, leaf)]);
-        }
-        sums.iter().for_each(|p| p.add_incoming(&[(&zero, leaf)]));
-        open.add_incoming(&[(&in_leaf, leaf)]);
-        let open_value = open.as_basic_value().into_int_value();
-        let now = least(open_value, at_segment.left.into_int_value());
-        code.branch(compare(IntPredicate::SGT, open_value, code.int(0)), steps, leaf_end);
-
-        // Within that, step by step.
-        b.position_at_end(steps);
-        let (step_phis, at) = self.place_phis(&at_segment);
-        let chain: Vec<PhiValue<'c>> = (0..2 * self.rows).map(|_| self.phi(zero)).collect();
-        let rest = self.phi(now.into());
-        for (phi, v) in step_phis.iter().zip(at_segment.a.iter().chain([&at_segment.b, &at_segment.left])) {
-            phi.add_incoming(&[(v, segment)]);
-        }
-        chain.iter().zip(&sums).for_each(|(p, s)| p.add_incoming(&[(&s.as_basic_value(), segment)]));
-        rest.add_incoming(&[(&now, segment)]);
-        let next = self.step(&at, row, &chain.iter().map(|p| p.as_basic_value()).collect::<Vec<_>>(), &|_| None);
-        let moved = Place { a: at.a.iter().map(|p| self.offset(*p, step)).collect(), b: self.offset(at.b, b_step), left: at.left };
-        let fewer = ok(b.build_int_sub(rest.as_basic_value().into_int_value(), code.int(1), ""));
-        self.feed(&step_phis, &moved);
-        chain.iter().zip(&next).for_each(|(p, v)| p.add_incoming(&[(v, steps)]));
-        rest.add_incoming(&[(&fewer, steps)]);
-        code.branch(compare(IntPredicate::NE, fewer, code.int(0)), steps, segment_end);
-
-        b.position_at_end(segment_end);
-        let left_in_run = ok(b.build_int_sub(at_segment.left.into_int_value(), now, ""));
-        let ends = compare(IntPredicate::EQ, left_in_run, code.int(0));
-        let leap = code.select(ends.into(), jump.into(), code.int(0).into()).into_int_value();
-        let place = Place {
-            a: moved.a.iter().map(|p| self.offset(*p, leap)).collect(),
-            b: moved.b,
-            left: code.select(ends.into(), run.into(), left_in_run.into()),
-        };
-        self.feed(&segment_phis, &place);
-        sums.iter().zip(&next).for_each(|(p, v)| p.add_incoming(&[(v, segment_end)]));
-        open.add_incoming(&[(&ok(b.build_int_sub(open_value, now, "")), segment_end)]);
-        code.jump(segment);
-
-        // The leaf's sums join those before.
-        b.position_at_end(leaf_end);
-        self.join([c, c_row], fresh.as_basic_value().into_int_value(), &sums.iter().map(|p| p.as_basic_value()).collect::<Vec<_>>());
-        let joined = code.here();
-        let remaining = ok(b.build_int_sub(left_value, in_leaf, ""));
-        self.feed(&leaf_phis, &at_segment);
-        left.add_incoming(&[(&remaining, joined)]);
-        fresh.add_incoming(&[(&code.int(0), joined)]);
-        code.branch(compare(IntPredicate::SGT, remaining, code.int(0)), leaf, done);
-        b.position_at_end(done);
-        ok(b.build_return(None));
-        b.position_at_end(code.entry);
-        code.jump(code.function.get_basic_blocks()[1]);
     }
 }

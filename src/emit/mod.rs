@@ -20,6 +20,7 @@ mod contract;
 mod contract_tests;
 pub mod cuda;
 pub mod data;
+mod dense;
 mod fold;
 mod lanes;
 mod merge;

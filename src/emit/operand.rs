@@ -31,7 +31,7 @@ pub struct Walk<'c> {
     packs: IntValue<'c>,
     base: IntValue<'c>,
     /// Bytes between rows.
-    row: IntValue<'c>,
+    pub row: IntValue<'c>,
     /// What was packed first.
     first: IntValue<'c>,
     tile: IntValue<'c>,
