@@ -51,7 +51,37 @@ def convolution(model, sizes):
     return (lambda: torch.ops.aten.convolution_backward(dy, x, w, None, [1, 1], [1, 1], [1, 1], False, [0, 0], 1, wanted)), 1
 
 
+def on_gpu():
+    """PyTorch's step on a GPU, in full f32, with one batch that stays there; over when the GPU is."""
+    import models_torch, peers, torch
+
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    model = models_torch.build(workload).to("cuda")
+    x, y = (torch.from_numpy(a).to("cuda") for a in peers.data(workload, int(batch)))
+    if mode == "infer":
+        model.eval()
+
+        def step():
+            with torch.inference_mode():
+                model(x)
+            torch.cuda.synchronize()
+
+        return step, 1
+    model.train()
+    optimizer = models_torch.optimizer(workload, model.parameters(), fused=True)
+
+    def step():
+        optimizer.zero_grad(set_to_none=True)
+        models_torch.loss(model(x), y).backward()
+        optimizer.step()
+        torch.cuda.synchronize()
+
+    return step, 1
+
+
 def peer():
+    if framework == "torch_cuda":
+        return on_gpu()
     import peers
 
     arguments = argparse.Namespace(w=workload, fw=framework, mode=mode, batch=int(batch), threads=threads, dtype="f32", seconds=1.0, warm_cache=True, mkl512=False, malloc=False)

@@ -131,6 +131,13 @@ fn derivatives_that_are_wrong_are_found() {
 }
 
 #[test]
+fn what_recipes_do_is_no_command_and_says_so() {
+    let output = Desk::new().run("train kinds.nn");
+    assert_eq!(code(&output), 2);
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "error: there is no command `train`: it is `nnc run FILE train`\n");
+}
+
+#[test]
 fn files_are_looked_into() {
     let desk = Desk::new();
     desk.done("run kinds.nn --quiet --run-dir run");
@@ -145,10 +152,19 @@ fn files_are_looked_into() {
     assert_eq!((run["facts"]["recipe"].as_str(), run["facts"]["epochs_done"].as_u64()), (Some("fit"), Some(2)));
     desk.done("run kinds.nn infer --data train --weights run/best.safetensors --quiet");
     assert_eq!(of("output.npy")["tensors"][0]["shape"], serde_json::json!([4, 3]));
+    let table = of("points.csv");
+    assert_eq!((table["facts"]["rows"].as_u64(), names(&table)), (Some(4), ["a", "b", "kind"].map(String::from).into()));
+    assert_eq!((&table["tensors"][0]["dtype"], table["tensors"][2]["values"]["max"].as_f64()), (&serde_json::json!("numbers"), Some(2.0)));
+    // A folder with runs below: each with what its log says last.
+    desk.done("run kinds.nn --quiet --set epochs=3");
+    let runs = of(".");
+    assert_eq!(names(&runs), ["run", "runs/kinds/fit/1"]);
+    assert!(runs["tensors"][1]["dtype"] == "epoch 3" && runs["tensors"][1]["note"].as_str().unwrap().starts_with("train.loss "), "{runs}");
+    std::fs::create_dir(desk.path("empty")).unwrap();
     let whole = desk.read("kinds.nnc");
     desk.write("half.nnc", &whole[..whole.len() / 2]);
     desk.write("foreign.bin", "neither this nor that");
-    for (file, expected) in [("half.nnc", 1), ("foreign.bin", 1), ("points.csv", 1), ("absent.npy", 4), (".", 1)] {
+    for (file, expected) in [("half.nnc", 1), ("foreign.bin", 1), ("absent.npy", 4), ("empty", 1)] {
         let output = desk.run(&format!("inspect {file}"));
         assert_eq!(code(&output), expected, "{file}");
         assert!(!output.stderr.is_empty());

@@ -2,13 +2,18 @@
 //!
 //! - ` ```sh `: each line must succeed. ` ```sh no-run: REASON ` is not run.
 //! - ` ```console `: lines after `$ ` are run; what they print must be what follows, `...` standing for anything. A command before ` # fails` must fail.
+//! - ` ```c FILE `, ` ```python FILE `, ` ```rust FILE `: the block is written to the file, for commands that follow. A program in Python or Rust that no command
+//!   names is run where it stands; one in Rust is compiled against the built runtime. Python runs where there is one with NumPy ([`python`]); elsewhere the test
+//!   says on standard error that it has not run.
 //!
 //! A document is one session: folders and files that one block makes, the next one finds. Commands within sentences and tables are not run, but every command and option
 //! that they name exists.
 
 use crate::support::desk::{NNC, runtime};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::LazyLock;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -43,6 +48,33 @@ fn blocks(text: &str) -> Vec<Block> {
     found
 }
 
+/// A Python with NumPy, and the folder with the module `nnc` as it is built here: that of `NNC_PYTHON`, of `cargo xtask wheel`, or the system's.
+fn python() -> Option<&'static (PathBuf, PathBuf)> {
+    static FOUND: LazyLock<Option<(PathBuf, PathBuf)>> = LazyLock::new(|| {
+        let given = std::env::var_os("NNC_PYTHON").map(PathBuf::from);
+        let candidates = given.into_iter().chain([root().join("target/wheel/venv/bin/python"), "python3".into()]);
+        let works = |python: &PathBuf| {
+            let test = ["-c", "import numpy, sys; assert sys.version_info >= (3, 9)"];
+            Command::new(python).args(test).stderr(Stdio::null()).status().is_ok_and(|s| s.success())
+        };
+        let Some(python) = candidates.into_iter().find(works) else {
+            let _ = writeln!(
+                std::io::stderr(),
+                "NOT RUN: the documents' programs in Python: there is no python3 with NumPy (`cargo xtask wheel` makes one)"
+            );
+            return None;
+        };
+        // What Python imports is a file of the module's name.
+        let library = runtime("nnc-python", "libnnc_python.so");
+        let folder = library.with_file_name("python-module");
+        std::fs::create_dir_all(&folder).unwrap();
+        let part = folder.join(format!("part-{}", std::process::id()));
+        std::fs::copy(library, &part).and_then(|_| std::fs::rename(part, folder.join("nnc.abi3.so"))).unwrap();
+        Some((python, folder))
+    });
+    FOUND.as_ref()
+}
+
 /// A shell that keeps its folder from one command to the next.
 struct Session {
     folder: tempfile::TempDir,
@@ -60,16 +92,50 @@ impl Session {
 
     /// Whether it succeeded, and all that it printed.
     fn run(&mut self, command: &str) -> (bool, String) {
-        let path = format!("{}:{}", Path::new(NNC).parent().unwrap().display(), std::env::var("PATH").unwrap_or_default());
+        let path = format!("{}:{}:{}", self.bin().display(), Path::new(NNC).parent().unwrap().display(), std::env::var("PATH").unwrap_or_default());
         let place = self.folder.path().join(".at");
         let script = format!("exec 2>&1\n{command}\ncode=$?\npwd > '{}'\nexit $code\n", place.display());
         let mut shell = Command::new("sh");
-        shell.arg("-c").arg(script).current_dir(&self.at).env("PATH", path).env_remove("CI").env_remove("NNC_LEVEL").stdin(Stdio::null());
+        shell
+            .arg("-c")
+            .arg(script)
+            .current_dir(&self.at)
+            .env("PATH", path)
+            .env_remove("CI")
+            .env_remove("NNC_LEVEL")
+            .env("LC_ALL", "C")
+            .stdin(Stdio::null());
         let output = shell.output().unwrap();
         if let Ok(at) = std::fs::read_to_string(place) {
             self.at = PathBuf::from(at.trim_end());
         }
         (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Commands of the session's own.
+    fn bin(&self) -> PathBuf {
+        self.folder.path().join(".bin")
+    }
+
+    /// Gives it the command `python`, if there is one to be had.
+    fn with_python(&self) -> bool {
+        let Some((python, module)) = python() else { return false };
+        let script = format!("#!/bin/sh\nPYTHONPATH='{}' exec '{}' \"$@\"\n", module.display(), python.display());
+        std::fs::create_dir_all(self.bin()).unwrap();
+        std::fs::write(self.bin().join("python"), script).unwrap();
+        Command::new("chmod").arg("+x").arg(self.bin().join("python")).status().unwrap().success()
+    }
+
+    /// The command that compiles and runs a file in Rust as a crate that depends on the runtime.
+    fn rust(file: &str) -> String {
+        let library = runtime("nnc-runtime", "libnnc_runtime.rlib");
+        let dependencies = library.with_file_name("deps");
+        let rustc = std::env::var("RUSTC").unwrap_or_else(|_| "rustc".into());
+        format!(
+            "'{rustc}' --edition 2024 -D warnings --extern nnc_runtime='{}' -L dependency='{}' '{file}' -o ./.program && ./.program",
+            library.display(),
+            dependencies.display()
+        )
     }
 }
 
@@ -120,7 +186,10 @@ fn session(block: &Block) -> Vec<(String, Vec<&str>, bool)> {
 fn wrong(path: &Path) -> Vec<String> {
     let name = path.strip_prefix(root()).unwrap().display().to_string();
     let (mut shell, mut wrong) = (Session::new(), vec![]);
-    for block in blocks(&std::fs::read_to_string(path).unwrap()) {
+    let blocks = blocks(&std::fs::read_to_string(path).unwrap());
+    let commands: Vec<&String> = blocks.iter().filter(|b| ["sh", "console"].contains(&b.info.as_str())).flat_map(|b| &b.lines).collect();
+    let python = blocks.iter().any(|b| b.info.starts_with("python ")) && shell.with_python();
+    for block in &blocks {
         let place = format!("{name}:{}", block.line);
         match block.info.as_str() {
             "sh" => {
@@ -132,7 +201,10 @@ fn wrong(path: &Path) -> Vec<String> {
                 }
             }
             "console" => {
-                for (command, mut expected, fails) in session(&block) {
+                for (command, mut expected, fails) in session(block) {
+                    if command.starts_with("python ") && !python {
+                        continue;
+                    }
                     let (done, said) = shell.run(&command);
                     let found: Vec<&str> = said.trim_end().lines().collect();
                     expected.truncate(expected.iter().rposition(|l| !l.is_empty()).map_or(0, |last| last + 1));
@@ -142,7 +214,20 @@ fn wrong(path: &Path) -> Vec<String> {
                 }
             }
             info if info.starts_with("sh no-run: ") || info.starts_with("console no-run: ") => {}
-            "nn" | "text" | "pest" | "toml" | "rust" | "c" | "python" | "json" | "html" => {}
+            "nn" | "text" | "pest" | "toml" | "json" | "html" => {}
+            info if let Some((language @ ("c" | "python" | "rust"), file)) = info.split_once(' ') => {
+                std::fs::write(shell.at.join(file), block.lines.join("\n") + "\n").unwrap();
+                let command = match language {
+                    "python" if python => format!("python '{file}'"),
+                    "rust" => Session::rust(file),
+                    _ => continue,
+                };
+                let named = commands.iter().any(|line| line.starts_with("$ ") && line.split(' ').any(|word| word == file));
+                let (done, said) = if named { (true, String::new()) } else { shell.run(&command) };
+                if !done {
+                    wrong.push(format!("{place}: {file}\n{said}"));
+                }
+            }
             other => wrong.push(format!("{place}: a block of `{other}`: say what it is")),
         }
     }

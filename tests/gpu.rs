@@ -159,10 +159,48 @@ fn a_gpu_that_cannot_be_used_is_an_error_in_words() {
     }
     let doctor = played.done("doctor");
     assert!(doctor.contains("gpu             A played GPU, compute capability 8.0, 1.1 GB, driver of CUDA 13.0"), "{doctor}");
-    for flag in ["--profile", "--check-numerics"] {
-        let (code, said) = played.fails(&format!("run program.nn --device cuda {flag}"), "");
-        assert!(code == Some(2) && said.contains(&format!("{flag} looks at one launch after the other")), "{said}");
+}
+
+/// One launch after the other, by the GPU's clock: the same bits, and where the time went.
+#[test]
+fn a_profile_of_a_gpu_has_its_kernels_and_changes_no_bit() {
+    let played = Played::new(crate::support::desk::PROGRAM, None);
+    played.done("run program.nn --device cuda --quiet --run-dir plain");
+    let text = played.done("run program.nn --device cuda --profile=trace.json --run-dir timed");
+    let part = |name: &str| text.split("\n\n").find(|part| part.starts_with(name)).unwrap_or_else(|| panic!("no {name} in\n{text}"));
+    assert!(text.contains("one launch after the other on A played GPU, compute capability 8.0"), "{text}");
+    let steps = part("train:fit: 4 runs, ");
+    assert!(steps.contains("GFLOP/s     GB/s   kernel, line\n") && !steps.contains("roof") && !steps.contains("wake-ups"), "{steps}");
+    let rows: Vec<&str> = steps.lines().filter(|l| l.contains("program.nn:")).collect();
+    // The played clock: a microsecond for each block.
+    assert!(!rows.is_empty() && rows.iter().all(|row| row.contains(" us ") && row.contains(" 1.0 ")), "{steps}");
+    assert_eq!(played.desk.read("plain/best.safetensors"), played.desk.read("timed/best.safetensors"));
+    let trace: serde_json::Value = serde_json::from_slice(&played.desk.read("trace.json")).unwrap();
+    let events = trace["traceEvents"].as_array().unwrap();
+    assert!(events.len() >= 4 * rows.len() && events.iter().any(|e| e["dur"].as_f64() > Some(0.5)), "{trace}");
+    let timed = played.done("bench program.nn train --device cuda --profile --seconds 0.01 --rounds 1");
+    assert!(timed.contains("train:fit: ") && timed.contains("one launch after the other on A played GPU"), "{timed}");
+}
+
+/// The first value that is not finite is found on a GPU with the words of the CPU, in loops too; what is stored stays as it was.
+#[test]
+fn bad_values_are_found_on_a_gpu_as_on_a_cpu() {
+    let log = crate::support::desk::PROGRAM.replace("linear(x, 3, name: \"fc\")", "y[b, i] = log(x[b, i]) * 2\n    linear(y, 3, name: \"fc\")");
+    let rate = crate::support::desk::PROGRAM.replace("sgd(lr: 0.1)", "sgd(lr: 1e39)");
+    for (text, words) in [(&log, "at program.nn:6"), (&rate, "values of the new Kinds.fc.")] {
+        let played = Played::new(text, None);
+        let [cpu, gpu] = ["cpu", "cuda"].map(|device| {
+            let (code, said) = played.fails(&format!("run program.nn --device {device} --check-numerics --quiet --run-dir {device}"), "");
+            (code, said.replace(device, "DEVICE"))
+        });
+        assert_eq!(cpu, gpu);
+        assert!(cpu.0 == Some(1) && cpu.1.contains(words) && cpu.1.contains("step 1: "), "{cpu:?}");
     }
+    let played = Played::new(crate::support::desk::PROGRAM, None);
+    for (folder, flags) in [("plain", "--device cpu"), ("looked-at", "--device cuda --check-numerics")] {
+        played.done(&format!("run program.nn {flags} --quiet --run-dir {folder}"));
+    }
+    assert_eq!(played.desk.read("plain/best.safetensors"), played.desk.read("looked-at/best.safetensors"));
 }
 
 /// Trained, evaluated, inferred with, killed and gone on with on a GPU: everything that is written is what a CPU writes.

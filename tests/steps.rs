@@ -85,7 +85,7 @@ fn a_step_takes_the_memory_that_is_planned_and_allocates_nothing() {
     for threads in [1, 3] {
         let plan = planned(&source, "train:fit", threads);
         let of = |what: &str| plan[what].as_u64().unwrap_or_else(|| panic!("no {what} in {plan}"));
-        let mut machine = Machine { kernels: native.as_ref(), pool: Pool::new(threads), store: runnable.store(), profile: None, numerics: None };
+        let mut machine = Machine { kernels: native.as_ref(), pool: Pool::new(threads), store: runnable.store().into(), profile: None, numerics: None };
         program.initialise(1, Some("fit"), &mut machine).unwrap();
         let rows = data.part("train").unwrap();
         let before = TENSOR_BYTES.load(SeqCst);
@@ -93,7 +93,7 @@ fn a_step_takes_the_memory_that_is_planned_and_allocates_nothing() {
         let allocated = TENSOR_BYTES.load(SeqCst) - before;
         assert_eq!(allocated, of("arena_bytes") + of("input_bytes") + of("scratch_bytes"), "{threads} threads: {plan}");
         let mut totals = vec![0.0; sums.len()];
-        let weights = machine.store.snapshot().unwrap();
+        let weights = machine.store.here().unwrap().snapshot().unwrap();
         let mut made = 0;
         for step in 0..WARM as usize + 30 {
             // The first steps are for learning what each launch takes; then every launch is shared, whatever it takes.
@@ -107,6 +107,6 @@ fn a_step_takes_the_memory_that_is_planned_and_allocates_nothing() {
         }
         assert_eq!(ALLOCATIONS.load(SeqCst), made, "{threads} threads");
         assert_eq!(TENSOR_BYTES.load(SeqCst) - before - weights.len() as u64, allocated);
-        assert!(weights[..] != machine.store.snapshot().unwrap()[..], "steps change the weights");
+        assert!(weights[..] != machine.store.here().unwrap().snapshot().unwrap()[..], "steps change the weights");
     }
 }

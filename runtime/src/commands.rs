@@ -210,11 +210,7 @@ pub fn parse(args: &[String]) -> Result<Command> {
 /// # Errors
 /// What goes wrong, sorted by exit code.
 pub fn run(program: &Program, command: &Command) -> Result<()> {
-    let asked = [("--profile", command.profile.is_some()), ("--check-numerics", command.numerics)].into_iter().find(|(_, asked)| *asked);
-    if let (Some((flag, _)), true) = (asked, program.kernels.gpu().is_some()) {
-        return Err(RunError::Usage(format!("{flag} looks at one launch after the other, which only a CPU does: run it with --device cpu")));
-    }
-    let profile = command.profile.clone().map(|trace| Arc::new(Mutex::new(Profile::new(trace))));
+    let profile = command.profile.clone().map(|trace| Arc::new(Mutex::new(Profile::new(trace, program.kernels.gpu().map(|gpu| gpu.card())))));
     let report = Report::new(command.style);
     let ended = run_observed(program, command, &report, &profile);
     // What an interrupted run took is worth knowing too.
@@ -223,8 +219,9 @@ pub fn run(program: &Program, command: &Command) -> Result<()> {
 }
 
 pub(crate) fn show(profile: &Profile, report: &Report) -> Result<()> {
-    let peak = crate::peak::measure()?;
-    report.line(&profile.text(&peak), &profile.json(&peak));
+    // This machine's peak says nothing of a GPU's.
+    let peak = if profile.card.is_none() { Some(crate::peak::measure()?) } else { None };
+    report.line(&profile.text(peak.as_ref()), &profile.json(peak.as_ref()));
     match &profile.trace {
         Some(path) => crate::files::write(path, profile.chrome().to_string().as_bytes()),
         None => Ok(()),
@@ -237,7 +234,7 @@ fn run_observed(program: &Program, command: &Command, report: &Report, profile: 
     let mut machine = Machine {
         kernels: program.kernels,
         pool: Pool::new(threads),
-        store: Tensors::new(&program.manifest.tensors)?,
+        store: Tensors::new(&program.manifest.tensors)?.into(),
         profile: profile.clone(),
         numerics: command.numerics.then_some(program.manifest),
     };
@@ -247,7 +244,7 @@ fn run_observed(program: &Program, command: &Command, report: &Report, profile: 
             let mut recipe = program.recipe(name.as_deref())?.clone();
             settings::apply(&mut recipe, &options.set)?;
             recipe.seed = options.seed.unwrap_or(recipe.seed);
-            machine.store = program.trained(options.weights.as_deref(), &options.runs)?;
+            machine.store = program.trained(options.weights.as_deref(), &options.runs)?.into();
             let section = crate::data::section(&program.manifest.data, &recipe.data)?;
             let declared = |part: &str| section.parts.iter().any(|p| &*p.name == part);
             let default = ["test", "valid"].into_iter().find(|p| declared(p)).unwrap_or("train");
@@ -263,7 +260,7 @@ fn run_observed(program: &Program, command: &Command, report: &Report, profile: 
         }
         What::Infer(name) => {
             let entry = infer::entry_of(program.manifest, name.as_deref())?;
-            machine.store = program.trained(options.weights.as_deref(), &options.runs)?;
+            machine.store = program.trained(options.weights.as_deref(), &options.runs)?.into();
             let seed = options.seed.unwrap_or(0);
             let results = match &command.data {
                 Some(_) if !command.inputs.is_empty() => return Err(RunError::Usage("give either --input or --data".into())),

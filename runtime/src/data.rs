@@ -5,7 +5,7 @@
 
 use crate::dtype::{DType, Scalar};
 use crate::error::{Result, RunError, refuse, wrong};
-use crate::recipe::{Column, Data, Scaling};
+use crate::recipe::{Column, Data, Scaling, Standard};
 use crate::split::split;
 use crate::table;
 use crate::tensor::Tensor;
@@ -64,21 +64,44 @@ impl Dataset {
         Ok(Dataset { name: data.name.clone(), rows, values, parts })
     }
 
-    /// Rows of another file in the form of the section's only table, scaled as `self` was; all of them are the part `all`.
+    /// What a person means by `part`: samples of a part of the section, or the rows of a file in the form of its only table, scaled as the section is.
     ///
     /// # Errors
-    /// As [`Dataset::load`]; a section of several tables.
-    pub fn load_file(&self, data: &Data, file: &Path, used: &dyn Fn(&str) -> bool) -> Result<Dataset> {
+    /// As [`Dataset::load`]; a file for a section of several tables.
+    pub fn meant(data: &Data, folder: &Path, part: &str, used: &dyn Fn(&str) -> bool) -> Result<(Dataset, Vec<u32>)> {
+        let declared = ["train", "all"].contains(&part) || data.parts.iter().any(|p| *p.name == *part);
+        let file = Path::new(part);
+        if declared || !file.is_file() {
+            let own = Dataset::load(data, folder, used)?;
+            let rows = own.part(part)?;
+            return Ok((own, rows));
+        }
         let [_] = data.tables.as_slice() else { return wrong!("data {} reads {} files: one cannot stand for them", data.name, data.tables.len()) };
         let columns: Vec<&Column> = data.columns.iter().filter(|c| used(&c.name)).collect();
+        // Only means and deviations that are not known yet need the section's own rows.
+        let unknown = columns.iter().any(|c| c.steps.contains(&Scaling::Standardize));
+        let own = if unknown { Some(Dataset::load(data, folder, used)?) } else { None };
         let (rows, mut raw) = read_columns(data, &columns, &|_| PathBuf::from(file))?;
         let mut values = vec![];
         for (column, field) in columns.iter().zip(&mut raw) {
-            let known = self.values.iter().find(|v| v.column.name == column.name);
+            let known = own.iter().flat_map(|own| &own.values).find(|v| v.column.name == column.name);
             let done = finish(column, field, &[], known.map(|v| v.statistics.as_slice()));
             values.push(done.map_err(|e| refuse!("{}: {e}", file.display()))?);
         }
-        Ok(Dataset { name: self.name.clone(), rows, values, parts: vec![] })
+        let made = Dataset { name: data.name.clone(), rows, values, parts: vec![] };
+        let rows = made.part("all")?;
+        Ok((made, rows))
+    }
+
+    /// The section with the means and deviations that were found for its columns.
+    pub fn settled(&self, data: &Data) -> Data {
+        let mut settled = data.clone();
+        for column in &mut settled.columns {
+            let Some(values) = self.values.iter().find(|v| v.column.name == column.name) else { continue };
+            let standard = column.steps.iter_mut().filter(|step| matches!(step, Scaling::Standardize | Scaling::Standard(_)));
+            standard.zip(&values.statistics).for_each(|(step, (means, deviations))| *step = Scaling::Standard(Standard::new(means, deviations)));
+        }
+        settled
     }
 
     /// The samples of arrays that have the columns' values already: nothing is scaled, and numbers that must be classes are looked at. Those that `used` does not
@@ -103,8 +126,7 @@ impl Dataset {
                 return wrong!("{name} is a single number: its first axis must be the samples");
             };
             if sample.len() != column.shape.len() || sample.iter().zip(&column.shape).any(|(n, wanted)| *wanted >= 0 && n != wanted) {
-                let wanted: Vec<String> = column.shape.iter().map(|&n| if n < 0 { "any".into() } else { n.to_string() }).collect();
-                return wrong!("{name} has samples of shape {sample:?}, but the program wants [{}]", wanted.join(", "));
+                return wrong!("{name} has samples of shape {sample:?}, but the program wants {}", axes(&column.shape));
             }
             let Ok(count) = u32::try_from(rows) else { return wrong!("{name} has {rows} samples, more than can be numbered") };
             if let Some(other) = made.values.first().filter(|_| made.rows != count as usize) {
@@ -226,6 +248,16 @@ fn finish(column: &Column, field: &mut table::Field, train: &[u32], known: Optio
 /// The shape of a sample: the program's, with the file's sizes where the program leaves them free.
 fn resolve(column: &Column, field: &table::Field) -> Result<Vec<i64>> {
     let mut shape = column.shape.clone();
+    // As many axes of other sizes are another order of axes (rows, columns, channels), and no reshaping.
+    let turned = shape.len() > 1 && shape.len() == field.shape.len() && shape.iter().zip(&field.shape).any(|(&want, &has)| want >= 0 && want != has);
+    if turned {
+        let wanted = axes(&shape);
+        return wrong!(
+            "column {} has samples of shape {:?} in the file, but the program wants {wanted}: turn its axes when the file is written",
+            column.name,
+            field.shape
+        );
+    }
     let fixed = crate::tensors::elements(&shape.iter().copied().filter(|&n| n >= 0).collect::<Vec<_>>())?;
     let fits = match shape.iter().filter(|&&n| n < 0).count() {
         0 => field.width == fixed,
@@ -242,8 +274,13 @@ fn resolve(column: &Column, field: &table::Field) -> Result<Vec<i64>> {
     if fits {
         return Ok(shape);
     }
-    let wanted: Vec<String> = column.shape.iter().map(|&n| if n < 0 { "any".into() } else { n.to_string() }).collect();
-    wrong!("column {} has {} numbers a row, but its samples have the shape [{}]", column.name, field.width, wanted.join(", "))
+    wrong!("column {} has {} numbers a row, but its samples have the shape {}", column.name, field.width, axes(&column.shape))
+}
+
+/// A sample's shape, in which what is left open has no number.
+fn axes(shape: &[i64]) -> String {
+    let sizes: Vec<String> = shape.iter().map(|&n| if n < 0 { "any".into() } else { n.to_string() }).collect();
+    format!("[{}]", sizes.join(", "))
 }
 
 fn scale(
@@ -256,21 +293,32 @@ fn scale(
     let (width, values) = (field.width, &mut field.values);
     let names = &field.names;
     for step in &column.steps {
-        match *step {
-            Scaling::Add(c) => values.iter_mut().for_each(|x| *x += c),
-            Scaling::Mul(c) => values.iter_mut().for_each(|x| *x *= c),
-            Scaling::Div(c) => values.iter_mut().for_each(|x| *x /= c),
-            Scaling::Standardize => {
-                let (means, deviations) = match known.and_then(|k| k.get(statistics.len())) {
-                    Some(known) => known.clone(),
-                    None => (0..width).map(|j| standard(train, &|row| values[row as usize * width + j])).unzip(),
-                };
-                for (i, x) in values.iter_mut().enumerate() {
-                    *x = (*x - means[i % width]) / deviations[i % width];
-                }
-                statistics.push((means, deviations));
+        let (means, deviations) = match step {
+            Scaling::Add(c) => {
+                values.iter_mut().for_each(|x| *x += c);
+                continue;
             }
+            Scaling::Mul(c) => {
+                values.iter_mut().for_each(|x| *x *= c);
+                continue;
+            }
+            Scaling::Div(c) => {
+                values.iter_mut().for_each(|x| *x /= c);
+                continue;
+            }
+            Scaling::Standard(known) => (known.means(), known.deviations()),
+            Scaling::Standardize => match known.and_then(|k| k.get(statistics.len())) {
+                Some(known) => known.clone(),
+                None => (0..width).map(|j| standard(train, &|row| values[row as usize * width + j])).unzip(),
+            },
+        };
+        if means.len() != width || deviations.len() != width {
+            return wrong!("column {} has {width} numbers a row, and {} when the program was trained", column.name, means.len());
         }
+        for (i, x) in values.iter_mut().enumerate() {
+            *x = (*x - means[i % width]) / deviations[i % width];
+        }
+        statistics.push((means, deviations));
     }
     for (i, &x) in values.iter().enumerate() {
         let place = || {
@@ -360,6 +408,57 @@ mod tests {
         assert!(data.part("valid").unwrap_err().message().contains("it has train, test, all"));
     }
 
+    /// Images whose channels come last are no images whose channels come first.
+    #[test]
+    fn axes_are_not_turned_in_silence() {
+        let column = |shape: &[i64]| Column {
+            name: "image".into(),
+            table: 0,
+            fields: vec![],
+            classes_named: vec![],
+            steps: vec![],
+            dtype: DType::F32,
+            shape: shape.to_vec(),
+            bound: None,
+        };
+        let field = |shape: &[i64]| table::Field { width: shape.iter().product::<i64>() as usize, shape: shape.to_vec(), ..table::Field::default() };
+        let message = resolve(&column(&[3, 8, 8]), &field(&[8, 8, 3])).unwrap_err();
+        assert!(message.message().contains("samples of shape [8, 8, 3] in the file, but the program wants [3, 8, 8]"), "{message}");
+        for (wanted, has) in [(&[64][..], &[8, 8][..]), (&[1, 8, 8], &[8, 8]), (&[3, 8, 8], &[192]), (&[-1, 8], &[5, 8]), (&[8, 8], &[8, 8])] {
+            assert!(resolve(&column(wanted), &field(has)).is_ok(), "{wanted:?} of {has:?}");
+        }
+    }
+
+    /// What a run has found to standardize by stands for the rows that it was found in.
+    #[test]
+    fn a_settled_section_scales_other_files_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+        write("p.csv", "kind,a,b\ncat,2,10.5\ndog,4,10\ncat,3.1,10\n dog ,4,17\n");
+        write("more.csv", "kind,a,b\ndog,3,11\ncat,8,0.25\n");
+        let section = section_of("p.csv", Header::First);
+        let settled = Dataset::load(&section, folder.path(), &|_| true).unwrap().settled(&section);
+        assert_ne!(settled, section);
+        let settled: Data = serde_json::from_str(&serde_json::to_string(&settled).unwrap()).unwrap();
+        let scaled = |section: &Data, used: &dyn Fn(&str) -> bool| {
+            let more = folder.path().join("more.csv").display().to_string();
+            let (data, rows) = Dataset::meant(section, folder.path(), &more, used)?;
+            let mut x = [0u8; 16];
+            data.gather(0, &rows, &mut x);
+            Ok::<_, RunError>(x)
+        };
+        let before = scaled(&section, &|_| true).unwrap();
+        assert_eq!(scaled(&settled, &|_| true).unwrap(), before);
+        std::fs::remove_file(folder.path().join("p.csv")).unwrap();
+        assert_eq!(scaled(&settled, &|_| true).unwrap(), before);
+        assert!(scaled(&section, &|_| true).is_err());
+        // Columns that nobody asks for need not be there.
+        write("more.csv", "a,b\n3,11\n8,0.25\n");
+        assert_eq!(scaled(&settled, &|name| name == "x").unwrap(), before);
+        write("more.csv", "a,c,b\n3,1,11\n");
+        assert!(scaled(&settled, &|name| name == "x").unwrap_err().message().contains("has 3 numbers a row, and 2 when the program was trained"));
+    }
+
     #[test]
     fn what_is_wrong_is_named() {
         for (text, expected) in [
@@ -370,6 +469,7 @@ mod tests {
             ("a,b,kind\n1,2\n", "row 1 (line 2) has 2 fields instead of 3"),
             ("a,c,kind\n1,2,cat\n", "has no column b; it has a, c, kind"),
             ("b,a,kind\n1,2,cat\n", "the column b comes before a"),
+            ("a;b;kind\n1;2;cat\n", "has no column a; it has a;b;kind; is it separated by `;`? then say `separator: \";\"`"),
             ("a,b,kind\n", "has no rows"),
             ("", "is empty"),
         ] {

@@ -7,7 +7,6 @@ use crate::program::{Batch, Finish, Machine, Program, Setting, StepValues};
 use crate::random::{Stream, key};
 use crate::recipe::Recipe;
 use crate::size::Dims;
-use std::path::Path;
 use std::sync::Arc;
 
 /// The names that a recipe's metrics are accumulated under, in order.
@@ -97,13 +96,7 @@ pub fn scalars_of(recipe: &Recipe) -> Vec<(Arc<str>, f64)> {
 pub fn evaluate(program: &Program, recipe: &Recipe, part: &str, dims: &Dims, machine: &mut Machine) -> Result<(Vec<f64>, Option<Confusion>)> {
     let used = columns_used(program, recipe);
     let section = crate::data::section(&program.manifest.data, &recipe.data)?;
-    let data = Dataset::load(section, &program.folder, &|name| used.iter().any(|u| &**u == name))?;
-    let data = if !data.has_part(part) && part != "all" && Path::new(part).is_file() {
-        data.load_file(section, Path::new(part), &|name| used.iter().any(|u| &**u == name))?
-    } else {
-        data
-    };
-    let rows = if Path::new(part).is_file() && !data.has_part(part) { data.part("all")? } else { data.part(part)? };
+    let (data, rows) = Dataset::meant(section, &program.folder, part, &|name| used.iter().any(|u| &**u == name))?;
     let sums = sums_of(recipe);
     let setting = Setting { program, data: &data, dims, sums: &sums };
     let values = Evaluator::new(&setting, recipe, machine)?.part(&setting, recipe, &rows, &scalars_of(recipe), machine)?;

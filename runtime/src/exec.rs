@@ -11,14 +11,13 @@ use crate::launch::{Op, Table};
 use crate::manifest::{Entry, Manifest, Sink, Source, Step, Storage};
 use crate::memory::{ALIGN, Aligned, Scratch};
 use crate::meter::Meter;
-use crate::observe::{Observer, Total};
+use crate::observe::Observer;
 use crate::phases::{self, Work};
 use crate::pool::Pool;
-use crate::profile::{Account, Profile, Row};
 use crate::resolve::{Resolve, scratch};
 use crate::size::{Dims, Size};
-use crate::tensors::{Tensors, elements};
-use std::sync::{Arc, Mutex};
+use crate::tensors::{Places, Store, Tensors, elements};
+use std::sync::Arc;
 use std::time::Instant;
 
 /// The compiled (or interpreted) kernels of a program.
@@ -70,9 +69,9 @@ pub struct Prepared {
     /// What it was prepared for.
     pub(crate) dims: Dims,
     /// For every line of the table, what it costs and touches; nothing for the marks of loops and checks.
-    works: Vec<Option<Work>>,
+    pub(crate) works: Vec<Option<Work>>,
     /// For every line of the table, its floating-point operations.
-    flops: Vec<f64>,
+    pub(crate) flops: Vec<f64>,
     /// Arguments in stored tensors: position in the table's arguments, tensor, byte.
     bound: Vec<(usize, usize, usize)>,
     lines: Vec<String>,
@@ -92,9 +91,8 @@ pub struct Prepared {
     pub(crate) changes: bool,
     /// Runs so far, as far as it matters.
     warm: u32,
-    meter: Option<Meter>,
-    /// With the kernels' symbols.
-    observer: Option<(Observer, Vec<String>)>,
+    pub(crate) meter: Option<Meter>,
+    pub(crate) observer: Option<Observer>,
     /// What there is of it on a GPU.
     pub(crate) recorded: Option<Recorded>,
 }
@@ -136,7 +134,7 @@ impl Prepared {
     ///
     /// # Errors
     /// A dim without a value or out of bounds; sizes that overflow; no memory; a plan that refers to what does not exist.
-    pub fn new(manifest: &Manifest, entry: &Entry, dims: &Dims, threads: usize, store: &Tensors) -> Result<Prepared> {
+    pub fn new(manifest: &Manifest, entry: &Entry, dims: &Dims, threads: usize, store: &Places) -> Result<Prepared> {
         check_dims(manifest, dims)?;
         let plan = &entry.plan;
         let first = plan.steps.get(..plan.advance as usize);
@@ -267,12 +265,25 @@ impl Prepared {
 
     /// The elements of result number `i`; of a stored tensor, look into the store instead.
     pub fn result<'a>(&'a self, i: usize, store: &'a Tensors) -> &'a [u8] {
+        match (self.own(i), self.results[i].at) {
+            (None, At::Stored(k)) => store.bytes(k),
+            (own, _) => own.unwrap_or_default(),
+        }
+    }
+
+    /// The elements of a result that is no stored tensor.
+    pub(crate) fn own(&self, i: usize) -> Option<&[u8]> {
         let port = &self.results[i];
         match port.at {
-            At::Arena(start) => &self.arena[start..start + port.bytes],
-            At::Given(start) => &self.given[start..start + port.bytes],
-            At::Stored(k) => store.bytes(k),
+            At::Arena(start) => Some(&self.arena[start..start + port.bytes]),
+            At::Given(start) => Some(&self.given[start..start + port.bytes]),
+            At::Stored(_) => None,
         }
+    }
+
+    /// How many threads it is prepared for.
+    pub(crate) fn threads(&self) -> usize {
+        self.threads
     }
 
     /// Bytes of the arena.
@@ -290,6 +301,17 @@ impl Prepared {
         self.given.len()
     }
 
+    /// [`Prepared::run`] where the kernels are for: here, or on their GPU.
+    ///
+    /// # Errors
+    /// As there; a GPU that fails.
+    pub(crate) fn run_in(&mut self, kernels: &dyn Kernels, pool: &mut Pool, store: &mut Store) -> Result<()> {
+        match kernels.gpu() {
+            Some(gpu) => self.run_on(gpu, store),
+            None => self.run(kernels, pool, store.here()?),
+        }
+    }
+
     /// Runs the table once and stores its tensors' new values; on an error no stored tensor has changed, unless the plan updates it in place.
     ///
     /// # Errors
@@ -298,16 +320,13 @@ impl Prepared {
     /// # Panics
     /// If the pool has more threads than this was prepared for.
     pub fn run(&mut self, kernels: &dyn Kernels, pool: &mut Pool, store: &mut Tensors) -> Result<()> {
-        if let Some(gpu) = kernels.gpu() {
-            return self.run_on(gpu, store);
-        }
         assert!(pool.threads() <= self.threads, "prepared for {} threads, run on {}", self.threads, pool.threads());
-        self.bind(store);
+        self.bind(store, store.memory().0);
         let learns = self.warm < WARM && self.threads > 1;
         if learns && self.meter.is_none() {
             self.meter = Some(Meter::new(self.table.ops.len(), self.threads, 0));
         }
-        let timed = learns || self.observer.as_ref().is_none_or(|(o, _)| o.times());
+        let timed = learns || self.observer.as_ref().is_none_or(|o| o.runs.times());
         let began = self.observer.as_ref().filter(|_| timed).map(|_| Instant::now());
         // SAFETY: the plan's buffers have the sizes of the kernels' parameters (made so by the compiler), all of them lie in memory that lives now;
         // `phases::cut` keeps apart what touches the same memory; the number of threads was looked at.
@@ -317,8 +336,8 @@ impl Prepared {
         if self.changes {
             store.touch();
         }
-        if let (Some((observer, _)), Some(meter)) = (&mut self.observer, &mut self.meter) {
-            observer.ran(began.map(|began| began.elapsed()), meter);
+        if let (Some(observer), Some(meter)) = (&mut self.observer, &mut self.meter) {
+            observer.runs.ran(began.map(|began| began.elapsed()), meter);
         }
         if let Err(line) = ended {
             return wrong!("{}", self.failure(line));
@@ -340,10 +359,11 @@ impl Prepared {
         Ok(())
     }
 
-    /// Sets the addresses of stored tensors.
-    pub(crate) fn bind(&mut self, store: &Tensors) {
+    /// Sets the addresses of stored tensors, which begin at `start`.
+    pub(crate) fn bind(&mut self, store: &Places, start: *mut u8) {
         for &(slot, tensor, byte) in &self.bound {
-            self.table.args.set(slot, store.address(tensor).wrapping_add(byte));
+            // Within the memory, or at its end where the tensor is empty.
+            self.table.args.set(slot, start.wrapping_add(store.start(tensor) + byte));
         }
     }
 
@@ -355,26 +375,31 @@ impl Prepared {
         store: &mut Tensors,
         see: &mut dyn FnMut(&Table, usize, bool) -> bool,
     ) -> Result<()> {
-        self.bind(store);
+        self.bind(store, store.memory().0);
         self.advanced = None;
         store.touch();
+        self.blank();
+        // SAFETY: as in `run`; one thread has scratch in any case.
+        let ended = unsafe { self.table.step_through(kernels, see) };
+        ended.map_err(|line| refuse!("{}", self.failure(line)))
+    }
+
+    /// Zeroes the arena but for its constants.
+    pub(crate) fn blank(&mut self) {
         self.constants.sort_by_key(|c| c.start);
         let mut from = 0;
         for constant in self.constants.iter().cloned().chain(std::iter::once(self.arena.len()..self.arena.len())) {
             self.arena[from.min(constant.start)..constant.start].fill(0);
             from = constant.end;
         }
-        // SAFETY: as in `run`; one thread has scratch in any case.
-        let ended = unsafe { self.table.step_through(kernels, see) };
-        ended.map_err(|line| refuse!("{}", self.failure(line)))
     }
 
     /// Takes the measured times for costs, the first time and where they are lower than before, and cuts the phases anew once they are known.
     fn learn(&mut self) {
         let Some(meter) = &mut self.meter else { return };
         let lines = meter.lines();
-        if let Some((observer, _)) = &mut self.observer {
-            observer.keep(&lines);
+        if let Some(observer) = &mut self.observer {
+            observer.runs.keep(&lines);
         }
         for (work, (nanoseconds, launches)) in self.works.iter_mut().zip(lines) {
             if let (Some(work), true) = (work, launches > 0) {
@@ -387,13 +412,6 @@ impl Prepared {
             self.meter = self.meter.take().filter(|_| self.observer.is_some());
             self.table.open(phases::cut(&self.works, self.advance, self.threads));
         }
-    }
-
-    /// From now on the runs' times are recorded, and added to `profile` when this is dropped.
-    pub fn observe(&mut self, manifest: &Manifest, profile: &Arc<Mutex<Profile>>) {
-        let observer = Observer::new(profile, self.table.ops.len(), self.figures().launches);
-        self.meter = Some(Meter::new(self.table.ops.len(), self.threads, observer.events()));
-        self.observer = Some((observer, manifest.kernels.iter().map(|k| k.symbol.clone()).collect()));
     }
 
     /// What one run does.
@@ -448,7 +466,7 @@ impl Prepared {
     }
 
     /// Bytes of all that a line touches.
-    fn bytes(&self, line: usize) -> f64 {
+    pub(crate) fn bytes(&self, line: usize) -> f64 {
         self.works[line].iter().flat_map(|w| &w.touches).map(|t| t.bytes as f64).sum()
     }
 
@@ -468,7 +486,7 @@ impl Prepared {
         }
     }
 
-    fn line(&self, line: u32) -> &str {
+    pub(crate) fn line(&self, line: u32) -> &str {
         self.lines.get(line as usize).map_or(&*self.name, |l| l)
     }
 }
@@ -499,31 +517,6 @@ pub struct Figures {
     pub phases: f64,
     /// How often the pool's threads are called: once for all phases, if there are any.
     pub wakes: u64,
-}
-
-impl Drop for Prepared {
-    fn drop(&mut self) {
-        let (Some((mut observer, symbols)), Some(mut meter)) = (self.observer.take(), self.meter.take()) else { return };
-        let Total { runs, timed, nanoseconds, lines } = observer.total(&mut meter);
-        let Ok(mut profile) = observer.profile.lock() else { return };
-        let what = |op: &Op| match op {
-            Op::Launch { kernel, line, .. } => (symbols[*kernel as usize].clone(), self.line(*line).to_string()),
-            Op::Copy { .. } => ("copy".to_string(), String::new()),
-            Op::Check { line, .. } => ("check".to_string(), self.line(*line).to_string()),
-            Op::Loop { .. } | Op::Again { .. } => ("loop".to_string(), String::new()),
-        };
-        let row = |(at, &(nanoseconds, launches)): (usize, &(f64, u64))| {
-            let (what, line) = what(&self.table.ops[at]);
-            Row { what, line, launches, nanoseconds, bytes: self.bytes(at) * launches as f64, flops: self.flops[at] * launches as f64 }
-        };
-        let rows = lines.iter().enumerate().map(row).collect();
-        let events =
-            meter.events(profile.start).into_iter().map(|(thread, op, begin, length)| (what(&self.table.ops[op as usize]).0, thread, begin, length));
-        let Figures { phases, wakes, .. } = self.figures();
-        let (phases, wakes) = (phases * runs as f64, wakes * runs);
-        let account = Account { entry: self.name.clone(), runs, timed, nanoseconds, phases, wakes, rows };
-        profile.add(account, events.collect());
-    }
 }
 
 /// The buffer that `i` is, once all aliases are followed.

@@ -11,7 +11,7 @@ use crate::program::{Machine, Program, solve_dims};
 use crate::random::{Stream, key};
 use crate::size::Dims;
 use crate::tensor::Tensor;
-use crate::tensors::Tensors;
+use crate::tensors::Store;
 use crate::words::hint;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -102,7 +102,7 @@ pub fn infer(
     let mut run = machine.prepare(program.manifest, entry, &dims)?;
     fill(&mut run, entry, &|name| inputs.get(name), seed)?;
     machine.run(&mut run)?;
-    Ok(results(&run, &machine.store))
+    results(&run, &mut machine.store)
 }
 
 /// Copies the inputs of the prepared `entry` to where it reads them; their shapes are those it was prepared for.
@@ -130,16 +130,16 @@ pub(crate) fn fill<'a>(run: &mut Prepared, entry: &Entry, given: &dyn Fn(&str) -
 }
 
 /// The named results, copied.
-pub(crate) fn results(run: &Prepared, store: &Tensors) -> Vec<(String, Tensor)> {
+pub(crate) fn results(run: &Prepared, store: &mut Store) -> Result<Vec<(String, Tensor)>> {
     let mut made = vec![];
     for (i, port) in run.results().iter().enumerate() {
         if let Sink::Result(name) = &port.end {
             let mut tensor = Tensor::zeros(port.dtype, &port.shape);
-            tensor.bytes_mut().copy_from_slice(run.result(i, store));
+            tensor.bytes_mut().copy_from_slice(store.result(run, i)?);
             made.push((name.to_string(), tensor));
         }
     }
-    made
+    Ok(made)
 }
 
 /// Floats become the float that is wanted, integers become floats; nothing else changes its type.
@@ -166,14 +166,7 @@ pub fn infer_data(program: &Program, entry: &Entry, part: &str, dims: &Dims, see
         return wrong!("no data section has all inputs of {}: {}", entry.name, wanted.join(", "));
     };
     let used = |name: &str| wanted.contains(&name);
-    let mut data = Dataset::load(section, &program.folder, &used)?;
-    let rows = match data.part(part) {
-        Err(_) if Path::new(part).is_file() => {
-            data = data.load_file(section, Path::new(part), &used)?;
-            data.part("all")?
-        }
-        rows => rows?,
-    };
+    let (data, rows) = Dataset::meant(section, &program.folder, part, &used)?;
     let chunk = if by_sample(entry, &wanted) { CHUNK } else { rows.len() };
     let mut made: Vec<(String, Vec<Tensor>)> = vec![];
     for rows in rows.chunks(chunk.max(1)) {

@@ -1,23 +1,27 @@
-//! What a file is and what is in it, said without running anything: artifacts, runs and their checkpoints, safetensors, `.npy`, `.npz`.
+//! What a file is and what is in it, said without running anything: artifacts, runs and their checkpoints, safetensors, `.npy`, `.npz`, CSV.
 //!
 //! Files come from anywhere, so names and sizes in them are not trusted: they are cut to a length and freed of control characters before they are shown.
 
 use crate::artifact::{Artifact, is_artifact};
 use crate::checkpoint::Position;
+use crate::columns;
 use crate::error::{Result, RunError, wrong};
 use crate::manifest::{BufferId, DimDecl, Entry, Manifest, Role, Sink, Source, TensorDecl};
 use crate::npy;
-use crate::recipe::{Length, Recipe};
+use crate::recipe::{Data, Length, Recipe, Scaling};
 use crate::tensor::Tensor;
 use crate::weights;
 use safetensors::tensor::{Dtype, SafeTensors};
 use serde_json::{Map, Value, json};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Most characters of a name or a value that are shown.
 const LONGEST: usize = 120;
 /// Most tensors that are listed as text.
 pub const MOST_ROWS: usize = 500;
+
+/// What a folder with folders of runs is called.
+const RUNS: &str = "folder of runs";
 
 /// What a file is, what is known about it, and its tensors.
 #[derive(Clone, Debug)]
@@ -26,7 +30,7 @@ pub struct Summary {
     pub kind: &'static str,
     /// Names and values in the order in which people ask for them.
     pub facts: Vec<(&'static str, Value)>,
-    /// In the file's order.
+    /// In the file's order; a table's columns.
     pub tensors: Vec<Row>,
 }
 
@@ -43,6 +47,8 @@ pub struct Row {
     pub bytes: u64,
     /// What its values are like, where they are numbers that we read.
     pub values: Option<Values>,
+    /// What else is to be said of it.
+    pub note: String,
 }
 
 /// What the values of a tensor are like.
@@ -68,10 +74,13 @@ pub fn inspect(path: &Path) -> Result<Summary> {
     let name = path.display().to_string();
     if path.is_dir() {
         let run = path.join("last.safetensors");
-        return if run.is_file() { inspect(&run) } else { wrong!("{name} is a folder, but not that of a run: it has no last.safetensors") };
+        return if run.is_file() { inspect(&run) } else { runs(path) };
     }
     if is_artifact(path)? {
         return artifact(&Artifact::read(path)?, &name);
+    }
+    if columns::is_table(path) {
+        return columns::inspect(path);
     }
     let bytes = crate::files::read(path)?;
     if bytes.starts_with(b"\x93NUMPY") {
@@ -86,8 +95,47 @@ pub fn inspect(path: &Path) -> Result<Summary> {
     if meant {
         safetensors(&bytes, &name)
     } else {
-        wrong!("{name} is none of the kinds that can be looked into: .nn, .nnc, .safetensors, .npy, .npz, the folder of a run")
+        wrong!("{name} is none of the kinds that can be looked into: .nn, .nnc, .safetensors, .npy, .npz, .csv, the folder of a run")
     }
+}
+
+/// The runs below a folder: how far each is, and what its log says last.
+fn runs(folder: &Path) -> Result<Summary> {
+    let mut found: Vec<PathBuf> = vec![];
+    let mut level = vec![folder.to_path_buf()];
+    // `runs/PROGRAM/RECIPE/N`, and the folder that holds `runs`.
+    for _ in 0..4 {
+        let below = level.iter().flat_map(|at| std::fs::read_dir(at).into_iter().flatten().flatten().map(|e| e.path()));
+        let (runs, others): (Vec<_>, Vec<_>) = below.filter(|p| p.is_dir()).partition(|p| p.join("last.safetensors").is_file());
+        (found, level) = ([found, runs].concat(), others);
+    }
+    if found.is_empty() {
+        return wrong!("{} is a folder, but not that of a run, and there is none below: it has no last.safetensors", folder.display());
+    }
+    // 10 after 9.
+    let key = |path: &PathBuf| path.iter().map(|part| (part.to_string_lossy().parse::<u64>().unwrap_or(0), part.to_os_string())).collect::<Vec<_>>();
+    found.sort_by_key(key);
+    let row = |path: &PathBuf| -> Option<Row> {
+        let position = Position::read(path).ok()?;
+        let log = std::fs::read_to_string(path.join("log.jsonl")).unwrap_or_default();
+        let mut lines = log.lines().rev().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let last = lines.find(|line| line.get("epoch").is_some());
+        let part = |name: &str| {
+            Some(
+                last.as_ref()?
+                    .get(name)?
+                    .as_object()?
+                    .iter()
+                    .map(|(k, v)| format!("{name}.{k} {:.4}", v.as_f64().unwrap_or(f64::NAN)))
+                    .collect::<Vec<_>>()
+                    .join("  "),
+            )
+        };
+        let name = path.strip_prefix(folder).unwrap_or(path).display().to_string();
+        let note = ["train", "valid", "test"].into_iter().filter_map(part).collect::<Vec<_>>().join("  ");
+        Some(Row { name, dtype: format!("epoch {}", position.epoch), shape: vec![], bytes: 0, values: None, note })
+    };
+    Ok(Summary { kind: RUNS, facts: vec![], tensors: found.iter().filter_map(row).collect() })
 }
 
 fn row(name: &str, tensor: &Tensor) -> Row {
@@ -98,10 +146,11 @@ fn row(name: &str, tensor: &Tensor) -> Row {
         shape: tensor.shape.clone(),
         bytes: tensor.bytes().len() as u64,
         values: Some(values(numbers)),
+        note: String::new(),
     }
 }
 
-fn values(numbers: impl Iterator<Item = f64>) -> Values {
+pub(crate) fn values(numbers: impl Iterator<Item = f64>) -> Values {
     let (mut found, mut count, mut sum) = (Values { min: f64::INFINITY, max: f64::NEG_INFINITY, ..Values::default() }, 0u64, 0.0);
     for x in numbers {
         if x.is_finite() {
@@ -126,7 +175,7 @@ fn safetensors(bytes: &[u8], from: &str) -> Result<Summary> {
             let data = view.data();
             let shape = view.shape().iter().map(|&n| n as i64).collect();
             let dtype = format!("{:?}", view.dtype()).to_lowercase();
-            let row = Row { name: name.into(), dtype, shape, bytes: data.len() as u64, values: of_bytes(view.dtype(), data) };
+            let row = Row { name: name.into(), dtype, shape, bytes: data.len() as u64, values: of_bytes(view.dtype(), data), note: String::new() };
             (data.as_ptr() as usize, row)
         })
         .collect();
@@ -215,6 +264,7 @@ pub fn program(kind: &'static str, m: &Manifest) -> Summary {
         ("entries", Value::Object(m.entries.iter().map(|e| (e.name.to_string(), json!(interface(e)))).collect())),
         ("recipes", Value::Object(m.recipes.iter().map(|r| (r.name.to_string(), json!(recipe(r)))).collect())),
         ("data", Value::Object(m.data.iter().map(|d| (d.name.to_string(), json!(d.tables.iter().map(|t| &*t.path).collect::<Vec<_>>()))).collect())),
+        ("scaling", Value::Object(m.data.iter().flat_map(standards).collect())),
         ("parameters", json!(count(Role::Parameter))),
         ("states", json!(count(Role::State))),
     ];
@@ -223,10 +273,28 @@ pub fn program(kind: &'static str, m: &Manifest) -> Summary {
     Summary { kind, facts, tensors: declared(m) }
 }
 
+/// What training has found to standardize columns by, which who gives arrays must do alike.
+fn standards(data: &Data) -> impl Iterator<Item = (String, Value)> {
+    let list = |numbers: Vec<f64>| numbers.iter().map(|x| format!("{x:.6}")).collect::<Vec<_>>().join(", ");
+    let text = move |step: &Scaling| match step {
+        Scaling::Standard(s) => Some(json!(format!("minus {}, over {}", list(s.means()), list(s.deviations())))),
+        Scaling::Add(_) | Scaling::Mul(_) | Scaling::Div(_) | Scaling::Standardize => None,
+    };
+    data.columns.iter().filter_map(move |c| Some((format!("{}.{}", data.name, c.name), c.steps.iter().find_map(text)?)))
+}
+
 fn declared(m: &Manifest) -> Vec<Row> {
     let trained = m.tensors.iter().filter(|t| t.role != Role::Optimizer);
     let bytes = |t: &TensorDecl| t.shape.iter().product::<i64>() as u64 * t.dtype.bytes() as u64;
-    trained.map(|t| Row { name: t.path.to_string(), dtype: t.dtype.to_string(), shape: t.shape.clone(), bytes: bytes(t), values: None }).collect()
+    let row = |t: &TensorDecl| Row {
+        name: t.path.to_string(),
+        dtype: t.dtype.to_string(),
+        shape: t.shape.clone(),
+        bytes: bytes(t),
+        values: None,
+        note: String::new(),
+    };
+    trained.map(row).collect()
 }
 
 /// What an entry takes and gives: `image: f32[B, 64] -> output: f32[B, 10]`.
@@ -291,7 +359,12 @@ impl Summary {
         let elements: i128 = self.tensors.iter().map(|t| t.shape.iter().map(|&n| n as i128).product::<i128>()).sum();
         let bytes: u64 = self.tensors.iter().map(|t| t.bytes).sum();
         let s = if self.tensors.len() == 1 { "" } else { "s" };
-        lines.push(format!("  {} tensor{s}, {elements} elements, {bytes} bytes", self.tensors.len()));
+        let count = self.tensors.len();
+        lines.push(match self.kind {
+            columns::KIND => format!("  {count} column{s}"),
+            RUNS => format!("  {count} run{s}"),
+            _ => format!("  {count} tensor{s}, {elements} elements, {bytes} bytes"),
+        });
         let shown = &self.tensors[..self.tensors.len().min(most)];
         let cells: Vec<[String; 4]> = shown
             .iter()
@@ -303,13 +376,16 @@ impl Summary {
                     let range = format!("{} to {}, mean {}", number(v.min), number(v.max), number(v.mean));
                     format!("{range}{}{}", bad(v.nan, "NaN"), bad(v.infinite, "infinite"))
                 });
-                [plain(&t.name), t.dtype.clone(), shape_text(&t.shape), about]
+                let about = [about, plain(&t.note)].into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join("  ");
+                let shape = if matches!(self.kind, columns::KIND | RUNS) { String::new() } else { shape_text(&t.shape) };
+                [plain(&t.name), t.dtype.clone(), shape, about]
             })
             .collect();
         let width = |n: usize| cells.iter().map(|c| c[n].chars().count()).max().unwrap_or(0);
         let widths = [width(0), width(1), width(2)];
         for [name, dtype, shape, about] in &cells {
-            let line = format!("    {name:w0$}  {dtype:w1$}  {shape:w2$}  {about}", w0 = widths[0], w1 = widths[1], w2 = widths[2]);
+            let shape = if widths[2] == 0 { String::new() } else { format!("{shape:w2$}  ", w2 = widths[2]) };
+            let line = format!("    {name:w0$}  {dtype:w1$}  {shape}{about}", w0 = widths[0], w1 = widths[1]);
             lines.push(line.trim_end().to_string());
         }
         if shown.len() < self.tensors.len() {
@@ -322,6 +398,9 @@ impl Summary {
     pub fn json(&self) -> Value {
         let row = |t: &Row| {
             let mut object = json!({ "name": t.name, "dtype": t.dtype, "shape": t.shape, "bytes": t.bytes });
+            if !t.note.is_empty() {
+                object["note"] = json!(t.note);
+            }
             if let Some(v) = t.values {
                 let values = json!({ "min": v.min, "max": v.max, "mean": v.mean, "nan": v.nan, "infinite": v.infinite });
                 object.as_object_mut().into_iter().for_each(|o| drop(o.insert("values".into(), values.clone())));

@@ -162,9 +162,9 @@ impl Table {
 }
 
 impl Table {
-    /// Shows what a run from a line on would do, in order: each launch, copy and check, and each round of a loop as it begins, with the arguments'
-    /// addresses there. Of the memory, only the loops' positions change.
-    pub fn unroll(&self, from: usize, see: &mut dyn FnMut(usize, &[*mut u8]) -> error::Result<()>) -> error::Result<()> {
+    /// Shows what a run from a line on would do, in order, as long as `see` is content: each launch, copy and check, and each round of a loop as it begins,
+    /// with the arguments' addresses there. Of the memory, only the loops' positions change.
+    pub fn unroll(&self, from: usize, see: &mut dyn FnMut(usize, &[*mut u8]) -> error::Result<bool>) -> error::Result<()> {
         let mut at = from;
         while at < self.ops.len() {
             let next = match self.ops[at] {
@@ -175,14 +175,12 @@ impl Table {
             match next {
                 Some((start, done)) => {
                     at = self.round(start, done);
-                    if at == start + 1 {
-                        see(start, self.args.get())?;
+                    if at == start + 1 && !see(start, self.args.get())? {
+                        break;
                     }
                 }
-                None => {
-                    see(at, self.args.get())?;
-                    at += 1;
-                }
+                None if !see(at, self.args.get())? => break,
+                None => at += 1,
             }
         }
         Ok(())

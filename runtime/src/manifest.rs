@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Bumped whenever the meaning of any field changes; other versions are refused.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// Everything about a compiled program but its machine code and its weights.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

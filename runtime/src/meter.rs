@@ -105,7 +105,7 @@ impl Meter {
     }
 
     /// Nanoseconds a tick, measured from the start until now.
-    fn tick(&self) -> f64 {
+    pub(crate) fn tick(&self) -> f64 {
         let passed = ticks().wrapping_sub(self.began.1);
         if passed == 0 { 0.0 } else { self.began.0.elapsed().as_nanos() as f64 / passed as f64 }
     }

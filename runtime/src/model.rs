@@ -24,7 +24,7 @@ use crate::report::{Report, Style};
 use crate::signature::{self, Signature};
 use crate::size::Dims;
 use crate::tensor::Tensor;
-use crate::tensors::Tensors;
+use crate::tensors::{Store, Tensors};
 use crate::train::{self, Options, Summary};
 use crate::{settings, weights};
 use std::path::{Path, PathBuf};
@@ -65,7 +65,8 @@ pub struct Model {
     folder: PathBuf,
     kernels: Box<dyn Kernels + Send>,
     pool: Pool,
-    store: Tensors,
+    /// Brought back from a GPU where someone looks at them.
+    store: Store,
     /// Sizes that were given; others follow from arrays.
     dims: Dims,
     /// Whether the stored tensors have values that mean something.
@@ -100,9 +101,9 @@ impl Model {
         if let Some(bytes) = &inside {
             weights::from_bytes(&mut store, weights::MODEL, bytes, "the artifact's weights")?;
         }
-        let trained = inside.is_some() || store.iter(weights::MODEL).next().is_none();
+        let trained = inside.is_some() || store.decls(weights::MODEL).next().is_none();
         let pool = Pool::new(std::thread::available_parallelism().map_or(1, |n| n.get()));
-        Ok(Model { artifact, folder, kernels, pool, store, dims: Dims::new(), trained, ready: vec![], sessions: vec![] })
+        Ok(Model { artifact, folder, kernels, pool, store: store.into(), dims: Dims::new(), trained, ready: vec![], sessions: vec![] })
     }
 
     /// How many threads run it, the caller's included; all cores at first. No result depends on it.
@@ -148,18 +149,18 @@ impl Model {
 
     /// Paths, types and shapes of the parameters and the layers' states.
     pub fn tensors(&self) -> impl Iterator<Item = (&str, DType, &[i64])> {
-        self.store.iter(weights::MODEL).map(|(d, _)| (&*d.path, d.dtype, d.shape.as_slice()))
+        self.store.decls(weights::MODEL).map(|d| (&*d.path, d.dtype, d.shape.as_slice()))
     }
 
     /// A copy of the parameter or state at `path`, such as `Digits.fc1.weight`.
     ///
     /// # Errors
-    /// There is none, or it has no value yet.
-    pub fn tensor(&self, path: &str) -> Result<Tensor> {
+    /// There is none, or it has no value yet; the GPU has failed.
+    pub fn tensor(&mut self, path: &str) -> Result<Tensor> {
         self.needs_weights()?;
         let i = self.place(path)?;
         let mut tensor = Tensor::zeros(self.store.decl(i).dtype, &self.store.decl(i).shape);
-        tensor.bytes_mut().copy_from_slice(self.store.bytes(i));
+        tensor.bytes_mut().copy_from_slice(self.store.here()?.bytes(i));
         Ok(tensor)
     }
 
@@ -190,7 +191,7 @@ impl Model {
     /// # Errors
     /// Not readable, or other tensors than the program's: every difference; the weights are as they were.
     pub fn load_weights(&mut self, path: impl AsRef<Path>) -> Result<()> {
-        weights::load(&mut self.store, path.as_ref())?;
+        weights::load(self.store.here()?, path.as_ref())?;
         self.sessions.clear();
         self.trained = true;
         Ok(())
@@ -200,18 +201,18 @@ impl Model {
     ///
     /// # Errors
     /// There are none yet; not writable.
-    pub fn save_weights(&self, path: impl AsRef<Path>) -> Result<()> {
+    pub fn save_weights(&mut self, path: impl AsRef<Path>) -> Result<()> {
         self.needs_weights()?;
-        crate::files::write(path.as_ref(), &weights::to_bytes(&self.store, weights::MODEL, None)?)
+        crate::files::write(path.as_ref(), &weights::to_bytes(self.store.here()?, weights::MODEL, None)?)
     }
 
     /// Writes the artifact with the present weights inside, aside first.
     ///
     /// # Errors
     /// As [`Model::save_weights`].
-    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+    pub fn save(&mut self, path: impl AsRef<Path>) -> Result<()> {
         self.needs_weights()?;
-        let inside = weights::to_bytes(&self.store, weights::MODEL, None)?;
+        let inside = weights::to_bytes(self.store.here()?, weights::MODEL, None)?;
         let artifact = Artifact { weights: Some(inside), ..self.artifact.clone() };
         artifact.write_for(path.as_ref(), &self.folder).map(drop)
     }
@@ -234,8 +235,8 @@ impl Model {
             None => Ready { entry: number, run: Prepared::new(manifest, entry, &dims, self.pool.threads(), &self.store)?, dims },
         };
         infer::fill(&mut ready.run, entry, &given, 0)?;
-        ready.run.run(self.kernels.as_ref(), &mut self.pool, &mut self.store)?;
-        let results = infer::results(&ready.run, &self.store);
+        ready.run.run_in(self.kernels.as_ref(), &mut self.pool, &mut self.store)?;
+        let results = infer::results(&ready.run, &mut self.store)?;
         if self.ready.len() == READY {
             self.ready.remove(0);
         }
@@ -347,7 +348,7 @@ impl Model {
 
     /// Lends threads and tensors to the drivers of whole programs.
     fn on_machine<T>(&mut self, work: impl FnOnce(&Program, &mut Machine) -> Result<T>) -> Result<T> {
-        let store = std::mem::replace(&mut self.store, Tensors::new(&[])?);
+        let store = std::mem::replace(&mut self.store, Tensors::new(&[])?.into());
         let pool = std::mem::replace(&mut self.pool, Pool::new(1));
         let mut machine = Machine { kernels: self.kernels.as_ref(), pool, store, profile: None, numerics: None };
         let program = Program {
@@ -357,10 +358,8 @@ impl Model {
             artifact: Some(&self.artifact),
         };
         let ended = work(&program, &mut machine);
-        // Tensors may be looked at from here on.
-        let settled = machine.store.settle();
         (self.store, self.pool) = (machine.store, machine.pool);
-        ended.and_then(|done| settled.map(|()| done))
+        ended
     }
 
     /// Does something with a recipe on these columns.
@@ -378,10 +377,10 @@ impl Model {
             let data = Dataset::given(section, columns, &|name| wanted.iter().any(|w| &**w == name))?;
             if begins {
                 // Optimizers' states; weights that are there stay.
-                let kept = if trained { Some(weights::to_bytes(&machine.store, weights::MODEL, None)?) } else { None };
+                let kept = if trained { Some(weights::to_bytes(machine.store.here()?, weights::MODEL, None)?) } else { None };
                 program.initialise(recipe.seed, Some(&recipe.name), machine)?;
                 if let Some(bytes) = kept {
-                    weights::from_bytes(&mut machine.store, weights::MODEL, &bytes, "the model's weights")?;
+                    weights::from_bytes(machine.store.here()?, weights::MODEL, &bytes, "the model's weights")?;
                 }
                 trained = true;
             }

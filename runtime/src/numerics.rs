@@ -13,7 +13,7 @@ use crate::exec::{Kernels, Prepared};
 use crate::launch::{Op, Table};
 use crate::manifest::{BufferId, Entry, Manifest, Sink, Source, Step};
 use crate::pool::Pool;
-use crate::tensors::Tensors;
+use crate::tensors::{Store, Tensors};
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -21,16 +21,16 @@ use std::fmt;
 ///
 /// # Errors
 /// As there; a bad value.
-pub(crate) fn run(prepared: &mut Prepared, manifest: &Manifest, kernels: &dyn Kernels, pool: &mut Pool, store: &mut Tensors) -> Result<()> {
-    let before = store.snapshot()?;
-    prepared.run(kernels, pool, store)?;
-    if !bad_results(prepared, store) {
+pub(crate) fn run(prepared: &mut Prepared, manifest: &Manifest, kernels: &dyn Kernels, pool: &mut Pool, store: &mut Store) -> Result<()> {
+    let before = store.here()?.snapshot()?;
+    prepared.run_in(kernels, pool, store)?;
+    if !bad_results(prepared, store.here()?) {
         return Ok(());
     }
-    store.restore(&before);
+    store.here()?.restore(&before);
     let Some(entry) = manifest.entries.iter().find(|e| e.name == prepared.name) else { return crate::exec::damaged(&prepared.name) };
     let found = explain(prepared, entry, manifest, kernels, store);
-    store.restore(&before);
+    store.here()?.restore(&before);
     match found? {
         Some(text) => Err(RunError::Wrong(text)),
         None => wrong!("a result of {} is not finite, but repeated from the same state it is", entry.name),
@@ -39,7 +39,12 @@ pub(crate) fn run(prepared: &mut Prepared, manifest: &Manifest, kernels: &dyn Ke
 
 fn bad_results(prepared: &Prepared, store: &Tensors) -> bool {
     prepared.results().iter().enumerate().any(|(i, port)| {
-        let range = Range::of(port.dtype, prepared.result(i, store));
+        let bytes = match &port.end {
+            // On a GPU, new values of stored tensors are only there.
+            Sink::Tensor(path) => store.find(path).map_or(&[][..], |k| store.bytes(k)),
+            Sink::Accumulate(_) | Sink::Result(_) => prepared.result(i, store),
+        };
+        let range = Range::of(port.dtype, bytes);
         range.nan > 0 || range.infinite > 0 && !matches!(port.end, Sink::Result(_))
     })
 }
@@ -140,17 +145,18 @@ struct Origin {
 }
 
 /// Repeats the run from the stored tensors as they are, and says which launch made the first bad value.
-fn explain(prepared: &mut Prepared, entry: &Entry, manifest: &Manifest, kernels: &dyn Kernels, store: &mut Tensors) -> Result<Option<String>> {
+fn explain(prepared: &mut Prepared, entry: &Entry, manifest: &Manifest, kernels: &dyn Kernels, store: &mut Store) -> Result<Option<String>> {
     let mut names = Names { entry, prepared: BTreeMap::new() };
     for (id, buffer) in entry.plan.buffers.iter().enumerate() {
         let shape = buffer.shape.iter().map(|s| s.eval(&prepared.dims)).collect::<std::result::Result<Vec<i64>, _>>();
         names.prepared.insert(id as u32, shape.map_err(|e| refuse!("{}: {e}", entry.name))?);
     }
+    let stored = store.here()?;
     for (source, id) in &entry.inputs {
         if let Source::Tensor(path) = source
-            && let Some(k) = store.find(path)
+            && let Some(k) = stored.find(path)
         {
-            let range = Range::of(store.decl(k).dtype, store.bytes(k));
+            let range = Range::of(stored.decl(k).dtype, stored.bytes(k));
             if range.nan > 0 || range.infinite > 0 {
                 return Ok(Some(format!("{} is not finite before {} begins: {range}", names.name(*id), entry.name)));
             }
@@ -159,7 +165,7 @@ fn explain(prepared: &mut Prepared, entry: &Entry, manifest: &Manifest, kernels:
     let slots = slots(entry);
     let (mut infinite, mut nan): (Option<Origin>, Option<Origin>) = (None, None);
     let mut copies: BTreeMap<usize, Vec<u8>> = BTreeMap::new();
-    prepared.step_through(kernels, store, &mut |table, op, done| {
+    let mut see = |table: &Table, op: usize, done: bool| {
         let args = arguments(table, op, manifest);
         // The bytes that an argument stands for.
         let bytes = |slot: usize| {
@@ -195,7 +201,11 @@ fn explain(prepared: &mut Prepared, entry: &Entry, manifest: &Manifest, kernels:
             }
         }
         nan.is_none()
-    })?;
+    };
+    match kernels.gpu() {
+        Some(gpu) => prepared.step_through_on(gpu, store, &mut see)?,
+        None => prepared.step_through(kernels, store.here()?, &mut see)?,
+    }
     let text = |what: &str, origin: &Origin| {
         let (id, bad, all, first) = origin.made;
         let Op::Launch { kernel, line, .. } = &prepared.table.ops[origin.op] else { return String::new() };

@@ -1,133 +1,75 @@
-//! Which runs of a prepared entry are timed for a profile, and what all of them add up to.
+//! Who wants to know what a prepared entry's runs take.
 //!
-//! In: what a [`Meter`] has recorded. Out: lines, runs and times for a profile. To read the clock at every launch costs some ten nanoseconds each: the first [`ALL`] runs are all timed, and where
-//! their launches take less than [`SHORT`] on average, one in [`NTH`] of those that follow, which stands for as many. A trace wants every run.
+//! In: what each run and each of its lines took, on this machine's threads or on a GPU. Out: an account for the [`Profile`], once the entry is dropped.
 
+use crate::exec::{Figures, Prepared};
+use crate::launch::Op;
+use crate::manifest::Manifest;
 use crate::meter::Meter;
-use crate::profile::Profile;
+use crate::profile::{Account, Profile, Row};
+use crate::sampling::{Sampling, Total};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// So many runs are timed in any case.
-const ALL: u64 = 8;
-/// Nanoseconds of a launch, to which reading the clock adds less than a hundredth.
-const SHORT: f64 = 2_000.0;
-/// A prime number: what comes back every so many steps does not meet the same runs again and again.
-const NTH: u64 = 7;
-
-/// Who wants to know what the runs take.
+/// See the module.
 pub(crate) struct Observer {
-    pub profile: Arc<Mutex<Profile>>,
-    tracing: bool,
-    /// Of one run.
-    launches: f64,
-    /// What was metered before the meter was cleared, line by line: nanoseconds and launches.
-    lines: Vec<(f64, u64)>,
-    first: Runs,
-    /// After them, where not every run is timed.
-    sample: Option<Runs>,
+    profile: Arc<Mutex<Profile>>,
+    /// Kernels' symbols.
+    symbols: Vec<String>,
+    pub runs: Sampling,
 }
 
-#[derive(Clone, Copy, Default)]
-struct Runs {
-    runs: u64,
-    timed: u64,
-    nanoseconds: f64,
-}
-
-/// All runs.
-pub(crate) struct Total {
-    pub runs: u64,
-    /// Those that were timed.
-    pub timed: u64,
-    /// Of all runs, as those tell that were timed; so are the lines.
-    pub nanoseconds: f64,
-    pub lines: Vec<(f64, u64)>,
-}
-
-impl Observer {
-    /// Of an entry with so many lines, and so many launches a run.
-    pub fn new(profile: &Arc<Mutex<Profile>>, lines: usize, launches: f64) -> Observer {
-        let tracing = profile.lock().is_ok_and(|p| p.trace.is_some());
-        Observer { profile: profile.clone(), tracing, launches, lines: vec![(0.0, 0); lines], first: Runs::default(), sample: None }
+impl Prepared {
+    /// From now on the runs' times are recorded, and added to `profile` when this is dropped.
+    pub fn observe(&mut self, manifest: &Manifest, profile: &Arc<Mutex<Profile>>) {
+        let traced = profile.lock().is_ok_and(|p| p.trace.is_some());
+        let lines = self.table.ops.len();
+        self.meter = Some(Meter::new(lines, self.threads(), if traced { crate::profile::EVENTS } else { 0 }));
+        let symbols = manifest.kernels.iter().map(|k| k.symbol.clone()).collect();
+        // What a GPU does in one go cannot be timed line by line.
+        self.recorded = None;
+        let runs = Sampling::new(traced, lines, self.figures().launches);
+        self.observer = Some(Observer { profile: profile.clone(), symbols, runs });
     }
 
-    /// How many events the meter is to keep.
-    pub fn events(&self) -> usize {
-        if self.tracing { crate::profile::EVENTS } else { 0 }
+    pub(crate) fn is_observed(&self) -> bool {
+        self.observer.is_some()
     }
 
-    /// Whether the next run is to be timed.
-    pub fn times(&self) -> bool {
-        self.sample.is_none_or(|s| s.runs.is_multiple_of(NTH))
-    }
-
-    /// A run has ended, and took so long if it was timed.
-    pub fn ran(&mut self, took: Option<Duration>, meter: &mut Meter) {
-        let runs = self.sample.as_mut().unwrap_or(&mut self.first);
-        runs.runs += 1;
-        if let Some(took) = took {
-            (runs.timed, runs.nanoseconds) = (runs.timed + 1, runs.nanoseconds + took.as_nanos() as f64);
-        }
-        let Runs { runs, nanoseconds, .. } = self.first;
-        if self.sample.is_none() && runs == ALL && !self.tracing && nanoseconds < SHORT * self.launches * ALL as f64 {
-            self.keep(&meter.lines());
-            meter.clear();
-            self.sample = Some(Runs::default());
-        }
-    }
-
-    /// Adds what the meter has before it is cleared.
-    pub fn keep(&mut self, lines: &[(f64, u64)]) {
-        self.lines.iter_mut().zip(lines).for_each(|(to, line)| *to = (to.0 + line.0, to.1 + line.1));
-    }
-
-    /// What all runs come to.
-    pub fn total(&mut self, meter: &mut Meter) -> Total {
-        let Runs { runs, timed, nanoseconds } = self.sample.unwrap_or_default();
-        let scale = if timed == 0 { 1.0 } else { runs as f64 / timed as f64 };
-        let lines: Vec<(f64, u64)> = meter.lines().iter().map(|(time, launches)| (time * scale, (*launches as f64 * scale).round() as u64)).collect();
-        self.keep(&lines);
-        let first = self.first;
-        Total {
-            runs: first.runs + runs,
-            timed: first.timed + timed,
-            nanoseconds: first.nanoseconds + nanoseconds * scale,
-            lines: std::mem::take(&mut self.lines),
-        }
+    /// A run on a GPU, which this machine's clock saw begin, has taken so long; and of each line that it ran, whether a launch began, and from when to when
+    /// after the run's begin, in nanoseconds.
+    pub(crate) fn took(&mut self, time: Duration, began: u64, lines: &[(usize, bool, f64, f64)]) {
+        let (Some(observer), Some(meter)) = (&mut self.observer, &self.meter) else { return };
+        observer.runs.count(Some(time));
+        let tick = meter.tick();
+        let clock = |nanoseconds: f64| began + (nanoseconds / tick) as u64;
+        lines.iter().for_each(|&(line, first, begin, end)| meter.record(0, line, first, clock(begin), clock(end)));
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn observed(runs: u64, nanoseconds: u64, trace: bool) -> (Total, u64) {
-        let profile = Arc::new(Mutex::new(Profile::new(trace.then(|| "trace.json".into()))));
-        let (mut observer, mut meter) = (Observer::new(&profile, 2, 3.0), Meter::new(2, 1, 0));
-        for run in 0..runs {
-            let timed = observer.times();
-            if timed {
-                // Line 0 runs once, before all others.
-                meter.record(0, 0, run == 0, 0, 0);
-                (0..3).for_each(|_| meter.record(0, 1, true, 0, 100));
-            }
-            observer.ran(timed.then(|| Duration::from_nanos(nanoseconds)), &mut meter);
-        }
-        let total = observer.total(&mut meter);
-        let timed = total.timed;
-        (total, timed)
-    }
-
-    #[test]
-    fn one_in_seven_short_runs_is_timed_and_stands_for_all() {
-        let (total, timed) = observed(8 + 70, 900, false);
-        assert_eq!((total.runs, timed, total.nanoseconds), (78, 8 + 10, 78.0 * 900.0));
-        assert_eq!((total.lines[0].1, total.lines[1].1), (1, 78 * 3));
-        // Few, long, or traced: all.
-        for (runs, nanoseconds, trace) in [(5, 900, false), (50, 9_000, false), (50, 900, true)] {
-            let (total, timed) = observed(runs, nanoseconds, trace);
-            assert_eq!((total.runs, timed, total.lines[1].1), (runs, runs, runs * 3));
-        }
+impl Drop for Prepared {
+    fn drop(&mut self) {
+        let (Some(mut observer), Some(mut meter)) = (self.observer.take(), self.meter.take()) else { return };
+        let Total { runs, timed, nanoseconds, lines } = observer.runs.total(&mut meter);
+        let Ok(mut profile) = observer.profile.lock() else { return };
+        let what = |op: &Op| match op {
+            Op::Launch { kernel, line, .. } => (observer.symbols[*kernel as usize].clone(), self.line(*line).to_string()),
+            Op::Copy { .. } => ("copy".to_string(), String::new()),
+            Op::Check { line, .. } => ("check".to_string(), self.line(*line).to_string()),
+            Op::Loop { .. } | Op::Again { .. } => ("loop".to_string(), String::new()),
+        };
+        let row = |(at, &(nanoseconds, launches)): (usize, &(f64, u64))| {
+            let (what, line) = what(&self.table.ops[at]);
+            Row { what, line, launches, nanoseconds, bytes: self.bytes(at) * launches as f64, flops: self.flops[at] * launches as f64 }
+        };
+        let rows = lines.iter().enumerate().map(row).collect();
+        let events =
+            meter.events(profile.start).into_iter().map(|(thread, op, begin, length)| (what(&self.table.ops[op as usize]).0, thread, begin, length));
+        let Figures { phases, wakes, .. } = self.figures();
+        // On a GPU no thread of ours shares any.
+        let shared = if self.recorded.is_some() { 0 } else { runs };
+        let (phases, wakes) = (phases * shared as f64, wakes * shared);
+        let account = Account { entry: self.name.clone(), runs, timed, nanoseconds, phases, wakes, rows };
+        profile.add(account, events.collect());
     }
 }

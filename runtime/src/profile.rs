@@ -1,8 +1,10 @@
 //! Where the time of a run goes: every kernel at its source line, against what one core can do.
 //!
 //! In: what [`crate::meter`] has recorded of each prepared entry. Out: a table, JSON, and a trace that `chrome://tracing` and Perfetto show. All rates are a
-//! thread's: a kernel that runs on two threads for a millisecond has taken two.
+//! thread's: a kernel that runs on two threads for a millisecond has taken two. On a GPU they are the whole card's, by its own clock, and there is no peak
+//! to hold them against.
 
+use crate::cuda::Card;
 use crate::peak::Peak;
 use serde_json::{Value, json};
 use std::fmt::Write;
@@ -62,6 +64,8 @@ impl Account {
 pub struct Profile {
     /// Where the trace goes, if anywhere.
     pub trace: Option<PathBuf>,
+    /// The GPU that computes, if one does.
+    pub card: Option<&'static Card>,
     /// The clock when it began.
     pub start: u64,
     accounts: Vec<Account>,
@@ -70,9 +74,9 @@ pub struct Profile {
 }
 
 impl Profile {
-    /// A profile that begins now.
-    pub fn new(trace: Option<PathBuf>) -> Profile {
-        Profile { trace, start: crate::meter::ticks(), ..Profile::default() }
+    /// A profile that begins now, of runs on the GPU if there is a card.
+    pub fn new(trace: Option<PathBuf>, card: Option<&'static Card>) -> Profile {
+        Profile { trace, card, start: crate::meter::ticks(), ..Profile::default() }
     }
 
     /// Adds what a prepared entry has done to what others of the same name did.
@@ -106,12 +110,15 @@ impl Profile {
         accounts
     }
 
-    /// The table.
-    pub fn text(&self, peak: &Peak) -> String {
-        let mut text = format!(
-            "one core reaches {:.1} GFLOP/s in registers and reads memory at {:.1} GB/s; rates below are a thread's\n",
-            peak.gflops, peak.gigabytes
-        );
+    /// The table; a GPU has no peak.
+    pub fn text(&self, peak: Option<&Peak>) -> String {
+        let mut text = match (peak, self.card) {
+            (Some(peak), _) => format!(
+                "one core reaches {:.1} GFLOP/s in registers and reads memory at {:.1} GB/s; rates below are a thread's\n",
+                peak.gflops, peak.gigabytes
+            ),
+            (None, card) => format!("one launch after the other on {}\n", card.map_or("a GPU".into(), Card::to_string)),
+        };
         for account in self.accounts() {
             let runs = account.runs.max(1) as f64;
             let total: f64 = account.rows.iter().map(|r| r.nanoseconds).sum();
@@ -120,23 +127,21 @@ impl Profile {
             let _ = writeln!(text, "\n{}: {} run{s}, {} each{sample}", account.entry, account.runs, time(account.nanoseconds / runs));
             let [launches, flops, bytes] = account.work().map(|n| n / runs);
             let (phases, wakes) = (account.phases / runs, account.wakes as f64 / runs);
-            let _ = writeln!(
-                text,
-                "a run: {launches:.0} launches, {flops:.0} FLOPs, {bytes:.0} bytes moved, {phases:.0} shared phases in {wakes:.0} pool wake-ups, \
-                 0 allocations"
-            );
-            text += "  share    time/run  launches/run  GFLOP/s     GB/s   roof  kernel, line\n";
+            let _ = write!(text, "a run: {launches:.0} launches, {flops:.0} FLOPs, {bytes:.0} bytes moved");
+            let threads = format!(", {phases:.0} shared phases in {wakes:.0} pool wake-ups, 0 allocations");
+            let (threads, roof) = if peak.is_some() { (&*threads, "roof  ") } else { ("", "") };
+            let _ = writeln!(text, "{threads}\n  share    time/run  launches/run  GFLOP/s     GB/s   {roof}kernel, line");
             for row in account.rows.iter().filter(|r| r.nanoseconds > 0.0) {
-                let roof = peak.nanoseconds(row.flops, row.bytes) / row.nanoseconds;
+                let roof = peak.map(|peak| format!("{:>3.0} %  ", 100.0 * peak.nanoseconds(row.flops, row.bytes) / row.nanoseconds));
                 let _ = writeln!(
                     text,
-                    "{:>5.1} %  {:>10}  {:>12.1}  {:>7.1}  {:>7.1}  {:>3.0} %  {}  {}",
+                    "{:>5.1} %  {:>10}  {:>12.1}  {:>7.1}  {:>7.1}  {}{}  {}",
                     100.0 * row.nanoseconds / total.max(1.0),
                     time(row.nanoseconds / runs),
                     row.launches as f64 / runs,
                     row.flops / row.nanoseconds,
                     row.bytes / row.nanoseconds,
-                    100.0 * roof,
+                    roof.unwrap_or_default(),
                     row.what,
                     row.line
                 );
@@ -146,7 +151,7 @@ impl Profile {
     }
 
     /// The same as JSON.
-    pub fn json(&self, peak: &Peak) -> Value {
+    pub fn json(&self, peak: Option<&Peak>) -> Value {
         let row = |r: &Row| json!({ "kernel": r.what, "line": r.line, "launches": r.launches, "nanoseconds": r.nanoseconds, "bytes": r.bytes, "flops": r.flops });
         let account = |a: &Account| {
             let rows: Vec<Value> = a.rows.iter().map(row).collect();
@@ -157,7 +162,8 @@ impl Profile {
             })
         };
         let accounts: Vec<Value> = self.accounts().iter().map(account).collect();
-        json!({ "profile": accounts, "peak": { "gflops": peak.gflops, "gigabytes": peak.gigabytes } })
+        let peak = peak.map(|peak| json!({ "gflops": peak.gflops, "gigabytes": peak.gigabytes }));
+        json!({ "profile": accounts, "peak": peak, "gpu": self.card.map(Card::to_string) })
     }
 
     /// The first events in the form that `chrome://tracing` reads: microseconds, one row a thread.
@@ -183,13 +189,13 @@ mod tests {
     fn equal_kernels_at_equal_lines_are_one_row_of_the_table() {
         let row = |what: &str, nanoseconds| Row { what: what.into(), line: "m.nn:3".into(), launches: 2, nanoseconds, bytes: 1e3, flops: 4e3 };
         let account = |rows| Account { entry: "train:fit".into(), runs: 2, timed: 2, nanoseconds: 8e3, phases: 6.0, wakes: 2, rows };
-        let mut profile = Profile::new(None);
+        let mut profile = Profile::new(None, None);
         profile.add(account(vec![row("a", 100.0), row("b", 500.0), row("a", 300.0)]), vec![("a".into(), 1, 1500.0, 250.0)]);
         profile.add(account(vec![row("a", 200.0)]), vec![]);
         let accounts = profile.accounts();
         assert_eq!((accounts.len(), accounts[0].runs, accounts[0].rows.len()), (1, 4, 2));
         assert_eq!((accounts[0].rows[0].what.as_str(), accounts[0].rows[0].nanoseconds, accounts[0].rows[0].launches), ("a", 600.0, 6));
-        let text = profile.text(&Peak { gflops: 100.0, gigabytes: 10.0 });
+        let text = profile.text(Some(&Peak { gflops: 100.0, gigabytes: 10.0 }));
         // 12,000 operations at 100 a nanosecond take 120, 3,000 bytes at 10 take 300: half of what was measured.
         assert!(text.contains(" 54.5 %      150 ns           1.5     20.0      5.0   50 %  a  m.nn:3\n"), "{text}");
         assert!(text.contains("\na run: 2 launches, 4000 FLOPs, 1000 bytes moved, 3 shared phases in 1 pool wake-ups, 0 allocations\n"), "{text}");

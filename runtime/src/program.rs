@@ -11,7 +11,7 @@ use crate::profile::Profile;
 use crate::random::{Stream, key};
 use crate::recipe::Recipe;
 use crate::size::Dims;
-use crate::tensors::Tensors;
+use crate::tensors::{Store, Tensors};
 use crate::words;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -96,10 +96,13 @@ impl Program<'_> {
         match (weights, self.artifact.and_then(|a| a.weights.as_deref())) {
             (Some(file), _) => crate::weights::load(&mut store, &weights_path(file, Path::new(""), runs)?)?,
             (None, Some(inside)) => drop(crate::weights::from_bytes(&mut store, crate::weights::MODEL, inside, "the artifact's weights")?),
-            (None, None) if store.iter(crate::weights::MODEL).next().is_some() => {
-                return Err(RunError::Usage(
-                    "the program has no trained weights: give --weights FILE, or --weights run:RECIPE for the best of its last run".into(),
-                ));
+            (None, None) if store.decls(crate::weights::MODEL).next().is_some() => {
+                // A recipe that has run, by its name.
+                let names = || self.manifest.recipes.iter().map(|r| &*r.name);
+                let name = names().find(|name| last_run(&runs.join(name)).is_some()).or(names().next()).unwrap_or("RECIPE");
+                return Err(RunError::Usage(format!(
+                    "the program has no trained weights: give --weights FILE, or --weights run:{name} for the best of the last run of {name}"
+                )));
             }
             (None, None) => {}
         }
@@ -114,7 +117,7 @@ pub struct Machine<'a> {
     /// Threads.
     pub pool: Pool,
     /// Parameters and states.
-    pub store: Tensors,
+    pub store: Store,
     /// Where the times of all that is prepared go, if anyone wants to know.
     pub profile: Option<Arc<Mutex<Profile>>>,
     /// The program, where values that are not finite are looked for.
@@ -132,7 +135,7 @@ impl Machine<'_> {
             Some(manifest) if !entry.name.starts_with("finish:") => {
                 crate::numerics::run(entry, manifest, self.kernels, &mut self.pool, &mut self.store)
             }
-            _ => entry.run(self.kernels, &mut self.pool, &mut self.store),
+            _ => entry.run_in(self.kernels, &mut self.pool, &mut self.store),
         }
     }
 
@@ -318,7 +321,7 @@ impl Batch {
         }
         machine.run(&mut self.run)?;
         for &(i, s) in &self.sums {
-            sums[s] += scalar(self.run.results()[i].dtype, self.run.result(i, &machine.store));
+            sums[s] += scalar(self.run.results()[i].dtype, machine.store.result(&self.run, i)?);
         }
         Ok(())
     }
@@ -374,6 +377,6 @@ impl Finish {
             write(self.run.input_mut(i), dtype, sums[s], sums[s] as i64);
         }
         machine.run(&mut self.run)?;
-        Ok(self.results.iter().map(|&i| scalar(self.run.results()[i].dtype, self.run.result(i, &machine.store))).collect())
+        self.results.iter().map(|&i| Ok(scalar(self.run.results()[i].dtype, machine.store.result(&self.run, i)?))).collect()
     }
 }

@@ -74,7 +74,7 @@ pub struct Column {
 }
 
 /// A step of preprocessing.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Scaling {
     /// `x + c`
@@ -85,6 +85,33 @@ pub enum Scaling {
     Div(f64),
     /// `(x - mean) / deviation`, field by field, both of the `train` part (deviation of the whole population; 1 where it is 0).
     Standardize,
+    /// The same by what a run has found: in an artifact that training has left, which so needs its training data no more.
+    Standard(Standard),
+}
+
+/// Means and deviations, field by field. Kept as bits, so that they are read as they were.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Standard {
+    means: Vec<u64>,
+    deviations: Vec<u64>,
+}
+
+impl Standard {
+    /// Of these numbers, as many of each.
+    pub fn new(means: &[f64], deviations: &[f64]) -> Standard {
+        let bits = |numbers: &[f64]| numbers.iter().map(|x| x.to_bits()).collect();
+        Standard { means: bits(means), deviations: bits(deviations) }
+    }
+
+    /// The means.
+    pub fn means(&self) -> Vec<f64> {
+        self.means.iter().map(|&b| f64::from_bits(b)).collect()
+    }
+
+    /// The deviations.
+    pub fn deviations(&self) -> Vec<f64> {
+        self.deviations.iter().map(|&b| f64::from_bits(b)).collect()
+    }
 }
 
 /// `test = split(20%, seed: 42, stratify: label)`

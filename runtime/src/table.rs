@@ -127,7 +127,12 @@ fn positions(names: &[String], file: &str, wanted: &[Wanted]) -> Result<Vec<Rang
         (Some([one]), _) => Ok(*one),
         (Some(many), _) => wrong!("{file} has {} columns called {field}", many.len()),
         (None, Ok(number)) if number < names.len() => Ok(number),
-        (None, _) => wrong!("{file} has no column {field}; it has {}", list(names.iter().map(String::as_str))),
+        (None, _) => {
+            // A whole line taken for one name.
+            let other = [(';', ";"), ('\t', "\\t"), (',', ",")].into_iter().find(|(c, _)| names.len() == 1 && names[0].contains(*c));
+            let fix = other.map_or(String::new(), |(_, c)| format!("; is it separated by `{c}`? then say `separator: \"{c}\"`"));
+            wrong!("{file} has no column {field}; it has {}{fix}", list(names.iter().map(String::as_str)))
+        }
     };
     let range = |(field, _): &Wanted| match field.split_once("..") {
         Some((from, to)) if !index.contains_key(field) => match (find(from)?, find(to)?) {

@@ -1,14 +1,16 @@
 //! The stored tensors of a program: parameters, states and optimizer states, by path, one after the other in one piece of memory. Addresses are stable
 //! for the store's whole life.
 //!
-//! Where the program runs on a GPU there is a copy of the piece, which runs change; [`Tensors::settle`] brings the changes back, and until then nobody may look.
+//! [`Tensors`] are in this machine's memory, for all to look at. Where a program may run on a GPU, they are in a [`Store`]: runs there change a copy, and
+//! the only way to the tensors, [`Store::here`], brings the changes back first. What they are called and where they lie ([`Places`]) is the same on both.
 
 use crate::cuda::{Gpu, Stored};
 use crate::error::{Result, RunError};
+use crate::exec::Prepared;
 use crate::manifest::{Role, TensorDecl};
 use crate::memory::{ALIGN, Aligned};
 use std::collections::BTreeMap;
-use std::ops::Range;
+use std::ops::{Deref, Range};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -26,37 +28,15 @@ fn next_version() -> u64 {
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
-/// All tensors that a program stores, in the manifest's order.
-pub struct Tensors {
+/// What tensors there are, in the manifest's order, and where each lies.
+pub struct Places {
     decls: Vec<TensorDecl>,
-    memory: Aligned,
     /// Where each one's bytes lie.
-    places: Vec<Range<usize>>,
+    ranges: Vec<Range<usize>>,
     index: BTreeMap<Arc<str>, usize>,
-    version: u64,
-    /// On a GPU.
-    copy: Option<Stored>,
 }
 
-impl Tensors {
-    /// Zeroed tensors for `decls`.
-    ///
-    /// # Errors
-    /// Out of memory, or a path that appears twice.
-    pub fn new(decls: &[TensorDecl]) -> Result<Tensors> {
-        let (mut places, mut index, mut end) = (vec![], BTreeMap::new(), 0usize);
-        for (i, decl) in decls.iter().enumerate() {
-            let len = elements(&decl.shape)? * decl.dtype.bytes();
-            places.push(end..end + len);
-            let next = (end + len).checked_next_multiple_of(ALIGN).filter(|n| *n <= isize::MAX as usize / 8);
-            end = next.ok_or_else(|| RunError::World("the program's tensors do not fit in memory".into()))?;
-            if index.insert(decl.path.clone(), i).is_some() {
-                return Err(RunError::Wrong(format!("the program stores two tensors called {}", decl.path)));
-            }
-        }
-        Ok(Tensors { decls: decls.to_vec(), memory: Aligned::zeroed(end)?, places, index, version: next_version(), copy: None })
-    }
-
+impl Places {
     /// How many there are.
     pub fn len(&self) -> usize {
         self.decls.len()
@@ -77,16 +57,60 @@ impl Tensors {
         &self.decls[i]
     }
 
+    /// All whose role is among `roles`.
+    pub fn decls<'a>(&'a self, roles: &'a [Role]) -> impl Iterator<Item = &'a TensorDecl> {
+        self.decls.iter().filter(|d| roles.contains(&d.role))
+    }
+
+    /// Where in the memory number `i` begins.
+    pub(crate) fn start(&self, i: usize) -> usize {
+        self.ranges[i].start
+    }
+}
+
+/// All tensors that a program stores.
+pub struct Tensors {
+    places: Places,
+    memory: Aligned,
+    version: u64,
+}
+
+impl Deref for Tensors {
+    type Target = Places;
+
+    fn deref(&self) -> &Places {
+        &self.places
+    }
+}
+
+impl Tensors {
+    /// Zeroed tensors for `decls`.
+    ///
+    /// # Errors
+    /// Out of memory, or a path that appears twice.
+    pub fn new(decls: &[TensorDecl]) -> Result<Tensors> {
+        let (mut ranges, mut index, mut end) = (vec![], BTreeMap::new(), 0usize);
+        for (i, decl) in decls.iter().enumerate() {
+            let len = elements(&decl.shape)? * decl.dtype.bytes();
+            ranges.push(end..end + len);
+            let next = (end + len).checked_next_multiple_of(ALIGN).filter(|n| *n <= isize::MAX as usize / 8);
+            end = next.ok_or_else(|| RunError::World("the program's tensors do not fit in memory".into()))?;
+            if index.insert(decl.path.clone(), i).is_some() {
+                return Err(RunError::Wrong(format!("the program stores two tensors called {}", decl.path)));
+            }
+        }
+        Ok(Tensors { places: Places { decls: decls.to_vec(), ranges, index }, memory: Aligned::zeroed(end)?, version: next_version() })
+    }
+
     /// The elements of number `i`.
     pub fn bytes(&self, i: usize) -> &[u8] {
-        &self.settled()[self.places[i].clone()]
+        &self.memory[self.places.ranges[i].clone()]
     }
 
     /// The elements of number `i`, to change.
     pub fn bytes_mut(&mut self, i: usize) -> &mut [u8] {
-        self.settled();
         self.touch();
-        &mut self.memory[self.places[i].clone()]
+        &mut self.memory[self.places.ranges[i].clone()]
     }
 
     /// Another number than before whenever an element may have changed, and than any other store's.
@@ -99,63 +123,14 @@ impl Tensors {
         self.version = next_version();
     }
 
-    /// Brings back what a GPU has changed: before anyone looks at elements, or changes some.
-    ///
-    /// # Errors
-    /// The GPU has failed.
-    pub fn settle(&mut self) -> Result<()> {
-        match &mut self.copy {
-            Some(copy) if copy.newer => copy.download(&mut self.memory),
-            _ => Ok(()),
-        }
-    }
-
-    /// The elements, of which no GPU has newer ones.
-    fn settled(&self) -> &[u8] {
-        assert!(self.copy.as_ref().is_none_or(|c| !c.newer), "a GPU has newer tensors: settle first");
-        &self.memory
-    }
-
-    /// Where the copy on the GPU begins, which is as new as the newest.
-    pub(crate) fn on(&mut self, gpu: &Gpu) -> Result<u64> {
-        if self.copy.as_ref().is_none_or(|c| !c.of(gpu)) {
-            self.settle()?;
-            self.copy = Some(Stored::new(gpu, self.memory.len())?);
-        }
-        let copy = self.copy.as_mut().expect("just made");
-        if !copy.newer && copy.version != self.version {
-            copy.upload(&self.memory, self.version)?;
-        }
-        Ok(copy.start())
-    }
-
-    /// The copy on the GPU changes.
-    pub(crate) fn touch_on_gpu(&mut self) {
-        self.touch();
-        if let Some(copy) = &mut self.copy {
-            (copy.version, copy.newer) = (self.version, true);
-        }
-    }
-
     /// Where they lie, and how many bytes.
     pub(crate) fn memory(&self) -> (*mut u8, usize) {
         (self.memory.as_ptr(), self.memory.len())
     }
 
-    /// Where in the memory number `i` begins.
-    pub(crate) fn place(&self, i: usize) -> usize {
-        self.places[i].start
-    }
-
-    /// Address of number `i`, for kernels.
-    pub(crate) fn address(&self, i: usize) -> *mut u8 {
-        // Within the memory, or at its end where the tensor is empty.
-        self.memory.as_ptr().wrapping_add(self.places[i].start)
-    }
-
     /// All tensors whose role is among `roles`.
     pub fn iter<'a>(&'a self, roles: &'a [Role]) -> impl Iterator<Item = (&'a TensorDecl, &'a [u8])> {
-        self.decls.iter().enumerate().filter(|(_, d)| roles.contains(&d.role)).map(|(i, d)| (d, self.bytes(i)))
+        self.places.decls.iter().enumerate().filter(|(_, d)| roles.contains(&d.role)).map(|(i, d)| (d, self.bytes(i)))
     }
 
     /// The elements of everything: what to give to [`Tensors::restore`] later.
@@ -163,13 +138,94 @@ impl Tensors {
     /// # Errors
     /// Out of memory.
     pub fn snapshot(&self) -> Result<Aligned> {
-        Aligned::copy_of(self.settled())
+        Aligned::copy_of(&self.memory)
     }
 
     /// Back to a snapshot of this very store.
     pub fn restore(&mut self, snapshot: &Aligned) {
-        self.copy.iter_mut().for_each(|c| c.newer = false);
         self.touch();
         self.memory.copy_from_slice(snapshot);
+    }
+}
+
+/// Tensors of which a GPU may have newer ones.
+pub struct Store {
+    tensors: Tensors,
+    /// On a GPU.
+    copy: Option<Stored>,
+}
+
+impl From<Tensors> for Store {
+    fn from(tensors: Tensors) -> Store {
+        Store { tensors, copy: None }
+    }
+}
+
+impl Deref for Store {
+    type Target = Places;
+
+    fn deref(&self) -> &Places {
+        &self.tensors.places
+    }
+}
+
+impl Store {
+    /// The tensors, once what a GPU has changed is brought back.
+    ///
+    /// # Errors
+    /// The GPU has failed.
+    pub fn here(&mut self) -> Result<&mut Tensors> {
+        if let Some(copy) = self.copy.as_mut().filter(|c| c.newer) {
+            copy.download(&mut self.tensors.memory)?;
+        }
+        Ok(&mut self.tensors)
+    }
+
+    /// The tensors, brought back for good.
+    ///
+    /// # Errors
+    /// As [`Store::here`].
+    pub fn into_here(mut self) -> Result<Tensors> {
+        self.here()?;
+        Ok(self.tensors)
+    }
+
+    /// Result number `i` of the last run, here or on a GPU.
+    pub(crate) fn result<'a>(&'a mut self, run: &'a Prepared, i: usize) -> Result<&'a [u8]> {
+        match run.own(i) {
+            Some(bytes) => Ok(bytes),
+            None => Ok(run.result(i, self.here()?)),
+        }
+    }
+
+    /// Where the copy on the GPU begins, which is as new as the newest.
+    pub(crate) fn on(&mut self, gpu: &Gpu) -> Result<u64> {
+        if self.copy.as_ref().is_none_or(|c| !c.of(gpu)) {
+            let bytes = self.here()?.memory.len();
+            self.copy = Some(Stored::new(gpu, bytes)?);
+        }
+        let copy = self.copy.as_mut().expect("just made");
+        if !copy.newer && copy.version != self.tensors.version {
+            copy.upload(&self.tensors.memory, self.tensors.version)?;
+        }
+        Ok(copy.start())
+    }
+
+    /// The copy on the GPU changes.
+    pub(crate) fn touch_on_gpu(&mut self) {
+        self.tensors.touch();
+        if let Some(copy) = &mut self.copy {
+            (copy.version, copy.newer) = (self.tensors.version, true);
+        }
+    }
+
+    /// As [`Tensors::version`].
+    pub(crate) fn version(&self) -> u64 {
+        self.tensors.version
+    }
+
+    /// Where they lie on the host, and how many bytes.
+    pub(crate) fn memory(&self) -> (*mut u8, usize) {
+        self.tensors.memory()
     }
 }

@@ -88,7 +88,7 @@ pub fn train(program: &Program, name: Option<&str>, options: &Options, machine: 
     }
     let (mut folder, mut position) = match &options.resume {
         Some(path) => {
-            let (folder, position) = Folder::resume(path, &mut machine.store)?;
+            let (folder, position) = Folder::resume(path, machine.store.here()?)?;
             (Some(folder), position)
         }
         None => (None, Position { recipe: declared.name.to_string(), ..Position::default() }),
@@ -139,9 +139,9 @@ pub fn train(program: &Program, name: Option<&str>, options: &Options, machine: 
     if folder.is_none() {
         program.initialise(recipe.seed, Some(&recipe.name), machine)?;
         if let Some(file) = &options.weights {
-            crate::weights::load(&mut machine.store, &weights_path(file, Path::new(""), &options.runs)?)?;
+            crate::weights::load(machine.store.here()?, &weights_path(file, Path::new(""), &options.runs)?)?;
         } else if let Some(file) = &recipe.load {
-            crate::weights::load(&mut machine.store, &weights_path(file, &program.folder, &options.runs)?)?;
+            crate::weights::load(machine.store.here()?, &weights_path(file, &program.folder, &options.runs)?)?;
         }
     }
     let sums = sums_of(&recipe);
@@ -257,9 +257,8 @@ impl Run<'_> {
 
     /// A checkpoint.
     fn save(&mut self, sums: &[f64], machine: &mut Machine) -> Result<()> {
-        machine.store.settle()?;
         self.position.sums = sums.iter().map(|s| s.to_bits()).collect();
-        self.folder.save(&machine.store, &mut self.position)
+        self.folder.save(machine.store.here()?, &mut self.position)
     }
 
     /// Trains to the end of the epoch, with its metrics, or until stopped: false.
@@ -372,8 +371,7 @@ impl Run<'_> {
         }
         let better = self.judge(&parts);
         if better {
-            machine.store.settle()?;
-            self.folder.keep_best(&machine.store)?;
+            self.folder.keep_best(machine.store.here()?)?;
             self.position.best_epoch = self.position.epoch;
         }
         let seconds = (began.0.elapsed().as_secs_f64() * 1e3).round() / 1e3;
@@ -423,7 +421,7 @@ impl Run<'_> {
 
     /// The best weights: evaluated on every part but `train`, and packed.
     fn finish(mut self, machine: &mut Machine) -> Result<Summary> {
-        crate::weights::load(&mut machine.store, &self.folder.best())?;
+        crate::weights::load(machine.store.here()?, &self.folder.best())?;
         let mut parts = vec![];
         for part in self.setting.program.manifest.data.iter().filter(|d| d.name == self.recipe.data).flat_map(|d| &d.parts) {
             let rows = self.setting.data.part(&part.name)?;
@@ -437,9 +435,11 @@ impl Run<'_> {
         let line = json!({ "done": line, "folder": self.folder.path });
         self.folder.log(&line)?;
         if let Some(artifact) = self.setting.program.artifact {
-            let weights = crate::weights::to_bytes(&machine.store, crate::weights::MODEL, None)?;
+            let weights = crate::weights::to_bytes(machine.store.here()?, crate::weights::MODEL, None)?;
             let mut shipped = artifact.clone();
             shipped.weights = Some(weights);
+            // Who has the model needs not have what it learned from.
+            shipped.manifest.data.iter_mut().filter(|d| d.name == self.recipe.data).for_each(|d| *d = self.setting.data.settled(d));
             shipped.write_for(&self.folder.path.join("model.nnc"), &self.setting.program.folder)?;
         }
         let metrics = if parts.is_empty() { String::new() } else { format!("  {}", self.metrics_words(&parts)) };

@@ -180,9 +180,10 @@ impl Place {
         let mut options = Options { runs: self.0.path().join("runs"), log_steps: true, ..Options::default() };
         change(&mut options);
         let mut machine =
-            Machine { kernels: fake, pool: crate::pool::Pool::new(1), store: Tensors::new(&manifest.tensors)?, profile: None, numerics: None };
+            Machine { kernels: fake, pool: crate::pool::Pool::new(1), store: Tensors::new(&manifest.tensors)?.into(), profile: None, numerics: None };
         let summary = train(&program, None, &options, &mut machine, &Report::new(Style::Quiet), &fake.stop)?;
-        Ok((summary, [machine.store.bytes(0), machine.store.bytes(1)].concat()))
+        let store = machine.store.here()?;
+        Ok((summary, [store.bytes(0), store.bytes(1)].concat()))
     }
 
     fn log(&self, run: u32) -> Vec<serde_json::Value> {

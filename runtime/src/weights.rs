@@ -3,7 +3,7 @@
 use crate::dtype::DType;
 use crate::error::{Result, RunError, wrong};
 use crate::manifest::Role;
-use crate::tensors::Tensors;
+use crate::tensors::{Places, Tensors};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -92,8 +92,8 @@ pub fn load(store: &mut Tensors, path: &Path) -> Result<()> {
 }
 
 /// Where all tensors belong to one model, files of other tools leave out its name.
-fn with_prefix<'a>(store: &Tensors, roles: &[Role], found: BTreeMap<String, Found<'a>>) -> BTreeMap<String, Found<'a>> {
-    let mut models: Vec<&str> = store.iter(roles).filter_map(|(d, _)| d.path.split('.').next()).collect();
+fn with_prefix<'a>(store: &Places, roles: &[Role], found: BTreeMap<String, Found<'a>>) -> BTreeMap<String, Found<'a>> {
+    let mut models: Vec<&str> = store.decls(roles).filter_map(|d| d.path.split('.').next()).collect();
     models.dedup();
     match models.as_slice() {
         [model] if !found.is_empty() && found.keys().all(|name| !name.starts_with(&format!("{model}."))) => {
@@ -105,7 +105,6 @@ fn with_prefix<'a>(store: &Tensors, roles: &[Role], found: BTreeMap<String, Foun
 
 /// Compares everything, then copies.
 fn fill(store: &mut Tensors, roles: &[Role], found: BTreeMap<String, Found>, from: &str) -> Result<()> {
-    store.settle()?;
     let mut found = with_prefix(store, roles, found);
     let mut problems: Vec<String> = vec![];
     let mut copies: Vec<(usize, Cow<[u8]>)> = vec![];

@@ -1,4 +1,5 @@
-//! `--set PATH=VALUE`: settings, optimizers' arguments and constants replaced before anything is checked.
+//! `--set PATH=VALUE`: settings, optimizers' arguments and constants replaced before anything is checked. A path begins with a recipe's name, or `train` for
+//! all of them, which may be left out: `fit.batch`, `train.batch`, `batch`.
 
 use crate::check::Checker;
 use crate::check::scope::Global;
@@ -33,13 +34,19 @@ impl Checker<'_> {
                 let value = tree::Expr { kind, span };
                 self.scope.user.insert(name.into(), Global::Const(span, Arc::new(value), None));
             }
+            [setting] if SETTINGS.contains(&setting) => self.for_recipes(path, "train", |section| set_entry(section, setting, kind.clone())),
             [recipe, setting] if SETTINGS.contains(&setting) => self.for_recipes(path, recipe, |section| set_entry(section, setting, kind.clone())),
             [recipe, "optimizer", argument] => self.for_recipes(path, recipe, |section| set_argument(section, argument, kind.clone())),
+            ["optimizer", argument] => self.for_recipes(path, "train", |section| set_argument(section, argument, kind.clone())),
             [_, setting] => {
                 let known: Vec<String> = SETTINGS.iter().map(|s| format!("{}.{s}", parts[0])).collect();
                 self.bad_override(path, format!("`--set {path}`: there is no setting `{setting}`"), &known);
             }
-            _ => self.bad_override(path, format!("`--set {path}` is not a path of a setting"), &[]),
+            _ => self.bad_override(
+                path,
+                format!("`--set {path}` is not a path of a setting"),
+                &SETTINGS.iter().map(|s| s.to_string()).collect::<Vec<_>>(),
+            ),
         }
     }
 
@@ -65,7 +72,7 @@ impl Checker<'_> {
         if let Some(near) = did_you_mean(path, known.iter().map(String::as_str)) {
             d = d.note(format!("did you mean `{near}`?"));
         } else {
-            d = d.note("paths are `train.batch`, `fit.optimizer.lr`, `const.H`");
+            d = d.note("paths are `batch`, `optimizer.lr`, `const.H`; `fit.batch` is that of the recipe `fit` alone");
         }
         self.diagnostics.push(d);
     }

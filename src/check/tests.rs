@@ -73,7 +73,11 @@ fn settings_are_overridden() {
     assert!(settings.scalars.contains(&("optimizer.lr".into(), 0.5)));
     let train = &program.functions[program.recipes[0].train.0 as usize];
     assert!(train.locals[0].1.dtype == DType::F64 && train.weights[0].ty.dtype == DType::F64);
-    for wrong in [("fit.bacth", "64"), ("fti.batch", "64"), ("fit.batch", ""), ("const.Clases", "3")] {
+    // One recipe needs no name.
+    let (program, found) = with_settings(&[("batch", "16"), ("optimizer.lr", "0.25")]);
+    let settings = &program.unwrap_or_else(|| panic!("{found:?}")).recipes[0].settings;
+    assert!(settings.batch == 16 && settings.scalars.contains(&("optimizer.lr".into(), 0.25)));
+    for wrong in [("bacth", "64"), ("optimiser.lr", "1"), ("fit.bacth", "64"), ("fti.batch", "64"), ("fit.batch", ""), ("const.Clases", "3")] {
         assert_eq!(with_settings(&[wrong]).1.iter().map(|d| d.code).collect::<Vec<_>>(), ["E0615"], "{wrong:?}");
     }
 }

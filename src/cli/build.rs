@@ -75,7 +75,7 @@ pub enum Target {
 enum Precision {
     /// To the bits of a CPU
     Exact,
-    /// By tensor units, in three passes: about as precise, but not the same bits; infinite factors may give NaN
+    /// By tensor units, in three passes: about as precise, but not the same bits
     Tensor,
 }
 

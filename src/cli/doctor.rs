@@ -83,7 +83,7 @@ fn trial() -> Result<String, String> {
     let setup = nnc_runtime::bench::Setup { threads: 1, ..Default::default() };
     let mut bench = nnc_runtime::bench::Bench::new(&compiled.manifest, &loaded, &setup, &inputs).map_err(|e| e.to_string())?;
     bench.step().map_err(|e| e.to_string())?;
-    let (got, want) = (bench.outputs(), 1.0 + 1f64.exp() + (-1f64).exp());
+    let (got, want) = (bench.outputs().map_err(|e| e.to_string())?, 1.0 + 1f64.exp() + (-1f64).exp());
     match got.as_slice() {
         [y] if (y - want).abs() < 1e-6 => Ok(format!("a small program in {:.0} ms, and its result is right", start.elapsed().as_secs_f64() * 1e3)),
         other => Err(format!("a small program gives {other:?} instead of {want}")),

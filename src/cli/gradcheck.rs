@@ -150,9 +150,10 @@ impl Check {
             dims.entry(dim.name.clone()).or_insert_with(|| 2.clamp(dim.min, dim.max.unwrap_or(i64::MAX)));
         }
         let start = Program { manifest: &manifest, kernels: &kernels, folder: PathBuf::new(), artifact: None };
-        let mut machine = Machine { kernels: &kernels, pool: Pool::new(1), store: Tensors::new(&manifest.tensors)?, profile: None, numerics: None };
+        let mut machine =
+            Machine { kernels: &kernels, pool: Pool::new(1), store: Tensors::new(&manifest.tensors)?.into(), profile: None, numerics: None };
         start.initialise(seed, None, &mut machine)?;
-        let store = machine.store;
+        let store = machine.store.into_here()?;
         let mut check = Check { manifest, kernels, entry: entry.to_string(), dims, inputs: BTreeMap::new(), store, seed };
         check.draw()?;
         Ok(check)

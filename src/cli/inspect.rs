@@ -13,10 +13,12 @@ use std::path::{Path, PathBuf};
 #[command(after_help = "\
 Examples:
   nnc inspect runs/digits/fit/1               how far a run is, and its weights
+  nnc inspect runs                            all runs, and what came of them
+  nnc inspect data/iris.csv                   a table's columns: numbers or words, which, what is missing
   nnc inspect model.nnc                       what an artifact can run
   nnc inspect weights.safetensors --json | jq '.tensors[] | {name, shape}'")]
 pub struct Args {
-    /// Programs, artifacts, weights (.safetensors, .npz, .npy), folders of runs
+    /// Programs, artifacts, weights (.safetensors, .npz, .npy), tables (.csv, .tsv), folders of runs
     #[arg(required = true)]
     files: Vec<PathBuf>,
     /// Lists every tensor, however many there are

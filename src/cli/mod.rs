@@ -93,7 +93,15 @@ impl Failure {
 
 /// Parses the command line and runs the command.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::try_parse().unwrap_or_else(|error| {
+        // What a recipe or model does is no command of its own, and easily taken for one.
+        let word = std::env::args().nth(1).unwrap_or_default();
+        if error.kind() == clap::error::ErrorKind::InvalidSubcommand && ["train", "eval", "infer"].contains(&word.as_str()) {
+            eprintln!("error: there is no command `{word}`: it is `nnc run FILE {word}`");
+            std::process::exit(2);
+        }
+        error.exit()
+    });
     // A closed pipe (`nnc show ... | head`) ends the process quietly, as it does for other tools; a run goes on without a reader.
     if !matches!(cli.command, Command::Run(_) | Command::Sweep(_)) {
         reset_sigpipe();

@@ -35,7 +35,8 @@ impl Runtime {
         let path = self.folder.join(name);
         if !path.is_file() {
             let folder = self.folder.display();
-            let fix = format!("in nnc's source, `cargo build --release --package {package}` makes it{install}; --runtime DIR names another folder");
+            let fix =
+                format!("in nnc's source, `cargo build --release --package {package}` makes it{install}; then give --runtime SOURCE/target/release");
             return Err(Failure::world(format!("there is no {name} in {folder}: {fix}")));
         }
         let bytes = files::read(&path)?;

@@ -189,7 +189,7 @@ impl Programs<'_> {
         }
         let threads = if command.threads > 0 { command.threads } else { std::thread::available_parallelism().map_or(1, |n| n.get()) };
         let store = Tensors::new(&artifact.manifest.tensors)?;
-        let mut machine = Machine { kernels, pool: Pool::new(threads), store, profile: None, numerics: None };
+        let mut machine = Machine { kernels, pool: Pool::new(threads), store: store.into(), profile: None, numerics: None };
         match train::train(&program, name, &options, &mut machine, &Report::new(Style::Quiet), stop) {
             Ok(summary) => Ok((recipe, Ok(summary))),
             Err(RunError::Wrong(why) | RunError::Interrupted(why)) => Ok((recipe, Err(why))),

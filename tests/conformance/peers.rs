@@ -99,5 +99,5 @@ fn with_bench(program: &str, entry: &str, dims: Dims, inputs: &BTreeMap<String, 
         return (0..5).map(|_| bench.step().map(|loss| loss.unwrap_or(f64::NAN)).map_err(|e| e.to_string())).collect();
     }
     bench.step().map_err(|e| e.to_string())?;
-    Ok(bench.outputs())
+    bench.outputs().map_err(|e| e.to_string())
 }

@@ -9,10 +9,11 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 const HELP: &str = "\
-cargo xtask fuzz [--seconds N] [--jobs N] [TARGET..]
+cargo xtask fuzz [--seconds N] [--jobs N] [--seed N] [TARGET..]
 
   --seconds N   how long each target runs (60)
   --jobs N      how many run at a time (2)
+  --seed N      the same inputs in the same order each time: it begins without the corpora (a random seed, which is printed, and the corpora)
   TARGET        text, programs, artifact, checkpoint, safetensors, arrays, csv (all)
 
 Corpora grow in target/fuzz/corpus/TARGET; an input that breaks a target is left in target/fuzz/found/TARGET.
@@ -41,11 +42,13 @@ const FOLDER: &str = "target/fuzz";
 struct Options {
     seconds: u64,
     jobs: usize,
+    /// Where inputs are to be the same each time.
+    seed: Option<u32>,
     targets: Vec<(&'static str, u32, u32)>,
 }
 
 fn parse(args: &[String]) -> Result<Options, String> {
-    let mut options = Options { seconds: 60, jobs: 2, targets: vec![] };
+    let mut options = Options { seconds: 60, jobs: 2, seed: None, targets: vec![] };
     let mut args = args.iter();
     while let Some(arg) = args.next() {
         let mut number =
@@ -53,6 +56,7 @@ fn parse(args: &[String]) -> Result<Options, String> {
         match arg.as_str() {
             "--seconds" => options.seconds = number()?,
             "--jobs" => options.jobs = number()? as usize,
+            "--seed" => options.seed = Some(u32::try_from(number()?).map_err(|_| format!("--seed takes a number below 2^32\n\n{HELP}"))?),
             name => match TARGETS.into_iter().find(|t| t.0 == name) {
                 Some(target) => options.targets.push(target),
                 None => return Err(format!("there is no target `{name}`\n\n{HELP}")),
@@ -78,12 +82,14 @@ pub fn run(args: &[String], nnc: &dyn Fn() -> Result<PathBuf, String>) -> Result
     }
     seeds(&nnc()?)?;
     build(&options)?;
+    let seed = options.seed.unwrap_or_else(of_the_clock);
+    println!("seed {seed}");
     let (mut waiting, mut running, mut broken) = (options.targets.clone().into_iter(), vec![], vec![]);
     loop {
         while running.len() < options.jobs
             && let Some(target) = waiting.next()
         {
-            running.push((target.0, start(target, options.seconds)?, Instant::now()));
+            running.push((target.0, start(target, &options, seed)?, Instant::now()));
         }
         if running.is_empty() {
             break;
@@ -135,16 +141,30 @@ fn build(options: &Options) -> Result<(), String> {
     if status.success() { Ok(()) } else { Err("the fuzz targets do not build".into()) }
 }
 
-fn start((name, longest, time): (&str, u32, u32), seconds: u64) -> Result<std::process::Child, String> {
+/// A seed that is another each time; libFuzzer's own choice stands for 0.
+fn of_the_clock() -> u32 {
+    std::time::UNIX_EPOCH.elapsed().map_or(1, |d| d.subsec_nanos() ^ d.as_secs() as u32).max(1)
+}
+
+fn start((name, longest, time): (&str, u32, u32), options: &Options, seed: u32) -> Result<std::process::Child, String> {
     let failed = |e: std::io::Error| format!("cannot start {name}: {e}");
-    let (corpus, found) = (format!("{FOLDER}/corpus/{name}"), format!("{FOLDER}/found/{name}/"));
+    let found = format!("{FOLDER}/found/{name}/");
+    // What is found depends on the corpus that a run begins with: a seed that is given has one of its own, which begins empty.
+    let corpus = match options.seed {
+        None => format!("{FOLDER}/corpus/{name}"),
+        Some(seed) => format!("{FOLDER}/corpus/of-{seed}/{name}"),
+    };
+    if options.seed.is_some() && Path::new(&corpus).exists() {
+        std::fs::remove_dir_all(&corpus).map_err(failed)?;
+    }
     for folder in [&corpus, &found, &format!("{FOLDER}/log")] {
         std::fs::create_dir_all(folder).map_err(failed)?;
     }
     let out = std::fs::File::create(log(name)).map_err(failed)?;
     let mut command = Command::new(format!("{FOLDER}/{HOST}/debug/{name}"));
     command.args([
-        format!("-max_total_time={seconds}"),
+        format!("-seed={seed}"),
+        format!("-max_total_time={}", options.seconds),
         format!("-max_len={longest}"),
         format!("-timeout={time}"),
         format!("-artifact_prefix={found}"),

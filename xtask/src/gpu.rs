@@ -1,7 +1,8 @@
 //! What only a GPU can show: the models run on it and on the CPU, what comes out is compared, and steps are timed.
 //!
 //! In: the programs of `models` and `models/bench`, or files. Out: a line each, appended to `target/gpu/results.jsonl` with the card and its driver; an
-//! error where losses differ. Where there is no card, it says that nothing has run.
+//! error where losses differ. Where there is no card, it says that nothing has run. With `--peers` and `--scripts`, as of `cargo xtask bench`, the suite is
+//! timed on the card instead, against PyTorch on the same card.
 
 use serde_json::{Value, json};
 use std::io::Write;
@@ -21,6 +22,13 @@ pub fn run(args: &[String], nnc: &dyn Fn() -> Result<PathBuf, String>) -> Result
     if card.is_empty() || card.starts_with("none") {
         println!("NOT RUN: no card. {card}");
         return Ok(());
+    }
+    if args.iter().any(|a| a == "--peers") {
+        println!("{card}\n");
+        let folder = nnc.parent().map(Path::to_path_buf).unwrap_or_default();
+        std::fs::create_dir_all("target/gpu").map_err(|e| format!("target/gpu: {e}"))?;
+        let own = ["--gpu", "--json", "target/gpu/suite.jsonl", "--svg", "target/gpu/suite.svg"].map(String::from);
+        return crate::bench::run(&[&own, args].concat(), &|_| Ok(folder.clone()));
     }
     println!("{card}\n\n{:32}{:>16}{:>14}{:>14}{:>10}", "program", "losses", "CPU ms", "GPU ms", "ratio");
     std::fs::create_dir_all("target/gpu").map_err(|e| format!("target/gpu: {e}"))?;

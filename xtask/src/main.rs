@@ -25,7 +25,8 @@ cargo xtask COMMAND
   bench  time the workloads of models/bench, with the peers where they are installed (bench --help)
   counts instructions of a step, by valgrind where it is installed, for three sizes of batches (counts [WORKLOAD..])
   ptxas  assemble every kernel of the models (or of FILE..) for GPUs, and refuse spills; needs no GPU
-  gpu    train a few steps of the models (or of FILE..) on a GPU and on the CPU: compares losses, times steps
+  gpu    train a few steps of the models (or of FILE..) on a GPU and on the CPU: compares losses, times steps;
+         --peers DIR --scripts DIR: the suite against PyTorch on the same GPU
   ship   the bounds of executables: size, start, memory; no LLVM inside
   wheel  build the Python module and try it, in an environment of its own in target/wheel
   fuzz   feed random inputs to everything that reads files, and random programs to the compiler (fuzz --help)

@@ -141,9 +141,6 @@ pub fn parse(args: &[String]) -> Result<Command> {
 /// As [`Bench::new`] and [`Bench::step`]; a closed output.
 pub fn run(manifest: &Manifest, kernels: &dyn Kernels, command: &Command) -> Result<()> {
     let card = kernels.gpu().map(|gpu| gpu.card());
-    if card.is_some() && command.profile.is_some() {
-        return Err(RunError::Usage("--profile looks at one launch after the other, which only a CPU does: time it with --device cpu".into()));
-    }
     let inputs = read_inputs(command.inputs.as_deref(), &command.single)?;
     let all = std::thread::available_parallelism().map_or(1, |n| n.get());
     let threads = match (&command.threads[..], all) {
@@ -188,7 +185,7 @@ pub fn run(manifest: &Manifest, kernels: &dyn Kernels, command: &Command) -> Res
             continue;
         }
         bench.round(command.seconds.min(0.3))?;
-        let profile = command.profile.clone().map(|trace| Arc::new(Mutex::new(Profile::new(trace))));
+        let profile = command.profile.clone().map(|trace| Arc::new(Mutex::new(Profile::new(trace, card))));
         profile.iter().for_each(|profile| bench.observe(manifest, profile));
         for _ in 0..command.rounds {
             let peak = peak::multiply_add(threads);

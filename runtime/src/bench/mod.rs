@@ -78,10 +78,11 @@ impl<'a> Bench<'a> {
         let known = solve_dims(manifest, entry, &setup.dims, &|name| inputs.get(name).map(|t| t.shape.clone()))?;
         let needed: Dims = sizes(manifest, &known);
         let dims = solve_dims(manifest, entry, &needed, &|name| inputs.get(name).map(|t| t.shape.clone()))?;
-        let mut machine = Machine { kernels, pool: Pool::new(setup.threads), store: Tensors::new(&manifest.tensors)?, profile: None, numerics: None };
+        let mut machine =
+            Machine { kernels, pool: Pool::new(setup.threads), store: Tensors::new(&manifest.tensors)?.into(), profile: None, numerics: None };
         program.initialise(0, recipe.map(|r| &*r.name), &mut machine)?;
         if let Some(path) = &setup.weights {
-            crate::weights::load(&mut machine.store, path)?;
+            crate::weights::load(machine.store.here()?, path)?;
         }
         let run = machine.prepare(manifest, entry, &dims)?;
         let sums = recipe.map(sums_of).unwrap_or_default();
@@ -138,7 +139,7 @@ impl<'a> Bench<'a> {
             if let Sink::Accumulate(name) = &port.end
                 && let Some(s) = self.sums.iter().position(|n| n == name)
             {
-                sums[s] += scalar(port.dtype, self.run.result(i, &self.machine.store));
+                sums[s] += scalar(port.dtype, self.machine.store.result(&self.run, i)?);
             }
         }
         Ok(finish.values(&sums, &mut self.machine)?.first().copied())
@@ -157,13 +158,16 @@ impl<'a> Bench<'a> {
     }
 
     /// The last step's results, one after the other.
-    pub fn outputs(&self) -> Vec<f64> {
-        let results = self.run.results().iter().enumerate().filter(|(_, port)| matches!(port.end, Sink::Result(_)));
-        let values = results.flat_map(|(i, port)| {
-            let bytes = self.run.result(i, &self.machine.store);
-            bytes.chunks_exact(port.dtype.bytes()).map(|element| scalar(port.dtype, element))
-        });
-        values.collect()
+    ///
+    /// # Errors
+    /// The GPU has failed.
+    pub fn outputs(&mut self) -> Result<Vec<f64>> {
+        let mut values = vec![];
+        for (i, port) in self.run.results().iter().enumerate().filter(|(_, port)| matches!(port.end, Sink::Result(_))) {
+            let bytes = self.machine.store.result(&self.run, i)?;
+            values.extend(bytes.chunks_exact(port.dtype.bytes()).map(|element| scalar(port.dtype, element)));
+        }
+        Ok(values)
     }
 
     /// Steps for so many seconds, at least three, each timed.

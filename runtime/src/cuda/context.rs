@@ -89,7 +89,7 @@ impl Context {
         self.check(unsafe { (self.driver.copy)(to, from, bytes, self.stream) }, "copy on the GPU")
     }
 
-    pub fn zero(&self, at: Address, bytes: usize) -> Result<()> {
+    pub fn clear(&self, at: Address, bytes: usize) -> Result<()> {
         if bytes == 0 {
             return Ok(());
         }
@@ -97,8 +97,8 @@ impl Context {
     }
 
     /// A kernel with its parameters, of 8 bytes each.
-    pub fn launch(&self, function: Handle, blocks: u32, threads: u32, params: &mut [u64]) -> Result<()> {
-        let mut pointers: Vec<*mut c_void> = params.iter_mut().map(|p| std::ptr::from_mut(p).cast()).collect();
+    pub fn launch(&self, function: Handle, blocks: u32, threads: u32, params: &[u64]) -> Result<()> {
+        let mut pointers: Vec<*mut c_void> = params.iter().map(|p| std::ptr::from_ref(p).cast_mut().cast()).collect();
         // SAFETY: as many parameters as the compiler has given the kernel, which are copied before the call returns.
         let launched =
             unsafe { (self.driver.launch)(function, blocks, 1, 1, threads, 1, 1, 0, self.stream, pointers.as_mut_ptr(), std::ptr::null_mut()) };
@@ -233,6 +233,45 @@ impl Drop for Graph {
             if !self.graph.is_null() {
                 (driver.end_graph)(self.graph);
             }
+        }
+    }
+}
+
+/// Moments on the stream, by the GPU's clock.
+pub struct Marks {
+    context: Arc<Context>,
+    events: Vec<Handle>,
+}
+
+impl Marks {
+    pub fn new(context: &Arc<Context>, count: usize) -> Result<Marks> {
+        let mut marks = Marks { context: context.clone(), events: vec![] };
+        for _ in 0..count {
+            let mut event = std::ptr::null_mut();
+            context.check(unsafe { (context.driver.event)(&mut event, 0) }, "make an event")?;
+            marks.events.push(event);
+        }
+        Ok(marks)
+    }
+
+    /// Number `n` is when everything is done that was asked for so far.
+    pub fn set(&self, n: usize) -> Result<()> {
+        self.context.check(unsafe { (self.context.driver.set_event)(self.events[n], self.context.stream) }, "record an event")
+    }
+
+    /// Nanoseconds from number `n` to the next; both have been.
+    pub fn from(&self, n: usize) -> Result<f64> {
+        let mut milliseconds = 0f32;
+        let found = unsafe { (self.context.driver.elapsed)(&mut milliseconds, self.events[n], self.events[n + 1]) };
+        self.context.check(found, "say what a launch took").map(|()| milliseconds as f64 * 1e6)
+    }
+}
+
+impl Drop for Marks {
+    fn drop(&mut self) {
+        if self.context.enter().is_ok() {
+            // SAFETY: made by `new`; runs wait for their ends.
+            self.events.iter().for_each(|event| unsafe { _ = (self.context.driver.end_event)(*event) });
         }
     }
 }

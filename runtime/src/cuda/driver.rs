@@ -75,6 +75,10 @@ functions! {
     run_graph: "cuGraphLaunch" (Handle, Handle),
     end_graph: "cuGraphDestroy" (Handle),
     end_instance: "cuGraphExecDestroy" (Handle),
+    event: "cuEventCreate" (*mut Handle, u32),
+    set_event: "cuEventRecord" (Handle, Handle),
+    elapsed: "cuEventElapsedTime" (*mut f32, Handle, Handle),
+    end_event: "cuEventDestroy_v2" (Handle),
     error_name: "cuGetErrorName" (c_int, *mut *const c_char),
     error_text: "cuGetErrorString" (c_int, *mut *const c_char),
 }

@@ -4,13 +4,14 @@
 //! artifact -Gpu::load-> kernels on the GPU          Tensors <-> their copies there (`stored`)
 //! Prepared::run -> memory there, one graph a run (`run`): inputs up, the graph, results down
 //! ```
-//! The border to everything else is [`Prepared::run`](crate::exec::Prepared::run), which hands over to [`Gpu`] where the kernels are a GPU's
+//! The border to everything else is [`Machine::run`](crate::program::Machine::run), which hands over to [`Gpu`] where the kernels are a GPU's
 //! ([`Kernels::gpu`](crate::exec::Kernels::gpu)): training, evaluation, inference and timing know nothing of it. The plan is the CPU's, and so are the
 //! places in the arena. [`probe`] is the only way in.
 
 mod context;
 mod driver;
 mod run;
+mod steps;
 mod stored;
 
 pub use context::Gpu;

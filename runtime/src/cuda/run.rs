@@ -5,26 +5,28 @@
 //! other copies of the stored tensors. Checks stop nothing on the GPU: what they found is looked at afterwards, and no kernel leaves its buffers.
 
 use super::Gpu;
-use super::context::{Context, Graph, Host, Memory};
+use super::context::{Context, Graph, Host, Marks, Memory};
 use super::driver::{Address, Handle};
 use crate::error::{Result, refuse, wrong};
 use crate::exec::{At, Prepared, damaged};
-use crate::launch::Op;
+use crate::launch::{Op, Table};
 use crate::manifest::{Grid, Sink};
+use crate::meter::ticks;
 use crate::size::Dims;
-use crate::tensors::Tensors;
+use crate::tensors::Store;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Parts of an allocation begin at multiples of this many bytes.
 const ALIGN: usize = 256;
 
 /// What there is of an entry on a GPU.
 pub(crate) struct Recorded {
-    context: Arc<Context>,
+    pub(super) context: Arc<Context>,
     /// The arena, the inputs that the caller fills, and the numbers from 0 on, which are the positions of loops.
-    memory: Memory,
-    given: Address,
-    positions: Address,
+    pub(super) memory: Memory,
+    pub(super) given: Address,
+    pub(super) positions: Address,
     /// Where the stored tensors are: what the graphs were recorded for.
     store: Address,
     /// The whole table, and the part that depends on inputs.
@@ -33,7 +35,7 @@ pub(crate) struct Recorded {
 
 /// A recorded run.
 struct Run {
-    graph: Graph,
+    work: Work,
     /// What comes back from the GPU: results, words of launches, checks' conditions.
     report: Host,
     there: Memory,
@@ -43,6 +45,14 @@ struct Run {
     _bounce: Memory,
 }
 
+/// What a run asks for.
+enum Work {
+    /// All at once.
+    Whole(Graph),
+    /// One thing after the other, each with its time.
+    Timed(Vec<Item>, Marks),
+}
+
 /// Something that can fail, in the order in which things happen: its line, where in the report, and how many conditions, or the word of a launch.
 struct Event {
     line: usize,
@@ -50,15 +60,23 @@ struct Event {
     conditions: Option<usize>,
 }
 
+/// An action of a line of the table; several of one line follow each other, and the first is marked.
+pub(super) struct Item {
+    pub line: usize,
+    first: bool,
+    action: Action,
+}
+
 /// Something that the GPU is to do.
 enum Action {
+    /// The last parameter, the place of its word for failures, is first a number.
     Launch {
         function: Handle,
         threads: u32,
         blocks: u32,
         params: Vec<u64>,
-        word: usize,
     },
+    /// To or from [`BOUNCE`], where there is a detour.
     Copy {
         to: Address,
         from: Address,
@@ -70,6 +88,41 @@ enum Action {
         from: Address,
         bytes: usize,
     },
+    Clear {
+        at: Address,
+        bytes: usize,
+    },
+}
+
+/// A place for what is copied by a detour, before it is known.
+const BOUNCE: Address = 0;
+/// The line of what belongs to no line.
+const NO_LINE: usize = usize::MAX;
+
+impl Item {
+    /// Sets the places that were not known yet: of each word, of the conditions, of the detour.
+    pub(super) fn settle(&mut self, word: &dyn Fn(u64) -> Address, conditions: Address, bounce: Address) {
+        let through = |at: Address| if at == BOUNCE { bounce } else { at };
+        match &mut self.action {
+            Action::Launch { params, .. } => {
+                if let Some(last) = params.last_mut() {
+                    *last = word(*last);
+                }
+            }
+            Action::Copy { to, from, .. } => (*to, *from) = (through(*to), through(*from)),
+            Action::Check { to, from, bytes } => self.action = Action::Copy { to: conditions + *to as u64, from: *from, bytes: *bytes },
+            Action::Clear { .. } => {}
+        }
+    }
+
+    pub(super) fn perform(&self, context: &Context) -> Result<()> {
+        match &self.action {
+            Action::Launch { function, threads, blocks, params } => context.launch(*function, *blocks, *threads, params),
+            Action::Copy { to, from, bytes } => context.copy(*to, *from, *bytes),
+            Action::Check { .. } => unreachable!("settled before"),
+            Action::Clear { at, bytes } => context.clear(*at, *bytes),
+        }
+    }
 }
 
 /// A round of a loop under way.
@@ -79,11 +132,87 @@ struct Round {
     position: i64,
 }
 
+/// A table as actions, while it is unrolled.
+pub(super) struct Unrolled<'a> {
+    gpu: &'a Gpu,
+    table: &'a Table,
+    name: &'a str,
+    places: &'a Places,
+    positions: Address,
+    rounds: Vec<Round>,
+    pub items: Vec<Item>,
+    events: Vec<Event>,
+    words: u64,
+    conditions: usize,
+    /// The largest detour.
+    pub bounce: usize,
+}
+
+impl<'a> Unrolled<'a> {
+    pub fn new(gpu: &'a Gpu, run: &'a Prepared, places: &'a Places, positions: Address) -> Unrolled<'a> {
+        let (items, events, rounds) = (vec![], vec![], vec![]);
+        Unrolled { gpu, table: &run.table, name: &run.name, places, positions, rounds, items, events, words: 0, conditions: 0, bounce: 0 }
+    }
+
+    /// Appends what a line does, with its arguments' addresses on the host.
+    pub fn line(&mut self, line: usize, args: &[*mut u8]) -> Result<()> {
+        let (table, positions) = (self.table, self.positions);
+        self.rounds.retain(|r| r.lines.contains(&line));
+        let (rounds, places) = (&self.rounds, self.places);
+        // What has no elements may lie anywhere.
+        let place = |slot: usize| match rounds.iter().find(|r| r.index.cast() == args[slot]) {
+            Some(round) => positions + 8 * round.position as u64,
+            None => places.find(args[slot]).unwrap_or(positions),
+        };
+        let mut first = true;
+        let mut item = |action| Item { line, first: std::mem::take(&mut first), action };
+        match &table.ops[line] {
+            Op::Launch { kernel, calls, .. } => {
+                let Some((function, grid)) = self.gpu.kernels.get(*kernel as usize) else { return damaged(self.name) };
+                let mut before = 0;
+                for call in &table.calls[calls.clone()] {
+                    let sizes = &table.sizes[call.sizes.clone()];
+                    let (tasks, blocks) = (call.end - before, grid.count(sizes)?);
+                    before = call.end;
+                    if tasks <= 0 || blocks == 0 {
+                        continue;
+                    }
+                    let params = call.args.clone().map(place).chain(sizes.iter().map(|n| *n as u64)).chain([self.words]).collect();
+                    self.items.push(item(Action::Launch { function: *function, threads: grid.threads, blocks, params }));
+                    self.events.push(Event { line, at: self.words as usize, conditions: None });
+                    self.words += 1;
+                }
+            }
+            Op::Copy { at, bytes } => {
+                let (from, to, bytes) = (place(*at), place(*at + 1), *bytes);
+                if from.abs_diff(to) >= bytes as u64 {
+                    self.items.push(item(Action::Copy { to, from, bytes }));
+                } else if from != to {
+                    self.bounce = self.bounce.max(bytes);
+                    self.items.push(item(Action::Copy { to: BOUNCE, from, bytes }));
+                    self.items.push(item(Action::Copy { to, from: BOUNCE, bytes }));
+                }
+            }
+            Op::Check { at, count, .. } => {
+                self.items.push(item(Action::Check { to: self.conditions, from: place(*at), bytes: *count }));
+                self.events.push(Event { line, at: self.conditions, conditions: Some(*count) });
+                self.conditions += count;
+            }
+            Op::Loop { index, end, .. } => {
+                // SAFETY: a position in the arena, just written.
+                self.rounds.push(Round { lines: line + 1..*end, index: *index, position: unsafe { **index } });
+            }
+            Op::Again { .. } => unreachable!("it is no line of a run's"),
+        }
+        Ok(())
+    }
+}
+
 /// Where host memory is on the GPU, sorted: address, bytes, address there.
-struct Places(Vec<(usize, usize, Address)>);
+pub(super) struct Places(Vec<(usize, usize, Address)>);
 
 impl Places {
-    fn find(&self, host: *mut u8) -> Option<Address> {
+    pub fn find(&self, host: *mut u8) -> Option<Address> {
         let (start, bytes, there) = *self.0[..self.0.partition_point(|(start, ..)| *start <= host.addr())].last()?;
         let offset = host.addr() - start;
         (offset < bytes).then_some(there + offset as u64)
@@ -106,32 +235,33 @@ impl Grid {
 
 impl Prepared {
     /// [`Prepared::run`] on a GPU.
-    pub(crate) fn run_on(&mut self, gpu: &Gpu, store: &mut Tensors) -> Result<()> {
+    pub(crate) fn run_on(&mut self, gpu: &Gpu, store: &mut Store) -> Result<()> {
         let stored = store.on(gpu)?;
         let context = gpu.context.clone();
         let turn = context.turn()?;
-        let fits = |r: &Recorded| Arc::ptr_eq(&r.context, &context) && r.store == stored;
-        let mut recorded = match self.recorded.take().filter(fits) {
-            Some(recorded) => recorded,
-            None => self.place(gpu, stored)?,
-        };
+        let mut recorded = self.placed(gpu, stored)?;
         let later = self.advance > 0 && self.advanced == Some(store.version());
         let slot = &mut recorded.runs[later as usize];
         if slot.is_none() {
-            self.bind(store);
+            self.bind(store, store.memory().0);
             let places = self.places(stored, recorded.memory.start, recorded.given, store);
             *slot = Some(self.record(gpu, &places, recorded.positions, if later { self.advance } else { 0 })?);
         }
         let run = slot.as_mut().expect("just recorded");
         self.advanced = None;
+        let began = self.is_observed().then(|| (Instant::now(), ticks()));
         context.upload(recorded.given, &self.given)?;
-        run.graph.run()?;
+        run.ask(&context)?;
         context.download(run.report.bytes_mut(), run.there.start)?;
         let ended = context.wait(&self.name);
         if self.changes {
             store.touch_on_gpu();
         }
         ended?;
+        if let Some((began, clock)) = began {
+            let times = run.times()?;
+            self.took(began.elapsed(), clock, &times);
+        }
         let report = run.report.bytes();
         let failed = run.events.iter().find(|e| match e.conditions {
             Some(count) => report[e.at..e.at + count].contains(&0),
@@ -155,7 +285,7 @@ impl Prepared {
                 At::Given(start) => recorded.given + start as u64,
                 At::Stored(_) => continue,
             };
-            context.copy(stored + store.place(tensor) as u64, from, port.bytes)?;
+            context.copy(stored + store.start(tensor) as u64, from, port.bytes)?;
         }
         if !self.stored.is_empty() {
             context.wait(&self.name)?;
@@ -163,9 +293,18 @@ impl Prepared {
         drop(turn);
         self.advanced = Some(store.version());
         self.recorded = Some(recorded);
-        // A result that is a stored tensor is looked for there.
-        let looked_at = |p: &crate::exec::Port<Sink>| matches!(p.at, At::Stored(_)) && !matches!(p.end, Sink::Tensor(_));
-        if self.results.iter().any(looked_at) { store.settle() } else { Ok(()) }
+        Ok(())
+    }
+
+    /// What there is of the entry for this copy of the stored tensors.
+    pub(super) fn placed(&mut self, gpu: &Gpu, stored: Address) -> Result<Recorded> {
+        match self.recorded.take().filter(|r| Arc::ptr_eq(&r.context, &gpu.context) && r.store == stored) {
+            Some(recorded) => Ok(recorded),
+            None => {
+                self.advanced = None;
+                self.place(gpu, stored)
+            }
+        }
     }
 
     /// Memory for the entry's buffers, with the constants in it.
@@ -185,7 +324,7 @@ impl Prepared {
     }
 
     /// Where the memory that arguments lie in is on the GPU.
-    fn places(&self, stored: Address, arena: Address, given: Address, store: &Tensors) -> Places {
+    pub(super) fn places(&self, stored: Address, arena: Address, given: Address, store: &Store) -> Places {
         let (tensors, bytes) = store.memory();
         let all = [(self.arena.as_ptr(), self.arena.len(), arena), (self.given.as_ptr(), self.given.len(), given), (tensors, bytes, stored)];
         let mut places: Vec<_> = all.into_iter().filter(|(_, bytes, _)| *bytes > 0).map(|(at, bytes, there)| (at.addr(), bytes, there)).collect();
@@ -193,59 +332,12 @@ impl Prepared {
         Places(places)
     }
 
-    /// The table from a line on as a graph.
+    /// The table from a line on.
     fn record(&self, gpu: &Gpu, places: &Places, positions: Address, from: usize) -> Result<Run> {
-        let (table, context) = (&self.table, &gpu.context);
-        let (mut actions, mut events, mut rounds): (Vec<Action>, Vec<Event>, Vec<Round>) = (vec![], vec![], vec![]);
-        let (mut words, mut conditions, mut bounce) = (0, 0, 0);
-        table.unroll(from, &mut |line, args| {
-            rounds.retain(|r| r.lines.contains(&line));
-            // What has no elements may lie anywhere.
-            let place = |slot: usize| match rounds.iter().find(|r| r.index.cast() == args[slot]) {
-                Some(round) => positions + 8 * round.position as u64,
-                None => places.find(args[slot]).unwrap_or(positions),
-            };
-            match &table.ops[line] {
-                Op::Launch { kernel, calls, .. } => {
-                    let Some((function, grid)) = gpu.kernels.get(*kernel as usize) else { return damaged(&self.name) };
-                    let mut before = 0;
-                    for call in &table.calls[calls.clone()] {
-                        let sizes = &table.sizes[call.sizes.clone()];
-                        let (tasks, blocks) = (call.end - before, grid.count(sizes)?);
-                        before = call.end;
-                        if tasks <= 0 || blocks == 0 {
-                            continue;
-                        }
-                        let params = call.args.clone().map(place).chain(sizes.iter().map(|n| *n as u64)).collect();
-                        actions.push(Action::Launch { function: *function, threads: grid.threads, blocks, params, word: words });
-                        events.push(Event { line, at: words, conditions: None });
-                        words += 1;
-                    }
-                }
-                Op::Copy { at, bytes } => {
-                    let (from, to, bytes) = (place(*at), place(*at + 1), *bytes);
-                    if from.abs_diff(to) >= bytes as u64 {
-                        actions.push(Action::Copy { to, from, bytes });
-                    } else if from != to {
-                        // By a detour, whose place is not known yet.
-                        bounce = bounce.max(bytes);
-                        actions.push(Action::Copy { to: 0, from, bytes });
-                        actions.push(Action::Copy { to, from: 0, bytes });
-                    }
-                }
-                Op::Check { at, count, .. } => {
-                    actions.push(Action::Check { to: conditions, from: place(*at), bytes: *count });
-                    events.push(Event { line, at: conditions, conditions: Some(*count) });
-                    conditions += count;
-                }
-                Op::Loop { index, end, .. } => {
-                    // SAFETY: a position in the arena, just written.
-                    rounds.push(Round { lines: line + 1..*end, index: *index, position: unsafe { **index } });
-                }
-                Op::Again { .. } => unreachable!("it is no line of a run's"),
-            }
-            Ok(())
-        })?;
+        let context = &gpu.context;
+        let mut all = Unrolled::new(gpu, self, places, positions);
+        self.table.unroll(from, &mut |line, args| all.line(line, args).map(|()| true))?;
+        let Unrolled { mut items, mut events, words, conditions, bounce, .. } = all;
         let (mut results, mut end) = (vec![], 0);
         for (i, port) in self.results.iter().enumerate() {
             if let (At::Arena(start), false) = (port.at, matches!(port.end, Sink::Tensor(_))) {
@@ -253,34 +345,55 @@ impl Prepared {
                 end = (end + port.bytes).next_multiple_of(8);
             }
         }
-        let (first_word, first_condition) = (end, end + 4 * words);
+        let (first_word, first_condition) = (end, end + 4 * words as usize);
         for event in &mut events {
             event.at = if event.conditions.is_some() { first_condition + event.at } else { first_word + 4 * event.at };
         }
         let bytes = first_condition + conditions;
         let (there, report) = (Memory::new(context, bytes, &self.name)?, Host::new(context, bytes)?);
         let bounce = Memory::new(context, bounce, &self.name)?;
-        let graph = context.graph(|| {
-            context.zero(there.start + first_word as u64, 4 * words)?;
-            for action in &mut actions {
-                match action {
-                    Action::Launch { function, threads, blocks, params, word } => {
-                        params.push(there.start + (first_word + 4 * *word) as u64);
-                        context.launch(*function, *blocks, *threads, params)?;
-                    }
-                    Action::Copy { to, from, bytes } => {
-                        let through = |at: Address| if at == 0 { bounce.start } else { at };
-                        context.copy(through(*to), through(*from), *bytes)?;
-                    }
-                    Action::Check { to, from, bytes } => context.copy(there.start + (first_condition + *to) as u64, *from, *bytes)?,
-                }
-            }
-            results.iter().try_for_each(|&(i, to, start)| {
-                let from = places.find(self.arena.as_ptr().wrapping_add(start)).unwrap_or(positions);
-                context.copy(there.start + to as u64, from, self.results[i].bytes)
-            })
-        })?;
+        let at = |byte: usize| there.start + byte as u64;
+        items.iter_mut().for_each(|item| item.settle(&|n| at(first_word) + 4 * n, at(first_condition), bounce.start));
+        let own = |action| Item { line: NO_LINE, first: false, action };
+        items.insert(0, own(Action::Clear { at: at(first_word), bytes: 4 * words as usize }));
+        for &(i, to, start) in &results {
+            let from = places.find(self.arena.as_ptr().wrapping_add(start)).unwrap_or(positions);
+            items.push(own(Action::Copy { to: at(to), from, bytes: self.results[i].bytes }));
+        }
+        let work = if self.is_observed() {
+            let marks = Marks::new(context, items.len() + 1)?;
+            Work::Timed(items, marks)
+        } else {
+            Work::Whole(context.graph(|| items.iter().try_for_each(|item| item.perform(context)))?)
+        };
         let results = results.into_iter().map(|(i, at, _)| (i, at)).collect();
-        Ok(Run { graph, report, there, results, events, _bounce: bounce })
+        Ok(Run { work, report, there, results, events, _bounce: bounce })
+    }
+}
+
+impl Run {
+    fn ask(&self, context: &Context) -> Result<()> {
+        match &self.work {
+            Work::Whole(graph) => graph.run(),
+            Work::Timed(items, marks) => {
+                marks.set(0)?;
+                items.iter().enumerate().try_for_each(|(n, item)| item.perform(context).and_then(|()| marks.set(n + 1)))
+            }
+        }
+    }
+
+    /// What each line took, once that is done: the line, whether a launch of it begins, nanoseconds from the run's begin to its begin and its end.
+    fn times(&self) -> Result<Vec<(usize, bool, f64, f64)>> {
+        let Work::Timed(items, marks) = &self.work else { return Ok(vec![]) };
+        let mut times = vec![];
+        let mut before = 0.0;
+        for (n, item) in items.iter().enumerate() {
+            let end = before + marks.from(n)?;
+            if item.line != NO_LINE {
+                times.push((item.line, item.first, before, end));
+            }
+            before = end;
+        }
+        Ok(times)
     }
 }

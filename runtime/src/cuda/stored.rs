@@ -1,4 +1,4 @@
-//! The stored tensors' copy on the GPU. Either side may be the newer one; [`Tensors`](crate::tensors::Tensors) says which.
+//! The stored tensors' copy on the GPU. Either side may be the newer one; [`Store`](crate::tensors::Store) says which.
 
 use super::Gpu;
 use super::context::{Context, Memory};

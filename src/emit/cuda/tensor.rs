@@ -2,7 +2,8 @@
 //! matter are added up, the small ones first.
 //!
 //! What is left is about 2^-22 of a product. Sums are joined every 256 steps, as the plain units' are, so that what the units cut off when they add does
-//! not pile up. A product with an infinite factor is NaN where the other one has no second piece.
+//! not pile up. An infinite factor has no second piece, and its first one meets first pieces alone, so that its products are what they are everywhere: infinite,
+//! or NaN with 0. (A factor below 2^-136, whose first piece is 0, counts as 0 there.)
 
 use super::tiles::Tiles;
 use crate::emit::code::V;
@@ -20,6 +21,11 @@ const DOWN: i64 = WARP / ROWS;
 const ACROSS: i64 = WARP / COLUMNS;
 /// Bits of a factor that the units look at.
 const SEEN: u64 = 0xffff_e000;
+
+/// A number's pieces: its first bits; those that follow, where it is finite; its first bits, where it is finite. Elsewhere they are 0.
+const LARGE: usize = 0;
+const REST: usize = 1;
+const TAME: usize = 2;
 
 impl<'c> Tiles<'_, '_, 'c> {
     /// First row and column of the thread's warp in the tile, and the thread's group of four and number in it.
@@ -48,14 +54,14 @@ impl<'c> Tiles<'_, '_, 'c> {
                 let along = self.add(self.add(start, group), self.int(along));
                 self.pieces(self.read(self.at(factor, self.add(number, self.int(first + step)), along)))
             };
-            let halves = |all: Vec<[V<'c>; 2]>| -> [Vec<V<'c>>; 2] { [0, 1].map(|half| all.iter().map(|p| p[half]).collect()) };
+            let halves = |all: Vec<[V<'c>; 3]>| -> [Vec<V<'c>>; 3] { [0, 1, 2].map(|half| all.iter().map(|p| p[half]).collect()) };
             let a: Vec<_> =
                 (0..DOWN).map(|r| halves([(0, 0), (0, 8), (4, 0), (4, 8)].map(|(k, below)| piece(0, row, k, r * ROWS + below)).to_vec())).collect();
             let b: Vec<_> = (0..ACROSS).map(|c| halves([0, 4].map(|k| piece(1, column, k, c * COLUMNS)).to_vec())).collect();
             for (n, (a, b)) in a.iter().flat_map(|a| b.iter().map(move |b| (a, b))).enumerate() {
                 let mine = &chains[n * 4..][..4];
                 let mut sum: [V<'c>; 4] = std::array::from_fn(|i| code.get(real, mine[i]));
-                for (of_a, of_b) in [(1, 0), (0, 1), (0, 0)] {
+                for (of_a, of_b) in [(REST, TAME), (TAME, REST), (LARGE, LARGE)] {
                     sum = code.tensor_product(std::array::from_fn(|i| a[of_a][i]), std::array::from_fn(|i| b[of_b][i]), sum);
                 }
                 mine.iter().zip(sum).for_each(|(chain, sum)| code.set(*chain, sum));
@@ -63,8 +69,8 @@ impl<'c> Tiles<'_, '_, 'c> {
         }
     }
 
-    /// A number's first bits and, where it is finite, those that follow, as words.
-    fn pieces(&self, x: V<'c>) -> [V<'c>; 2] {
+    /// The pieces of a number, as words.
+    fn pieces(&self, x: V<'c>) -> [V<'c>; 3] {
         let code = &self.w.code;
         let (real, word) = (x.get_type(), code.context.i32_type());
         let constant = |n: u64| -> V<'c> { word.const_int(n, false).into() };
@@ -75,6 +81,6 @@ impl<'c> Tiles<'_, '_, 'c> {
         let exponent = 0x7f80_0000;
         let finite = code.icmp(IntPredicate::NE, and(bits, exponent), constant(exponent));
         let rest = and(code.convert(InstructionOpcode::BitCast, rest, word.into()), SEEN);
-        [large, code.select(finite, rest, constant(0))]
+        [large, code.select(finite, rest, constant(0)), code.select(finite, large, constant(0))]
     }
 }

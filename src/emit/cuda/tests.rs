@@ -4,10 +4,12 @@
 use super::{Products, THREADS, emulated, emulated_by, grid, ptx, teams, tiles};
 use crate::emit::declare;
 use crate::emit::tests::filled;
+use crate::ir::DType;
 use crate::ir::generate::Random;
 use crate::kernel::interpret::Interpreter;
 use crate::kernel::{Kernel, parse};
 use nnc_emulator::{Emulator, Fault, Order};
+use nnc_runtime::dtype::Scalar;
 use nnc_runtime::exec::Kernels;
 use nnc_runtime::loader::Loader;
 use nnc_runtime::tensor::Tensor;
@@ -189,6 +191,41 @@ fn tensor_units_come_within_a_hundred_thousandth() {
         let differs = |order: &Order| !run(&units(*order).with(Fault::Barrier(fault)), &inputs, 9).1[2].same(&right[2]);
         assert!(ORDERS.iter().any(differs), "without barrier {fault}");
     }
+}
+
+/// Infinite factors and NaN give what they give everywhere: infinite sums with their signs, NaN where they meet 0 or one another, and nothing elsewhere.
+#[test]
+fn tensor_units_keep_what_is_not_finite_apart() {
+    let kernel = kernel(PRODUCT);
+    let names = [declare("k", &kernel)];
+    let objects = emulated_by(std::slice::from_ref(&kernel), &names, Products::Tensor).unwrap();
+    let units = Emulator::new(Loader::new(objects.iter().map(Vec::as_slice), &names, "v3").unwrap(), THREADS as usize, 2, ORDERS[0]);
+    let mut inputs = finite(9);
+    let mut put = |input: usize, row: usize, k: usize, x: f32| inputs[input].set(row * 40 + k, Scalar::float(DType::F32, x as f64));
+    // Factors with one piece only, and a 0.
+    (put(0, 2, 3, f32::INFINITY), put(1, 5, 3, 1.0), put(1, 6, 3, 0.0), put(1, 7, 3, -2.0));
+    // Two that add up, or not; one that meets an infinite one.
+    (put(0, 4, 8, f32::INFINITY), put(0, 4, 9, f32::NEG_INFINITY), put(1, 8, 8, 1.0), put(1, 8, 9, 1.0), put(1, 9, 8, 1.0), put(1, 9, 9, -1.5));
+    (put(1, 11, 3, f32::NEG_INFINITY), put(0, 6, 20, f32::NAN));
+    let exact = run(&Interpreter::new(vec![kernel.clone()]), &inputs, 9).1[2].scalars();
+    let found = run(&units, &inputs, 9).1[2].scalars();
+    let kind = |x: f64| {
+        if x.is_nan() {
+            "NaN"
+        } else if x.is_finite() {
+            "finite"
+        } else if x > 0.0 {
+            "inf"
+        } else {
+            "-inf"
+        }
+    };
+    let mut kinds = std::collections::BTreeMap::new();
+    for (n, (exact, found)) in exact.iter().zip(&found).enumerate() {
+        assert_eq!(kind(exact.to_f64()), kind(found.to_f64()), "row {} column {}: {exact:?}, {found:?}", n / 70, n % 70);
+        *kinds.entry(kind(exact.to_f64())).or_insert(0) += 1;
+    }
+    assert!(kinds.len() == 4 && kinds["NaN"] > 70 && kinds["finite"] > 200, "{kinds:?}");
 }
 
 #[test]

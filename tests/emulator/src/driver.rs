@@ -23,17 +23,19 @@ const NO_DEVICE: c_int = 100;
 const NO_CONTEXT: c_int = 201;
 const BAD_PTX: c_int = 218;
 const NOT_FOUND: c_int = 500;
+const NOT_READY: c_int = 600;
 const ILLEGAL_ADDRESS: c_int = 700;
 const LAUNCH_FAILED: c_int = 719;
 const NOT_WHILE_RECORDING: c_int = 900;
 const UNKNOWN: c_int = 999;
 
-const NAMES: [(c_int, &CStr, &CStr); 9] = [
+const NAMES: [(c_int, &CStr, &CStr); 10] = [
     (INVALID, c"CUDA_ERROR_INVALID_VALUE", c"invalid argument"),
     (NO_MEMORY, c"CUDA_ERROR_OUT_OF_MEMORY", c"out of memory"),
     (NO_CONTEXT, c"CUDA_ERROR_INVALID_CONTEXT", c"invalid device context"),
     (BAD_PTX, c"CUDA_ERROR_INVALID_PTX", c"a PTX JIT compilation failed"),
     (NOT_FOUND, c"CUDA_ERROR_NOT_FOUND", c"named symbol not found"),
+    (NOT_READY, c"CUDA_ERROR_NOT_READY", c"device not ready"),
     (ILLEGAL_ADDRESS, c"CUDA_ERROR_ILLEGAL_ADDRESS", c"an illegal memory access was encountered"),
     (LAUNCH_FAILED, c"CUDA_ERROR_LAUNCH_FAILED", c"unspecified launch failure"),
     (NOT_WHILE_RECORDING, c"CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED", c"operation not permitted when stream is capturing"),
@@ -52,6 +54,7 @@ enum Task {
     Fill { at: u64, value: u8, bytes: usize },
     Launch { function: usize, blocks: usize, threads: usize, params: Vec<u64> },
     Graph(usize),
+    Mark(usize),
 }
 
 /// A kernel's symbol, and how many buffers and sizes it takes.
@@ -76,6 +79,10 @@ struct Driver {
     queue: Vec<Task>,
     recording: Option<Vec<Task>>,
     graphs: Vec<Vec<Task>>,
+    /// Events: the clock when they happened, and nothing once they are given back.
+    marks: Vec<Option<u64>>,
+    /// Nanoseconds, by a clock that only work moves.
+    clock: u64,
     /// The first error of something done: it stays.
     broken: c_int,
 }
@@ -129,12 +136,17 @@ impl Driver {
         self.broken
     }
 
-    fn run(&self, task: &Task) -> c_int {
+    fn run(&mut self, task: &Task) -> c_int {
+        self.clock += match task {
+            Task::Launch { blocks, .. } => 1000 * *blocks as u64,
+            Task::Mark(_) | Task::Graph(_) => 0,
+            Task::Upload { .. } | Task::Download { .. } | Task::Copy { .. } | Task::Fill { .. } => 500,
+        };
         let places: &[(u64, usize)] = match task {
             Task::Upload { to: at, bytes, .. } | Task::Download { from: at, bytes, .. } | Task::Fill { at, bytes, .. } => &[(*at, *bytes)],
             Task::Copy { to, from, bytes } if to.abs_diff(*from) < *bytes as u64 => return INVALID,
             Task::Copy { to, from, bytes } => &[(*to, *bytes), (*from, *bytes)],
-            Task::Launch { .. } | Task::Graph(_) => &[],
+            Task::Launch { .. } | Task::Graph(_) | Task::Mark(_) => &[],
         };
         if places.iter().any(|(at, bytes)| !self.holds(*at, *bytes)) {
             return ILLEGAL_ADDRESS;
@@ -147,7 +159,11 @@ impl Driver {
                 Task::Copy { to, from, bytes } => std::ptr::copy_nonoverlapping(*from as *const u8, *to as *mut u8, *bytes),
                 Task::Fill { at, value, bytes } => (*at as *mut u8).write_bytes(*value, *bytes),
                 Task::Launch { function, blocks, threads, params } => return self.launch(&self.functions[*function], *blocks, *threads, params),
-                Task::Graph(graph) => return self.graphs[*graph].iter().map(|task| self.run(task)).find(|status| *status != OK).unwrap_or(OK),
+                Task::Graph(graph) => {
+                    let tasks = self.graphs[*graph].clone();
+                    return tasks.iter().map(|task| self.run(task)).find(|status| *status != OK).unwrap_or(OK);
+                }
+                Task::Mark(event) => self.marks[*event] = Some(self.clock),
             }
         }
         OK
@@ -289,7 +305,11 @@ pub unsafe extern "C" fn cuDevicePrimaryCtxRetain(context: *mut *mut c_void, _: 
 pub extern "C" fn cuDevicePrimaryCtxRelease_v2(_: c_int) -> c_int {
     let driver = driver();
     // Whoever ends must have given everything back.
-    if driver.device.is_empty() && driver.host.is_empty() && driver.modules.iter().all(Vec::is_empty) { OK } else { panic!("memory or code is left") }
+    if driver.device.is_empty() && driver.host.is_empty() && driver.modules.iter().all(Vec::is_empty) && driver.marks.iter().all(Option::is_none) {
+        OK
+    } else {
+        panic!("memory, code or events are left")
+    }
 }
 
 #[unsafe(no_mangle)]
@@ -494,6 +514,41 @@ pub extern "C" fn cuGraphDestroy(_: *mut c_void) -> c_int {
 #[unsafe(no_mangle)]
 pub extern "C" fn cuGraphExecDestroy(_: *mut c_void) -> c_int {
     OK
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuEventCreate(event: *mut *mut c_void, flags: u32) -> c_int {
+    at_once(|d| {
+        d.marks.push(Some(0));
+        if flags == 0 { unsafe { give(event, handle(d.marks.len() - 1)) } } else { INVALID }
+    })
+}
+
+/// What is recorded into a graph has no time: that is another function of the driver's.
+#[unsafe(no_mangle)]
+pub extern "C" fn cuEventRecord(event: *mut c_void, _: *mut c_void) -> c_int {
+    at_once(|d| d.later(Task::Mark(position(event))))
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuEventElapsedTime(milliseconds: *mut f32, from: *mut c_void, to: *mut c_void) -> c_int {
+    at_once(|d| {
+        if d.queue.iter().any(|task| matches!(task, Task::Mark(n) if [position(from), position(to)].contains(n))) {
+            return NOT_READY;
+        }
+        match (d.marks[position(from)], d.marks[position(to)]) {
+            (Some(from), Some(to)) => unsafe { give(milliseconds, (to as f32 - from as f32) / 1e6) },
+            _ => INVALID,
+        }
+    })
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn cuEventDestroy_v2(event: *mut c_void) -> c_int {
+    at_once(|d| {
+        d.finish();
+        if d.marks[position(event)].take().is_some() { OK } else { INVALID }
+    })
 }
 
 fn text(status: c_int, to: *mut *const c_char, of: impl Fn(&(c_int, &'static CStr, &'static CStr)) -> &'static CStr) -> c_int {

@@ -74,7 +74,7 @@ pub fn run(args: &[String], build_nnc: &dyn Fn(bool) -> Result<PathBuf, String>)
         let build = match builds.iter().find(|b| b.program == row.program) {
             Some(build) => build.clone(),
             None => {
-                builds.push(build(row.program, &binaries)?);
+                builds.push(build(row.program, options.gpu, &binaries)?);
                 builds[builds.len() - 1].clone()
             }
         };
@@ -103,11 +103,12 @@ fn row(line: &'static str) -> Result<Row<'static>, String> {
 }
 
 /// Compiles a program of `models/bench`, timed.
-fn build(program: &str, binaries: &Path) -> Result<Build, String> {
-    let artifact = Path::new(FOLDER).join(format!("{program}.nnc"));
+fn build(program: &str, gpu: bool, binaries: &Path) -> Result<Build, String> {
+    let target = if gpu { "cuda" } else { "cpu" };
+    let artifact = Path::new(FOLDER).join(format!("{program}.{target}.nnc"));
     let began = Instant::now();
     let mut nnc = Command::new(binaries.join("nnc"));
-    let status = nnc.arg("build").arg(format!("models/bench/{program}.nn")).arg("-o").arg(&artifact).arg("--quiet").status();
+    let status = nnc.arg("build").arg(format!("models/bench/{program}.nn")).arg("-o").arg(&artifact).args(["--quiet", "--target", target]).status();
     if !status.map_err(|e| format!("cannot start nnc: {e}"))?.success() {
         return Err(format!("nnc cannot build models/bench/{program}.nn"));
     }
@@ -119,8 +120,9 @@ fn build(program: &str, binaries: &Path) -> Result<Build, String> {
 /// Starts all workers of a workload and lets them take turns.
 fn measure(row: &Row, build: Build, options: &Options, binaries: &Path) -> Result<Measured, String> {
     let mut workers = vec![];
+    let (all, peers) = if options.gpu { (&[1][..], &["torch_cuda"][..]) } else { (&row.threads[..], &row.peers[..]) };
     let files = options.environment().map(|e| e.export(row.workload, row.mode, row.batch)).transpose()?;
-    for &threads in &row.threads {
+    for &threads in all {
         let mut command = Command::new(binaries.join("nnc-run"));
         command.arg(&build.artifact).args(["bench", row.entry, "--wait", "--json", "--threads", &threads.to_string()]);
         command.args(row.sizes.split(',').flat_map(|size| ["--dim", size]));
@@ -130,8 +132,8 @@ fn measure(row: &Row, build: Build, options: &Options, binaries: &Path) -> Resul
         workers.push(Worker::start(&format!("nnc {threads}"), &mut command)?);
     }
     if let Some(environment) = options.environment() {
-        let wanted = row.peers.iter().filter(|p| options.slow || !p.ends_with('!'));
-        for (peer, threads) in wanted.flat_map(|p| row.threads.iter().map(move |t| (p.trim_end_matches('!'), *t))) {
+        let wanted = peers.iter().filter(|p| options.slow || !p.ends_with('!'));
+        for (peer, threads) in wanted.flat_map(|p| all.iter().map(move |t| (p.trim_end_matches('!'), *t))) {
             match environment.worker(row.workload, peer, row.mode, row.batch, threads) {
                 Ok(worker) => workers.push(worker),
                 Err(why) => println!("{:24}  left out: {why}", ""),

@@ -14,6 +14,7 @@ cargo xtask bench [OPTIONS]
   --seconds S      how long a worker is timed in a round (default: 0.3)
   --slow           peers too that take a minute to start
   --products       matrix products and convolutions instead of whole steps
+  --gpu            whole steps on a GPU, against PyTorch there
   --dev            nnc's unoptimised build: the code that it generates is the same
   --json FILE      the history to append to (default: target/bench/history.jsonl)
   --svg FILE       the picture (default: target/bench/suite.svg)
@@ -29,6 +30,8 @@ pub struct Options {
     pub slow: bool,
     pub products: bool,
     pub dev: bool,
+    /// On a GPU, against PyTorch there.
+    pub gpu: bool,
     pub history: PathBuf,
     pub svg: PathBuf,
 }
@@ -59,6 +62,7 @@ pub fn parse(args: &[String]) -> Result<Options, String> {
         slow: false,
         products: false,
         dev: false,
+        gpu: false,
         history: "target/bench/history.jsonl".into(),
         svg: "target/bench/suite.svg".into(),
     };
@@ -82,6 +86,7 @@ pub fn parse(args: &[String]) -> Result<Options, String> {
             "--products" => options.products = true,
             "--help" | "-h" => return Err(HELP.into()),
             "--dev" => options.dev = true,
+            "--gpu" => options.gpu = true,
             "--json" => options.history = value()?.into(),
             "--svg" => options.svg = value()?.into(),
             other => return Err(format!("there is no option {other}\n\n{HELP}")),
