@@ -175,8 +175,8 @@ impl Profile {
 
 fn time(nanoseconds: f64) -> String {
     match nanoseconds {
-        n if n < 1e3 => format!("{n:.0} ns"),
-        n if n < 1e6 => format!("{:.2} us", n / 1e3),
+        n if n < 999.5 => format!("{n:.0} ns"),
+        n if n < 999_995.0 => format!("{:.2} us", n / 1e3),
         n => format!("{:.2} ms", n / 1e6),
     }
 }

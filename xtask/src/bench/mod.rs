@@ -120,7 +120,8 @@ fn build(program: &str, gpu: bool, binaries: &Path) -> Result<Build, String> {
 /// Starts all workers of a workload and lets them take turns.
 fn measure(row: &Row, build: Build, options: &Options, binaries: &Path) -> Result<Measured, String> {
     let mut workers = vec![];
-    let (all, peers) = if options.gpu { (&[1][..], &["torch_cuda"][..]) } else { (&row.threads[..], &row.peers[..]) };
+    let (one, torch): (&[usize], &[&str]) = (&[1], &["torch_cuda"]);
+    let (all, peers) = if options.gpu { (one, torch) } else { (&row.threads[..], &row.peers[..]) };
     let files = options.environment().map(|e| e.export(row.workload, row.mode, row.batch)).transpose()?;
     for &threads in all {
         let mut command = Command::new(binaries.join("nnc-run"));

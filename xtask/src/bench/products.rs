@@ -48,7 +48,7 @@ pub fn run(options: &Options, binaries: &Path) -> Result<(), String> {
         println!("without the `gemm` crate, which is compiled and compared with --slow");
     }
     println!("{:36} threads   nnc GFLOP/s  of peak  of tile    others: GFLOP/s, nnc's speed divided by theirs", "shape");
-    let product = build("product", binaries)?;
+    let product = build("product", false, binaries)?;
     for (model, [m, n, k]) in PRODUCTS {
         let name = format!("{model} {m}x{n}x{k}");
         if !options.wants(&name) {
@@ -70,7 +70,7 @@ pub fn run(options: &Options, binaries: &Path) -> Result<(), String> {
             report(options, &name, threads, (2 * m * n * k) as f64, &mut workers)?;
         }
     }
-    let convolution = build("convolution", binaries)?;
+    let convolution = build("convolution", false, binaries)?;
     for ([b, c, o, size], model) in CONVOLUTIONS.iter().flat_map(|shape| ["Forward", "Data", "Weights"].map(|m| (shape, m))) {
         let name = format!("convolution {model} {b}x{c}->{o}x{size}x{size}");
         if !options.wants(&name) {
