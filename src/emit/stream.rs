@@ -1,6 +1,6 @@
 //! The micro-kernel of few rows: it reads B as it lies, in whole rows.
 //!
-//! `stream.<dtype>.<level>(tile, rows)` does for 1 to [`FEW`] rows and several panels side by side what `multiply` does for one panel: a leaf of `k`,
+//! `multiply.<dtype>.<level>.stream(tile, rows)` does for 1 to [`FEW`] rows and several panels side by side what `multiply` does for one panel: a leaf of `k`,
 //! each element one chain of fused multiply-adds from +0, joined with what `C` holds. A panel at a time would touch each row of B, which lies in a page
 //! of its own, for two lines. Here a few rows of B are read from one end to the other, as processors look ahead, while sums come and go through the
 //! first cache.
@@ -35,7 +35,7 @@ pub fn takes(kernel: &Kernel, c: &Contraction) -> bool {
 
 /// The function's name.
 fn name(dtype: DType, level: Level) -> String {
-    format!("stream.{dtype}.{}", level.name())
+    format!("{}.stream", micro::name(dtype, level, None))
 }
 
 /// The function, declared.
