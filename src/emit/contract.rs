@@ -370,7 +370,7 @@ impl<'c> Engine<'_, '_, 'c> {
                             let sums = self.add(self.mul(number, self.int(CHUNK * ROWS)), self.sub(self.int(0), self.start(g, chunk)));
                             let next = self.add(number, beside.map_or(self.int(1), |beside| self.add(self.int(1), self.number(beside))));
                             let ahead = self.after_b(g, next, [block, steps]).map(|place| Ahead { place, steps });
-                            self.tiles(g, (number, beside), near, &walk, (waits, sums, block, last), (ahead, streamed), level)?;
+                            self.tiles(g, (number, beside, ahead), near, &walk, (waits, sums, block, last), streamed, level)?;
                             Ok::<_, String>(next)
                         })?;
                         Ok::<(), String>(())
@@ -417,11 +417,11 @@ impl<'c> Engine<'_, '_, 'c> {
     fn tiles(
         &self,
         g: &Group<'c>,
-        (number, beside): (IntValue<'c>, Option<IntValue<'c>>),
+        (number, beside, ahead): (IntValue<'c>, Option<IntValue<'c>>, Option<Ahead<'c>>),
         [from, to]: [IntValue<'c>; 2],
         walk: &Walk<'c>,
         (waits, sums, block, last): (IntValue<'c>, IntValue<'c>, IntValue<'c>, IntValue<'c>),
-        (ahead, streamed): (Option<Ahead<'c>>, Option<IntValue<'c>>),
+        streamed: Option<IntValue<'c>>,
         level: Level,
     ) -> Result<(), String> {
         let code = &self.w.code;
