@@ -85,7 +85,8 @@ fn a_step_takes_the_memory_that_is_planned_and_allocates_nothing() {
     for threads in [1, 3] {
         let plan = planned(&source, "train:fit", threads);
         let of = |what: &str| plan[what].as_u64().unwrap_or_else(|| panic!("no {what} in {plan}"));
-        let mut machine = Machine { kernels: native.as_ref(), pool: Pool::new(threads), store: runnable.store().into(), profile: None, numerics: None };
+        let mut machine =
+            Machine { kernels: native.as_ref(), pool: Pool::new(threads), store: runnable.store().into(), profile: None, numerics: None };
         program.initialise(1, Some("fit"), &mut machine).unwrap();
         let rows = data.part("train").unwrap();
         let before = TENSOR_BYTES.load(SeqCst);

@@ -211,8 +211,8 @@ mod tests {
     /// An entry asks for the numbers that it reads, whatever its schedule was offered; data and tensors are its signature.
     #[test]
     fn entries_ask_for_no_number_that_they_do_not_read() {
-        let text = "fn @step(x: f32[3], w: f32[3], step: i64[], epoch: f64[], lr: f64[], key: i64[]) {
-  %n[i]: f32[3] = %w[i] * f32(%lr[])
+        let text = "fn @step(x: f32[3], w: f32[3], step: i64, epoch: f64, lr: f64, key: i64) {
+  %n[i]: f32[3] = %w[i] * f32(%lr)
   return %n
 }
 ";
