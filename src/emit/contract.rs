@@ -370,7 +370,7 @@ impl<'c> Engine<'_, '_, 'c> {
                             let sums = self.add(self.mul(number, self.int(CHUNK * ROWS)), self.sub(self.int(0), self.start(g, chunk)));
                             let next = self.add(number, beside.map_or(self.int(1), |beside| self.add(self.int(1), self.number(beside))));
                             let ahead = self.after_b(g, next, [block, steps]).map(|place| Ahead { place, steps });
-                            self.tiles(g, (number, beside, ahead), near, &walk, (waits, sums, block, last), streamed, level)?;
+                            self.tiles(g, (number, beside, ahead, streamed), near, &walk, (waits, sums, block, last), level)?;
                             Ok::<_, String>(next)
                         })?;
                         Ok::<(), String>(())
@@ -417,11 +417,10 @@ impl<'c> Engine<'_, '_, 'c> {
     fn tiles(
         &self,
         g: &Group<'c>,
-        (number, beside, ahead): (IntValue<'c>, Option<IntValue<'c>>, Option<Ahead<'c>>),
+        (number, beside, ahead, streamed): (IntValue<'c>, Option<IntValue<'c>>, Option<Ahead<'c>>, Option<IntValue<'c>>),
         [from, to]: [IntValue<'c>; 2],
         walk: &Walk<'c>,
         (waits, sums, block, last): (IntValue<'c>, IntValue<'c>, IntValue<'c>, IntValue<'c>),
-        streamed: Option<IntValue<'c>>,
         level: Level,
     ) -> Result<(), String> {
         let code = &self.w.code;
@@ -467,15 +466,18 @@ impl<'c> Engine<'_, '_, 'c> {
             let turn = self.sub(tile, from);
             self.ask_for_part(g, &ahead, turn, self.is(IntPredicate::SGT, self.sub(to, from), self.int(1)));
             let multiply = micro::declare(code.context, &code.module, self.c.dtype, level, self.c.reach.as_ref().map(|r| r.side));
-            let call = |function, rows: IntValue<'c>| _ = ok(code.builder.build_call(function, &[self.tile.into(), rows.into()], ""));
+            let call = |function, rows: IntValue<'c>| -> Result<(), String> {
+                ok(code.builder.build_call(function, &[self.tile.into(), rows.into()], ""));
+                Ok(())
+            };
             // Whether a panel alone is multiplied here, where not always.
             let alone = streamed.map(|streams| {
                 let part = self.is(IntPredicate::SLT, panel.columns, self.int(self.width));
                 ok(code.builder.build_or(part, code.not(streams.into()).into_int_value(), ""))
             });
             let single = || match needed.or(alone) {
-                None => Ok::<(), String>(call(multiply, rows)),
-                Some(needed) => code.only_if(needed, || Ok(call(multiply, rows))),
+                None => call(multiply, rows),
+                Some(needed) => code.only_if(needed, || call(multiply, rows)),
             };
             match beside {
                 None => single()?,
@@ -496,8 +498,7 @@ impl<'c> Engine<'_, '_, 'c> {
                         self.field(Field::C, self.add(c, self.mul(r, row_step)));
                         let second = self.number(self.is(IntPredicate::SGT, r, self.int(0)));
                         self.ask_for_part(g, &ahead, self.add(self.mul(turn, self.int(2)), second), beside);
-                        call(pair, self.w.lesser(half, self.sub(rows, r)));
-                        Ok::<(), String>(())
+                        call(pair, self.w.lesser(half, self.sub(rows, r)))
                     })?;
                     code.go(done);
                 }

@@ -203,10 +203,19 @@ fn tensor_units_keep_what_is_not_finite_apart() {
     let mut inputs = finite(9);
     let mut put = |input: usize, row: usize, k: usize, x: f32| inputs[input].set(row * 40 + k, Scalar::float(DType::F32, x as f64));
     // Factors with one piece only, and a 0.
-    (put(0, 2, 3, f32::INFINITY), put(1, 5, 3, 1.0), put(1, 6, 3, 0.0), put(1, 7, 3, -2.0));
+    put(0, 2, 3, f32::INFINITY);
+    put(1, 5, 3, 1.0);
+    put(1, 6, 3, 0.0);
+    put(1, 7, 3, -2.0);
     // Two that add up, or not; one that meets an infinite one.
-    (put(0, 4, 8, f32::INFINITY), put(0, 4, 9, f32::NEG_INFINITY), put(1, 8, 8, 1.0), put(1, 8, 9, 1.0), put(1, 9, 8, 1.0), put(1, 9, 9, -1.5));
-    (put(1, 11, 3, f32::NEG_INFINITY), put(0, 6, 20, f32::NAN));
+    put(0, 4, 8, f32::INFINITY);
+    put(0, 4, 9, f32::NEG_INFINITY);
+    put(1, 8, 8, 1.0);
+    put(1, 8, 9, 1.0);
+    put(1, 9, 8, 1.0);
+    put(1, 9, 9, -1.5);
+    put(1, 11, 3, f32::NEG_INFINITY);
+    put(0, 6, 20, f32::NAN);
     let exact = run(&Interpreter::new(vec![kernel.clone()]), &inputs, 9).1[2].scalars();
     let found = run(&units, &inputs, 9).1[2].scalars();
     let kind = |x: f64| {
