@@ -14,6 +14,7 @@ use crate::emit::target;
 use crate::ir::{DType, Scalar};
 use crate::kernel::Kernel;
 use crate::kernel::contract::{Contraction, ROWS, packed};
+use crate::kernel::lower::product;
 use inkwell::context::Context;
 use inkwell::module::{Linkage, Module};
 use inkwell::values::{FunctionValue, InstructionOpcode as Op, IntValue};
@@ -24,13 +25,17 @@ use std::convert::Infallible;
 pub const FEW: i64 = 6;
 /// Bytes of a line of the caches.
 const LINE: i64 = 64;
+/// Bytes of B that stay in the second cache: a panel at a time is as good there, and less code.
+const NEAR: i64 = 1 << 20;
 
-/// Whether the contraction has a use for it: B may be read in place, rows may be few, and all of them take all steps.
+/// Whether the contraction has a use for it: B may be read in place and be large, rows may be few, and all of them take all steps.
 pub fn takes(kernel: &Kernel, c: &Contraction) -> bool {
+    let [columns, steps] = [c.extent(&c.columns, &kernel.outer), product(&kernel.stages[c.stage].reds)].map(|n| n.as_const());
+    let far = columns.zip(steps).is_none_or(|(columns, steps)| columns * steps * c.dtype.bytes() as i64 > NEAR);
     let few = c.extent(&c.rows, &kernel.outer).as_const().is_none_or(|n| n <= FEW);
     let whole = c.squares.is_none() && c.reach.is_none() && c.needs.is_none() && c.columns.len() == 1;
     let one_run = direct(kernel, c).is_none_or(|(_, _, steps)| steps.len() <= 1);
-    few && whole && one_run && packed(kernel, c).is_none() && in_place(kernel, c).is_some()
+    far && few && whole && one_run && packed(kernel, c).is_none() && in_place(kernel, c).is_some()
 }
 
 /// The function's name.
