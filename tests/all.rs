@@ -19,6 +19,7 @@ mod runs;
 mod ship;
 mod steps;
 mod support;
+mod terminal;
 mod textbook;
 mod texts;
 mod tidy;

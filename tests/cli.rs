@@ -262,6 +262,22 @@ fn every_model_trains_and_evaluates() {
     }
 }
 
+/// A loop over time is one phase, in which each thread takes its rows through all steps: no bit knows how many threads there were.
+#[test]
+fn rows_of_a_recurrent_model_go_through_time_by_themselves() {
+    let desk = Desk::new();
+    let program = models().join("digits_lstm.nn").display().to_string();
+    let plan: serde_json::Value = serde_json::from_str(&desk.done(&format!("plan {program} --threads 2 --json"))).unwrap();
+    let entry = plan["entries"].as_array().unwrap().iter().find(|e| e["name"] == "infer:Reader").unwrap();
+    assert!(entry["launches"].as_f64().unwrap() > 16.0, "8 steps of 2 launches: {entry}");
+    assert_eq!(entry["phases"], 1.0, "{entry}");
+    let weights = [1, 2, 4].map(|threads| {
+        desk.done(&format!("run {program} --quiet --set train.epochs=1 --threads {threads} --run-dir {threads}"));
+        desk.read(&format!("{threads}/best.safetensors"))
+    });
+    assert!(weights.iter().all(|w| *w == weights[0]));
+}
+
 /// The number of threads and the code level change no bit; the plan says to the byte what is allocated.
 #[test]
 fn digits_are_the_same_everywhere() {

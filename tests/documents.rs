@@ -215,7 +215,11 @@ fn wrong(path: &Path) -> Vec<String> {
             }
             info if info.starts_with("sh no-run: ") || info.starts_with("console no-run: ") => {}
             "nn" | "text" | "pest" | "toml" | "json" | "html" => {}
-            info if let Some((language @ ("c" | "python" | "rust"), file)) = info.split_once(' ') => {
+            info => {
+                let Some((language @ ("c" | "python" | "rust"), file)) = info.split_once(' ') else {
+                    wrong.push(format!("{place}: a block of `{info}`: say what it is"));
+                    continue;
+                };
                 std::fs::write(shell.at.join(file), block.lines.join("\n") + "\n").unwrap();
                 let command = match language {
                     "python" if python => format!("python '{file}'"),
@@ -228,7 +232,6 @@ fn wrong(path: &Path) -> Vec<String> {
                     wrong.push(format!("{place}: {file}\n{said}"));
                 }
             }
-            other => wrong.push(format!("{place}: a block of `{other}`: say what it is")),
         }
     }
     wrong

@@ -95,6 +95,37 @@ fn artifacts_find_their_data() {
     assert_eq!(desk.done("run out/deep/kinds.nnc eval"), good);
 }
 
+/// What was moved alone looks beside itself, and never in a folder that has nothing to do with it.
+#[test]
+fn a_model_that_was_moved_names_no_odd_folder() {
+    let mut desk = Desk::new();
+    desk.done("run kinds.nn --quiet --run-dir run");
+    std::fs::create_dir_all(desk.path("a/b")).unwrap();
+    std::fs::copy(desk.path("run/model.nnc"), desk.path("a/b/model.nnc")).unwrap();
+    std::fs::copy(desk.path("run/model.nnc"), desk.path("model.nnc")).unwrap();
+    desk.fails_with("moved alone", 4, "run a/b/model.nnc eval");
+    desk.done("run model.nnc eval");
+    std::fs::remove_file(desk.path("points.csv")).unwrap();
+    desk.fails_with("the program is where it was, but its data is not", 4, "run run/model.nnc eval");
+    desk.snapshot("moved");
+}
+
+#[test]
+fn the_last_run_is_meant_and_named() {
+    let desk = Desk::new();
+    desk.done("run kinds.nn --quiet");
+    desk.done("run kinds.nn --quiet --seed 2");
+    for args in ["run kinds.nn eval", "run kinds.nn infer --data train", "build kinds.nn", "run kinds.nn train"] {
+        let said = desk.run(&format!("{args} --weights run:fit"));
+        assert!(said.status.success(), "{said:?}");
+        assert_eq!(String::from_utf8_lossy(&said.stderr), "weights of runs/kinds/fit/2\n", "{args}");
+    }
+    let eval = |run: &str| desk.done(&format!("run kinds.nn eval --weights {run}"));
+    assert_eq!(eval("run:fit"), eval("runs/kinds/fit/3/best.safetensors"));
+    assert_ne!(eval("run:fit"), eval("runs/kinds/fit/1/best.safetensors"));
+    assert!(desk.run("run kinds.nn eval --quiet --weights run:fit").stderr.is_empty());
+}
+
 /// What is imported is as if it stood in the program: the same graph but for names, the same weights.
 #[test]
 fn an_imported_layer_is_as_good_as_ones_own() {

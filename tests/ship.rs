@@ -152,8 +152,9 @@ fn c_programs_train_and_infer_to_the_same_bits() {
     desk.done(&format!("build kinds.nn --emit c -o out --quiet --runtime {libraries}"));
     let border = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/ship/border.c");
     compile("cc", &format!("{strict} -I. {} kinds.o libnnc.a -lm -lpthread -ldl -o border", border.display()));
-    assert_eq!(done(&desk, "out/border", "kinds.nnc kinds.nn weights.safetensors"), "all is well\n");
+    assert_eq!(done(&desk, "out/border", "kinds.nnc kinds.nn weights.safetensors saved.nnc"), "all is well\n");
     assert_eq!(desk.read("weights.safetensors"), desk.read("run/best.safetensors"));
+    assert!(desk.done("run saved.nnc eval").starts_with("train.loss "));
     let example = String::from_utf8(desk.read("out/kinds_example.c")).unwrap();
     assert!(example.contains("nnc_initialise"), "{example}");
 }

@@ -79,7 +79,8 @@ impl Artifact {
     /// One sentence: not an artifact, another version, cut short, or damaged.
     pub fn from_bytes(bytes: &[u8], from: &str) -> Result<Artifact> {
         let Some(head) = bytes.get(..HEAD).filter(|h| h.starts_with(MAGIC)) else {
-            return wrong!("{from} is not an artifact of nnc");
+            let text = if from.ends_with(".nn") { format!(": `nnc build {from}` makes one of a program") } else { String::new() };
+            return wrong!("{from} is not an artifact of nnc{text}");
         };
         let u32_at = |at: usize| head[at..at + 4].iter().rev().fold(0u32, |n, &b| n << 8 | b as u32);
         let u64_of = |bytes: &[u8]| bytes.iter().rev().fold(0u64, |n, &b| n << 8 | b as u64);
@@ -148,13 +149,15 @@ impl Artifact {
         Ok(placed)
     }
 
-    /// Where the artifact at `path` looks for data: in the folder of the program it was made from, as it lay to the artifact's own, or else beside
-    /// itself, where both have been copied to another place.
+    /// Where the artifact at `path` looks for data: in the folder of the program it was made from, as it lay to the artifact's own, if the data or at
+    /// least the program is still there; else beside itself. So what was moved names no folder that has nothing to do with it.
     pub fn folder(&self, path: &Path) -> PathBuf {
         let own = path.parent().unwrap_or(Path::new("")).to_path_buf();
         let made = own.join(&self.manifest.folder);
         let holds = |folder: &Path| self.manifest.data.iter().flat_map(|d| &d.tables).all(|t| folder.join(&*t.path).exists());
-        if self.manifest.folder.is_empty() || !made.is_dir() || !holds(&made) && holds(&own) { own } else { crate::files::short(&made) }
+        let program = || Path::new(&self.manifest.source).file_name().is_some_and(|name| made.join(name).is_file());
+        let there = !self.manifest.folder.is_empty() && made.is_dir() && (holds(&made) || !holds(&own) && program());
+        if there { crate::files::short(&made) } else { own }
     }
 }
 

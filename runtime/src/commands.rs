@@ -6,14 +6,14 @@ use crate::error::{Result, RunError};
 use crate::evaluate::evaluate;
 use crate::infer;
 use crate::profile::Profile;
-use crate::program::{Machine, Program};
+use crate::program::{Machine, Program, weights_path};
 use crate::report::{Report, Style, figure};
 use crate::tensors::Tensors;
 use crate::train::{self, Options, number};
 use crate::words::did_you_mean;
 use crate::{pool::Pool, settings};
 use serde_json::{Map, Value, json};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
@@ -244,7 +244,7 @@ fn run_observed(program: &Program, command: &Command, report: &Report, profile: 
             let mut recipe = program.recipe(name.as_deref())?.clone();
             settings::apply(&mut recipe, &options.set)?;
             recipe.seed = options.seed.unwrap_or(recipe.seed);
-            machine.store = program.trained(options.weights.as_deref(), &options.runs)?.into();
+            machine.store = trained(program, options, report)?.into();
             let section = crate::data::section(&program.manifest.data, &recipe.data)?;
             let declared = |part: &str| section.parts.iter().any(|p| &*p.name == part);
             let default = ["test", "valid"].into_iter().find(|p| declared(p)).unwrap_or("train");
@@ -260,7 +260,7 @@ fn run_observed(program: &Program, command: &Command, report: &Report, profile: 
         }
         What::Infer(name) => {
             let entry = infer::entry_of(program.manifest, name.as_deref())?;
-            machine.store = program.trained(options.weights.as_deref(), &options.runs)?.into();
+            machine.store = trained(program, options, report)?.into();
             let seed = options.seed.unwrap_or(0);
             let results = match &command.data {
                 Some(_) if !command.inputs.is_empty() => return Err(RunError::Usage("give either --input or --data".into())),
@@ -274,6 +274,14 @@ fn run_observed(program: &Program, command: &Command, report: &Report, profile: 
             Ok(())
         }
     }
+}
+
+/// The weights to run with.
+fn trained(program: &Program, options: &Options, report: &Report) -> Result<Tensors> {
+    let Some(text) = options.weights.as_deref() else { return program.trained(None, &options.runs) };
+    let file = weights_path(text, Path::new(""), &options.runs)?;
+    report.weights(text, &file);
+    program.trained(Some(&file), &options.runs)
 }
 
 /// A flag that Ctrl-C (or a polite kill) sets; the second one ends the process at once.

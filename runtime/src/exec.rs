@@ -12,7 +12,7 @@ use crate::manifest::{Entry, Manifest, Sink, Source, Step, Storage};
 use crate::memory::{ALIGN, Aligned, Scratch};
 use crate::meter::Meter;
 use crate::observe::Observer;
-use crate::phases::{self, Work};
+use crate::phases::{self, Loop, Work};
 use crate::pool::Pool;
 use crate::resolve::{Resolve, scratch};
 use crate::size::{Dims, Size};
@@ -70,6 +70,8 @@ pub struct Prepared {
     pub(crate) dims: Dims,
     /// For every line of the table, what it costs and touches; nothing for the marks of loops and checks.
     pub(crate) works: Vec<Option<Work>>,
+    /// Its loops without loops inside.
+    loops: Vec<Loop>,
     /// For every line of the table, its floating-point operations.
     pub(crate) flops: Vec<f64>,
     /// Arguments in stored tensors: position in the table's arguments, tensor, byte.
@@ -200,10 +202,11 @@ impl Prepared {
             bound: vec![],
             works: vec![],
             flops: vec![],
+            inner: vec![],
             loops: vec![],
         };
         resolve.all()?;
-        let (bound, works, flops) = (resolve.bound, resolve.works, resolve.flops);
+        let (bound, works, flops, loops) = (resolve.bound, resolve.works, resolve.flops, resolve.inner);
         let (mut results, mut stored) = (vec![], vec![]);
         for (sink, id) in &entry.results {
             let i = *id as usize;
@@ -219,13 +222,14 @@ impl Prepared {
             }
             results.push(Port { end: sink.clone(), dtype: plan.buffers[i].dtype, shape: shapes[i].clone(), at, bytes: bytes[i] });
         }
-        table.open(phases::cut(&works, plan.advance as usize, threads));
+        table.open(phases::cut(&works, &loops, plan.advance as usize, threads), threads);
         let (name, lines) = (entry.name.clone(), plan.lines.clone());
         Ok(Prepared {
             name,
             table,
             dims: dims.clone(),
             works,
+            loops,
             bound,
             lines,
             inputs,
@@ -410,8 +414,12 @@ impl Prepared {
         meter.clear();
         if self.warm == WARM {
             self.meter = self.meter.take().filter(|_| self.observer.is_some());
-            self.table.open(phases::cut(&self.works, self.advance, self.threads));
+            self.cut();
         }
+    }
+
+    fn cut(&mut self) {
+        self.table.open(phases::cut(&self.works, &self.loops, self.advance, self.threads), self.threads);
     }
 
     /// What one run does.
@@ -420,6 +428,7 @@ impl Prepared {
         // Rounds of the loops around the line.
         let (mut times, mut around) = (1.0, vec![]);
         for (at, op) in self.table.ops.iter().enumerate() {
+            figures.phases += if self.table.phases.iter().any(|p| p.first == at) { times } else { 0.0 };
             match op {
                 Op::Loop { count, .. } => {
                     around.push(times);
@@ -431,7 +440,6 @@ impl Prepared {
             }
             figures.flops += times * self.flops[at];
             figures.bytes += times * self.bytes(at);
-            figures.phases += if self.table.phases.iter().any(|p| p.first == at) { times } else { 0.0 };
         }
         figures
     }
@@ -474,7 +482,7 @@ impl Prepared {
     pub fn reschedule(&mut self, nanoseconds: &mut dyn FnMut() -> f64) {
         self.works.iter_mut().flatten().for_each(|work| work.nanoseconds = nanoseconds().max(1.0));
         (self.warm, self.meter) = (WARM, None);
-        self.table.open(phases::cut(&self.works, self.advance, self.threads));
+        self.cut();
     }
 
     /// Why the run ended at this line of the table.

@@ -62,6 +62,7 @@ fn launch(kernel: u32, args: &[BufferId], sizes: &[Size], tasks: Size) -> Step {
         flops: 0.into(),
         line: 0,
         beside: vec![],
+        rows: None,
     })
 }
 

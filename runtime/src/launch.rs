@@ -8,7 +8,7 @@ use crate::exec::Kernels;
 use crate::memory::Scratch;
 use crate::meter::{Meter, ticks};
 use crate::phases::{Phase, Segment};
-use crate::pool::{Pool, Region};
+use crate::pool::{Apart, Pool, Region};
 use std::cell::UnsafeCell;
 use std::ops::Range;
 use std::sync::Arc;
@@ -107,6 +107,8 @@ pub(crate) struct Table {
     pub phases: Vec<Phase>,
     /// For every line the phase that begins there; [`NONE`] where it is serial.
     pub opens: Vec<u32>,
+    /// For every thread the arguments' addresses where it stands in a loop whose rounds it walks by itself.
+    pub own: Vec<Apart<UnsafeCell<Vec<*mut u8>>>>,
     /// As many bytes a thread as the hungriest kernel asks for.
     pub scratch: Scratch,
     pub scratch_each: usize,
@@ -115,8 +117,11 @@ pub(crate) struct Table {
 const NONE: u32 = u32::MAX;
 
 impl Table {
-    /// Sets the phases.
-    pub fn open(&mut self, phases: Vec<Phase>) {
+    /// Sets the phases, for so many threads.
+    pub fn open(&mut self, phases: Vec<Phase>, threads: usize) {
+        let loops = phases.iter().any(|phase| matches!(self.ops[phase.first], Op::Loop { .. }));
+        self.own.resize_with(if loops { threads } else { 0 }, || Apart(UnsafeCell::new(vec![])));
+        self.own.iter_mut().for_each(|own| own.0.get_mut().resize(self.args.len(), std::ptr::null_mut()));
         self.opens.clear();
         self.opens.resize(self.ops.len(), NONE);
         phases.iter().enumerate().for_each(|(n, phase)| self.opens[phase.first] = n as u32);
@@ -235,8 +240,8 @@ impl<'a> Walk<'a> {
         Walk { table, kernels, meter, cursor: UnsafeCell::new(Cursor { at: from, phase: 0 }), failed: AtomicUsize::new(usize::MAX) }
     }
 
-    /// Runs tasks `lo..hi` of a launch or copy; whether it succeeded.
-    fn tasks(&self, op: &Op, lo: i64, hi: i64, thread: usize) -> bool {
+    /// Runs tasks `lo..hi` of a launch or copy, whose arguments are those in `args`; whether it succeeded.
+    fn tasks(&self, op: &Op, lo: i64, hi: i64, thread: usize, all: &[*mut u8]) -> bool {
         let table = self.table;
         match op {
             Op::Launch { kernel, calls, .. } => {
@@ -245,16 +250,15 @@ impl<'a> Walk<'a> {
                 table.calls[calls.clone()].iter().all(|Call { args, sizes, end }| {
                     let (from, to) = (lo.max(first) - first, hi.min(*end) - first);
                     first = *end;
-                    let (args, sizes) = (&table.args.get()[args.clone()], &table.sizes[sizes.clone()]);
+                    let (args, sizes) = (&all[args.clone()], &table.sizes[sizes.clone()]);
                     // SAFETY: promised by the caller of `Table::run`; the scratch is this thread's.
                     from >= to || unsafe { self.kernels.run(*kernel, args, sizes, from, to, scratch) == 0 }
                 })
             }
             Op::Copy { at, bytes } => {
                 let (from, to) = (lo as usize * BLOCK, (*bytes).min(hi as usize * BLOCK));
-                let args = table.args.get();
                 // SAFETY: both buffers have `bytes` bytes; `copy` allows overlap (such copies are never cut).
-                unsafe { std::ptr::copy(args[*at].add(from), args[*at + 1].add(from), to - from) };
+                unsafe { std::ptr::copy(all[*at].add(from), all[*at + 1].add(from), to - from) };
                 true
             }
             Op::Check { .. } | Op::Loop { .. } | Op::Again { .. } => unreachable!("only launches and copies have tasks"),
@@ -263,14 +267,13 @@ impl<'a> Walk<'a> {
 
     /// Runs a serial line and gives the next one, or nothing if it failed.
     fn line(&self, at: usize, thread: usize) -> Option<usize> {
-        let ops = &self.table.ops;
-        let op = &ops[at];
+        let (op, args) = (&self.table.ops[at], self.table.args.get());
         match op {
-            Op::Launch { tasks, .. } => self.tasks(op, 0, *tasks, thread).then_some(at + 1),
-            Op::Copy { bytes, .. } => self.tasks(op, 0, bytes.div_ceil(BLOCK) as i64, thread).then_some(at + 1),
+            Op::Launch { tasks, .. } => self.tasks(op, 0, *tasks, thread, args).then_some(at + 1),
+            Op::Copy { bytes, .. } => self.tasks(op, 0, bytes.div_ceil(BLOCK) as i64, thread, args).then_some(at + 1),
             Op::Check { at: slot, count, .. } => {
                 // SAFETY: a bool buffer of `count` bytes.
-                let held = unsafe { std::slice::from_raw_parts(self.table.args.get()[*slot], *count) };
+                let held = unsafe { std::slice::from_raw_parts(args[*slot], *count) };
                 (!held.contains(&0)).then_some(at + 1)
             }
             Op::Loop { .. } => Some(self.table.round(at, 0)),
@@ -312,10 +315,19 @@ impl Region for Walk<'_> {
 
     fn chunk(&self, chunk: usize, thread: usize) {
         // SAFETY: `next` does not run meanwhile.
-        let phase = unsafe { (*self.cursor.get()).phase };
+        let phase = &self.table.phases[unsafe { (*self.cursor.get()).phase }];
+        match &self.table.ops[phase.first] {
+            Op::Loop { .. } => self.rounds(phase.first, &phase.chunks[chunk], thread),
+            _ => self.segments(&phase.chunks[chunk], thread, self.table.args.get()),
+        }
+    }
+}
+
+impl Walk<'_> {
+    fn segments(&self, segments: &[Segment], thread: usize, args: &[*mut u8]) {
         let mut before = self.meter.map_or(0, |_| ticks());
-        for &Segment { step, lo, hi } in &self.table.phases[phase].chunks[chunk] {
-            if !self.tasks(&self.table.ops[step as usize], lo, hi, thread) {
+        for &Segment { step, lo, hi } in segments {
+            if !self.tasks(&self.table.ops[step as usize], lo, hi, thread, args) {
                 self.failed.fetch_min(step as usize, Relaxed);
             }
             if let Some(meter) = self.meter {
@@ -323,6 +335,25 @@ impl Region for Walk<'_> {
                 meter.record(thread, step as usize, lo == 0, before, now);
                 before = now;
             }
+        }
+    }
+
+    /// Runs the segments in every round of the loop at `first`: the rows of one chunk, which no other chunk of the phase waits for.
+    fn rounds(&self, first: usize, segments: &[Segment], thread: usize) {
+        let table = self.table;
+        let Op::Loop { count, index, reversed, moves, .. } = &table.ops[first] else { unreachable!("loops begin with a loop") };
+        // SAFETY: a thread runs one chunk at a time, and nobody else looks at what is its own.
+        let own = unsafe { &mut *table.own[thread].0.get() };
+        own.copy_from_slice(table.args.get());
+        for done in 0..*count {
+            let here = if *reversed { count - 1 - done } else { done };
+            for Move { slot, along } in moves {
+                // SAFETY: other loops' positions stay as they are while the phase runs; this one's is not in memory.
+                let position = |p: *const i64| if std::ptr::eq(p, *index) { here } else { unsafe { *p } };
+                let bytes: usize = along.iter().map(|(p, stride)| position(*p) as usize * stride).sum();
+                own[*slot] = table.args.first[*slot].wrapping_add(bytes);
+            }
+            self.segments(segments, thread, own);
         }
     }
 }

@@ -249,6 +249,20 @@ pub struct Launch {
     /// The same kernel on other buffers, at the same cost a task: nothing of one call depends on another. Their tasks follow this one's.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub beside: Vec<Call>,
+    /// Inside of loops the rows that its tasks are made of, where what a row writes, and reads of what others write, lies in that row.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rows: Option<Box<Rows>>,
+}
+
+/// See [`Launch::rows`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Rows {
+    /// How many.
+    pub count: Size,
+    /// So many pieces of nearly equal height, the higher ones first, have as many tasks each: between them the tasks can be cut.
+    pub pieces: Size,
+    /// Arguments that have a row for each along their first axis; those that are written are all among them.
+    pub args: Vec<u32>,
 }
 
 /// See [`Launch::beside`]; the fields are those of a launch.

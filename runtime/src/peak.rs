@@ -111,76 +111,72 @@ fn tiles(turns: u64, factors: &[f32]) -> f64 {
                 $("vfmadd231ps ", $v, "mm", $sum, ", ", $v, "mm", $spread, ", ", $v, "mm", $column, "\n"),*)
         };
     }
+    // What a step loads and multiplies, and the bytes of its columns. Both levels give up the wide registers: those of AVX2 are halves of these.
+    macro_rules! turns {
+        ([$($line:expr),* $(,)?], $bytes:literal) => {
+            // SAFETY: the caller knows that the CPU has these instructions; the steps read what `factors` holds and change nothing but the registers named.
+            unsafe {
+                std::arch::asm!(
+                    "2:",
+                    "mov {a}, {rows}",
+                    "mov {b}, {columns}",
+                    "mov {k}, {steps}",
+                    "3:",
+                    $($line,)*
+                    "add {a}, 24",
+                    concat!("add {b}, ", $bytes),
+                    "dec {k}",
+                    "jnz 3b",
+                    "dec {turns}",
+                    "jnz 2b",
+                    "vzeroupper",
+                    rows = in(reg) rows.as_ptr(),
+                    columns = in(reg) columns.as_ptr(),
+                    steps = const TILE_STEPS,
+                    turns = inout(reg) turns => _,
+                    a = out(reg) _, b = out(reg) _, k = out(reg) _,
+                    out("zmm0") _, out("zmm1") _, out("zmm2") _, out("zmm3") _, out("zmm4") _, out("zmm5") _, out("zmm6") _, out("zmm7") _,
+                    out("zmm8") _, out("zmm9") _, out("zmm10") _, out("zmm11") _, out("zmm12") _, out("zmm13") _, out("zmm14") _, out("zmm15") _,
+                    out("zmm16") _, out("zmm17") _, out("zmm18") _, out("zmm19") _, out("zmm20") _, out("zmm21") _, out("zmm22") _, out("zmm23") _,
+                    out("zmm24") _, out("zmm25") _, out("zmm26") _, out("zmm27") _, out("zmm28") _, out("zmm29") _, out("zmm30") _, out("zmm31") _,
+                    options(nostack, readonly),
+                )
+            }
+        };
+    }
     if std::arch::is_x86_feature_detected!("avx512f") {
-        // SAFETY: the CPU has AVX-512; the steps read what `factors` holds and change nothing but the registers named.
-        unsafe {
-            std::arch::asm!(
-                "2:",
-                "mov {a}, {rows}",
-                "mov {b}, {columns}",
-                "mov {k}, {steps}",
-                "3:",
-                "vmovups zmm24, [{b}]", "vmovups zmm25, [{b} + 64]", "vmovups zmm26, [{b} + 128]", "vmovups zmm27, [{b} + 192]",
+        turns!(
+            [
+                "vmovups zmm24, [{b}]",
+                "vmovups zmm25, [{b} + 64]",
+                "vmovups zmm26, [{b} + 128]",
+                "vmovups zmm27, [{b} + 192]",
                 row!("z", 0, 28, 0 24, 1 25, 2 26, 3 27),
                 row!("z", 4, 29, 4 24, 5 25, 6 26, 7 27),
                 row!("z", 8, 30, 8 24, 9 25, 10 26, 11 27),
                 row!("z", 12, 31, 12 24, 13 25, 14 26, 15 27),
                 row!("z", 16, 28, 16 24, 17 25, 18 26, 19 27),
                 row!("z", 20, 29, 20 24, 21 25, 22 26, 23 27),
-                "add {a}, 24",
-                "add {b}, 256",
-                "dec {k}",
-                "jnz 3b",
-                "dec {turns}",
-                "jnz 2b",
-                "vzeroupper",
-                rows = in(reg) rows.as_ptr(),
-                columns = in(reg) columns.as_ptr(),
-                steps = const TILE_STEPS,
-                turns = inout(reg) turns => _,
-                a = out(reg) _, b = out(reg) _, k = out(reg) _,
-                out("zmm0") _, out("zmm1") _, out("zmm2") _, out("zmm3") _, out("zmm4") _, out("zmm5") _, out("zmm6") _, out("zmm7") _,
-                out("zmm8") _, out("zmm9") _, out("zmm10") _, out("zmm11") _, out("zmm12") _, out("zmm13") _, out("zmm14") _, out("zmm15") _,
-                out("zmm16") _, out("zmm17") _, out("zmm18") _, out("zmm19") _, out("zmm20") _, out("zmm21") _, out("zmm22") _, out("zmm23") _,
-                out("zmm24") _, out("zmm25") _, out("zmm26") _, out("zmm27") _, out("zmm28") _, out("zmm29") _, out("zmm30") _, out("zmm31") _,
-                options(nostack, readonly),
-            );
-        }
+            ],
+            256
+        );
         return turns as f64 * (TILE_STEPS * TILE_ROWS * 64 * 2) as f64;
     }
     if std::arch::is_x86_feature_detected!("fma") {
-        // SAFETY: as above, with AVX2's registers: a quarter of the columns.
-        unsafe {
-            std::arch::asm!(
-                "2:",
-                "mov {a}, {rows}",
-                "mov {b}, {columns}",
-                "mov {k}, {steps}",
-                "3:",
-                "vmovups ymm12, [{b}]", "vmovups ymm13, [{b} + 32]",
+        // A quarter of the columns.
+        turns!(
+            [
+                "vmovups ymm12, [{b}]",
+                "vmovups ymm13, [{b} + 32]",
                 row!("y", 0, 14, 0 12, 1 13),
                 row!("y", 4, 15, 2 12, 3 13),
                 row!("y", 8, 14, 4 12, 5 13),
                 row!("y", 12, 15, 6 12, 7 13),
                 row!("y", 16, 14, 8 12, 9 13),
                 row!("y", 20, 15, 10 12, 11 13),
-                "add {a}, 24",
-                "add {b}, 64",
-                "dec {k}",
-                "jnz 3b",
-                "dec {turns}",
-                "jnz 2b",
-                "vzeroupper",
-                rows = in(reg) rows.as_ptr(),
-                columns = in(reg) columns.as_ptr(),
-                steps = const TILE_STEPS,
-                turns = inout(reg) turns => _,
-                a = out(reg) _, b = out(reg) _, k = out(reg) _,
-                out("ymm0") _, out("ymm1") _, out("ymm2") _, out("ymm3") _, out("ymm4") _, out("ymm5") _, out("ymm6") _, out("ymm7") _,
-                out("ymm8") _, out("ymm9") _, out("ymm10") _, out("ymm11") _, out("ymm12") _, out("ymm13") _, out("ymm14") _, out("ymm15") _,
-                options(nostack, readonly),
-            );
-        }
+            ],
+            64
+        );
         return turns as f64 * (TILE_STEPS * TILE_ROWS * 16 * 2) as f64;
     }
     plain_multiply_adds(turns)

@@ -35,6 +35,30 @@ pub struct Touch {
     pub bytes: usize,
     /// Read otherwise.
     pub written: bool,
+    /// Whether its rows lie one after the other as the step's do ([`Rows`]), and it advances by whole multiples of itself.
+    pub rows: bool,
+}
+
+/// The rows that a step's tasks are made of ([`crate::manifest::Rows`]).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rows {
+    /// How many.
+    pub count: i64,
+    /// So many pieces of nearly equal height, the higher ones first, have as many tasks each.
+    pub pieces: i64,
+}
+
+/// A loop without loops inside.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Loop {
+    /// Its own line; then come its body's.
+    pub first: usize,
+    /// The line of its end.
+    pub end: usize,
+    /// How often its body runs.
+    pub rounds: i64,
+    /// Where its position lies.
+    pub index: Touch,
 }
 
 /// A step as far as cutting needs to know it.
@@ -48,6 +72,8 @@ pub struct Work {
     pub nanoseconds: f64,
     /// All memory it touches.
     pub touches: Vec<Touch>,
+    /// Inside of loops.
+    pub rows: Option<Rows>,
 }
 
 /// Tasks `lo..hi` of a step.
@@ -64,19 +90,26 @@ pub struct Segment {
 /// Consecutive steps that run together.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Phase {
-    /// The first step.
+    /// The first step. Where it is a loop, the phase is all of its rounds.
     pub first: usize,
     /// How many steps.
     pub steps: usize,
-    /// Chunks, each a list of segments.
+    /// Chunks, each a list of segments, run one after the other.
     pub chunks: Vec<Vec<Segment>>,
 }
 
-/// The phases of a table, in order; none stretches over line `border`.
-pub fn cut(table: &[Option<Work>], border: usize, threads: usize) -> Vec<Phase> {
+/// The phases of a table with such inner loops, in order; none stretches over line `border`.
+pub fn cut(table: &[Option<Work>], loops: &[Loop], border: usize, threads: usize) -> Vec<Phase> {
     let mut phases = vec![];
     let mut first = 0;
     while first < table.len() {
+        if let Some(around) = loops.iter().find(|l| l.first == first)
+            && let Some(phase) = by_rows(table, around, threads)
+        {
+            first += phase.steps;
+            phases.push(phase);
+            continue;
+        }
         let mut end = first;
         while let Some(Some(next)) = table.get(end)
             && (end == first || end != border)
@@ -91,8 +124,75 @@ pub fn cut(table: &[Option<Work>], border: usize, threads: usize) -> Vec<Phase> 
 }
 
 fn independent(a: &Work, b: &Work) -> bool {
-    let meet = |x: &Touch, y: &Touch| (x.written || y.written) && x.place == y.place && x.start < y.end && y.start < x.end;
     !a.touches.iter().any(|x| b.touches.iter().any(|y| meet(x, y)))
+}
+
+/// Whether it matters which comes first.
+fn meet(x: &Touch, y: &Touch) -> bool {
+    (x.written || y.written) && x.place == y.place && x.start < y.end && y.start < x.end
+}
+
+/// All rounds of a loop as one phase: each thread takes some rows through all of them, and nobody waits for another in between. That needs rows which
+/// depend on themselves alone: whatever is written, in any round, has the same rows for all that touch it.
+fn by_rows(table: &[Option<Work>], around: &Loop, threads: usize) -> Option<Phase> {
+    let lines = around.first + 1..around.end;
+    let works = table[lines.clone()].iter().map(|w| w.as_ref().and_then(|w| Some((w, w.rows?)))).collect::<Option<Vec<_>>>()?;
+    let total: f64 = works.iter().map(|(w, _)| w.nanoseconds).sum::<f64>() * around.rounds as f64;
+    // Those of the steps that have fewest; others have several for each.
+    let count = works.iter().map(|(_, rows)| rows.count).min()?;
+    if !(2..=CHUNKS).contains(&threads)
+        || total < BREAK_EVEN
+        || count < 1
+        || works.iter().any(|(w, rows)| !rows.countable() || rows.count % count != 0 || w.tasks % rows.pieces != 0)
+    {
+        return None;
+    }
+    let same = |x: &Touch, y: &Touch| {
+        x.rows && y.rows && x.bytes == y.bytes && x.bytes.is_multiple_of(count as usize) && x.start.abs_diff(y.start).is_multiple_of(x.bytes.max(1))
+    };
+    let touches: Vec<&Touch> = works.iter().flat_map(|(w, _)| &w.touches).collect();
+    if touches.iter().any(|x| meet(x, &around.index) || touches.iter().any(|y| meet(x, y) && !same(x, y))) {
+        return None;
+    }
+    // Cut where the coarsest can be.
+    let coarsest = works.iter().map(|(_, rows)| *rows).min_by_key(|rows| rows.pieces)?;
+    let mut borders = vec![0];
+    for n in 1..=threads as i64 {
+        let row = coarsest.start((coarsest.pieces * n + threads as i64 / 2) / threads as i64);
+        let each = coarsest.count / count;
+        let (row, even) = (row / each, row % each == 0);
+        let share = (row - borders.last()?) as f64 * threads as f64 / count as f64;
+        if !even || share <= 0.0 || share > 1.0 + 2.0 * UNEVEN {
+            return None;
+        }
+        borders.push(row);
+    }
+    let mut chunks = vec![vec![]; threads];
+    for (step, (work, rows)) in lines.zip(&works) {
+        let task = |row: i64| Some(rows.piece(row * (rows.count / count))? * (work.tasks / rows.pieces));
+        for (chunk, border) in chunks.iter_mut().zip(borders.windows(2)) {
+            chunk.push(Segment { step: step as u32, lo: task(border[0])?, hi: task(border[1])? });
+        }
+    }
+    Some(Phase { first: around.first, steps: around.end - around.first + 1, chunks })
+}
+
+impl Rows {
+    /// Whether pieces are rows, and products of their numbers are numbers: a damaged artifact may say anything.
+    fn countable(&self) -> bool {
+        (1..=self.count).contains(&self.pieces) && self.count <= i64::from(i32::MAX)
+    }
+
+    /// The first row of a piece.
+    fn start(&self, piece: i64) -> i64 {
+        piece * (self.count / self.pieces) + piece.min(self.count % self.pieces)
+    }
+
+    /// The piece that begins with the row.
+    fn piece(&self, row: i64) -> Option<i64> {
+        let near = row * self.pieces / self.count.max(1);
+        (near - 1..=near + 1).find(|piece| (0..=self.pieces).contains(piece) && self.start(*piece) == row)
+    }
 }
 
 /// The steps as one phase, if it pays. Their tasks are laid end to end by cost, and the line is cut into equal pieces.
@@ -140,8 +240,14 @@ mod tests {
     use super::*;
 
     fn work(tasks: i64, nanoseconds: f64, reads: &[usize], writes: &[usize]) -> Option<Work> {
-        let touch = |written| move |&n: &usize| Touch { place: 0, start: n * 64, end: n * 64 + 64, bytes: 64, written };
-        Some(Work { tasks, whole: 1, nanoseconds, touches: reads.iter().map(touch(false)).chain(writes.iter().map(touch(true))).collect() })
+        let touch = |written| move |&n: &usize| Touch { place: 0, start: n * 64, end: n * 64 + 64, bytes: 64, written, rows: false };
+        Some(Work {
+            tasks,
+            whole: 1,
+            nanoseconds,
+            touches: reads.iter().map(touch(false)).chain(writes.iter().map(touch(true))).collect(),
+            rows: None,
+        })
     }
 
     #[test]
@@ -156,7 +262,7 @@ mod tests {
             // Writes what it reads: still independent of nothing else.
             work(7, 9e5, &[5], &[5]),
         ];
-        let phases = cut(&table, 0, 2);
+        let phases = cut(&table, &[], 0, 2);
         let of: Vec<(usize, usize, usize)> = phases.iter().map(|p| (p.first, p.steps, p.chunks.len())).collect();
         assert_eq!(of, [(0, 3, 2), (3, 1, 2), (5, 1, 7)]);
         for phase in &phases {
@@ -178,7 +284,7 @@ mod tests {
     fn what_shares_work_stays_together_where_threads_get_their_shares() {
         let starts = |panels: i64| {
             let table = [work(panels * 11, 1e6, &[0], &[1]).map(|w| Work { whole: 11, ..w })];
-            let phases = cut(&table, 0, 2);
+            let phases = cut(&table, &[], 0, 2);
             phases[0].chunks.iter().map(|c| c[0].lo).collect::<Vec<_>>()
         };
         assert_eq!(starts(17), [0, 9 * 11]);
@@ -190,11 +296,59 @@ mod tests {
 
     #[test]
     fn what_is_short_or_cannot_be_cut_stays_serial() {
-        assert_eq!(cut(&[work(1000, 9e3, &[0], &[1])], 0, 8), []);
-        assert_eq!(cut(&[work(1000, 1e6, &[0], &[1])], 0, 1), []);
-        assert_eq!(cut(&[work(1, 1e6, &[0], &[1])], 0, 8), []);
+        assert_eq!(cut(&[work(1000, 9e3, &[0], &[1])], &[], 0, 8), []);
+        assert_eq!(cut(&[work(1000, 1e6, &[0], &[1])], &[], 0, 1), []);
+        assert_eq!(cut(&[work(1, 1e6, &[0], &[1])], &[], 0, 8), []);
         // A thousand dependent steps of a microsecond each.
         let chain: Vec<_> = (0..1000).map(|k| work(1000, 1e3, &[k], &[k + 1])).collect();
-        assert_eq!(cut(&chain, 0, 8), []);
+        assert_eq!(cut(&chain, &[], 0, 8), []);
+    }
+
+    /// A loop of 10 rounds at line 0 over a product of 32 rows in 4 tiles of 8 panels (from 1 to 2), and gates (from 2 to 1 and 3).
+    fn recurrent() -> (Vec<Option<Work>>, Loop) {
+        let touch = |place, end, written, rows| Touch { place, start: 0, end, bytes: 3200, written, rows };
+        let product = vec![touch(9, 3200, false, false), touch(1, 3200, false, true), touch(2, 3200, true, true)];
+        let gates = vec![touch(2, 3200, false, true), touch(1, 3200, true, true), touch(3, 10 * 3200, true, true)];
+        let line = |tasks, count, pieces, touches| Some(Work { tasks, whole: 1, nanoseconds: 2e4, touches, rows: Some(Rows { count, pieces }) });
+        let index = Touch { place: 0, start: 0, end: 8, bytes: 8, written: true, rows: false };
+        (vec![None, line(32, 32, 4, product), line(320, 320, 320, gates), None], Loop { first: 0, end: 3, rounds: 10, index })
+    }
+
+    #[test]
+    fn rows_that_depend_on_themselves_alone_go_through_a_loop_by_themselves() {
+        let (table, around) = recurrent();
+        let segment = |step, lo, hi| Segment { step, lo, hi };
+        let chunks = vec![vec![segment(1, 0, 16), segment(2, 0, 160)], vec![segment(1, 16, 32), segment(2, 160, 320)]];
+        assert_eq!(cut(&table, &[around], 0, 2), [Phase { first: 0, steps: 4, chunks }]);
+        // Four tiles are no equal shares for three threads: line by line then.
+        let lines = |table: &[Option<Work>], around: Loop, threads| cut(table, &[around], 0, threads).iter().map(|p| p.first).collect::<Vec<_>>();
+        assert_eq!(lines(&table, around, 3), [1, 2]);
+        // All that may tie rows together: a result without rows, other rows in the same memory, steps that are no multiples, the loop's own position.
+        let changed = |line: usize, touch: usize, change: fn(&mut Touch)| {
+            let (mut table, around) = recurrent();
+            change(&mut table[line].as_mut().unwrap().touches[touch]);
+            lines(&table, around, 2)
+        };
+        assert_eq!(changed(2, 1, |t| t.rows = false), [1, 2]);
+        assert_eq!(changed(2, 0, |t| t.bytes = 1600), [1, 2]);
+        assert_eq!(changed(2, 1, |t| t.start = 100), [1, 2]);
+        // The first factor's weights, where the loop's position lies.
+        assert_eq!(changed(1, 0, |t| t.place = 0), [1, 2]);
+        // Numbers that no kernel has.
+        for pieces in [0, -4, 64, i64::MAX] {
+            let (mut table, around) = recurrent();
+            let product = table[1].as_mut().unwrap();
+            (product.tasks, product.rows) = (0, Some(Rows { count: 32, pieces }));
+            assert_eq!(lines(&table, around, 2), [2]);
+        }
+        // What nobody else touches may lie as it likes.
+        assert_eq!(changed(1, 0, |t| t.start = 100), [0]);
+    }
+
+    #[test]
+    fn pieces_begin_where_rows_say() {
+        let rows = Rows { count: 32, pieces: 3 };
+        assert_eq!((0..=3).map(|p| rows.start(p)).collect::<Vec<_>>(), [0, 11, 22, 32]);
+        assert_eq!([0, 11, 22, 32, 16].map(|row| rows.piece(row)), [Some(0), Some(1), Some(2), Some(3), None]);
     }
 }

@@ -36,7 +36,7 @@ pub trait Region: Sync {
 
 /// A cache line of its own: what other threads write beside it does not slow it down.
 #[repr(align(128))]
-struct Apart<T>(T);
+pub(crate) struct Apart<T>(pub T);
 
 struct Shared {
     /// Chunks of the present phase that nobody has claimed. Whoever clears a bit owns that chunk.

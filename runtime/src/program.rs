@@ -87,14 +87,14 @@ impl Program<'_> {
         Ok(())
     }
 
-    /// Tensors with trained weights: from a file (`run:RECIPE` is the best of that recipe's last run), or those inside the artifact.
+    /// Tensors with trained weights: from a file (see [`weights_path`]), or those inside the artifact.
     ///
     /// # Errors
     /// No weights, or ones that do not fit.
-    pub fn trained(&self, weights: Option<&str>, runs: &Path) -> Result<Tensors> {
+    pub fn trained(&self, weights: Option<&Path>, runs: &Path) -> Result<Tensors> {
         let mut store = Tensors::new(&self.manifest.tensors)?;
         match (weights, self.artifact.and_then(|a| a.weights.as_deref())) {
-            (Some(file), _) => crate::weights::load(&mut store, &weights_path(file, Path::new(""), runs)?)?,
+            (Some(file), _) => crate::weights::load(&mut store, file)?,
             (None, Some(inside)) => drop(crate::weights::from_bytes(&mut store, crate::weights::MODEL, inside, "the artifact's weights")?),
             (None, None) if store.decls(crate::weights::MODEL).next().is_some() => {
                 // A recipe that has run, by its name.
@@ -176,7 +176,7 @@ pub struct StepValues<'a> {
     pub key: u64,
 }
 
-/// The file that `run:NAME` or a path relative to `folder` means.
+/// The file that `run:NAME`, the best weights of that recipe's last run, or a path relative to `folder` means.
 ///
 /// # Errors
 /// No run of that recipe.

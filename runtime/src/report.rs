@@ -3,6 +3,7 @@
 use indicatif::{ProgressBar, ProgressStyle};
 use std::cell::Cell;
 use std::io::{IsTerminal, Write};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// How to show it.
@@ -77,6 +78,13 @@ impl Report {
         };
     }
 
+    /// The file that `--weights text` has come to, where `text` names no file: the last run need not be the one that is meant.
+    pub fn weights(&self, text: &str, file: &Path) {
+        if self.style == Style::Text && text.starts_with("run:") {
+            eprintln!("weights of {}", file.parent().unwrap_or(file).display());
+        }
+    }
+
     /// Lines that only people read, if any.
     pub fn words(&self, words: &str) {
         if self.style == Style::Text && !words.is_empty() {
@@ -99,6 +107,16 @@ pub fn clock(time: Duration) -> String {
         (0, 0, s) => format!("{s} s"),
         (0, m, s) => format!("{m}:{s:02}"),
         (h, m, s) => format!("{h}:{m:02}:{s:02}"),
+    }
+}
+
+/// `0.4 ms`, `12 ms`, `1.25 s`, `41 s`, `3:07`
+pub fn took(time: Duration) -> String {
+    match time.as_secs_f64() {
+        s if s < 0.00995 => format!("{:.1} ms", s * 1e3),
+        s if s < 0.0995 => format!("{:.0} ms", s * 1e3),
+        s if s < 9.995 => format!("{s:.2} s"),
+        _ => clock(time),
     }
 }
 
@@ -139,6 +157,8 @@ mod tests {
     fn times_and_rates_as_people_write_them() {
         let of = |s| clock(Duration::from_secs_f64(s));
         assert_eq!([of(0.4), of(59.6), of(187.0), of(7400.0)], ["0 s", "1:00", "3:07", "2:03:20"]);
+        let took = |s| took(Duration::from_secs_f64(s));
+        assert_eq!([3.6e-4, 0.00997, 0.0123, 0.0996, 1.25, 9.996, 187.0].map(took), ["0.4 ms", "10 ms", "12 ms", "0.10 s", "1.25 s", "10 s", "3:07"]);
         assert_eq!([0.0, 12.5, -2e-5, 1e30, f64::NAN].map(figure), ["0.0000", "12.5000", "-2.000e-5", "1.000e30", "NaN"]);
         let each = |n| rate(n, Duration::from_secs(2));
         assert_eq!([each(0.5), each(31.0), each(6420.0), each(2e6)], ["0.250", "15.5", "3,210", "1,000,000"]);

@@ -8,7 +8,7 @@ use crate::exec::{At, align, broken, eval, root};
 use crate::launch::{BLOCK, Call, Move, Op, Table};
 use crate::manifest::{BufferId, Entry, Manifest, Part, Step, Storage};
 use crate::memory::Aligned;
-use crate::phases::{Touch, Work};
+use crate::phases::{Loop, Rows, Touch, Work};
 use crate::size::{Dims, Size};
 
 /// Until measured, a nanosecond is this many units of [`crate::manifest::Launch::cost`].
@@ -36,6 +36,8 @@ pub(crate) struct Resolve<'a> {
     pub bound: Vec<(usize, usize, usize)>,
     pub works: Vec<Option<Work>>,
     pub flops: Vec<f64>,
+    /// Loops without loops inside.
+    pub inner: Vec<Loop>,
     /// Around the present step, the innermost last.
     pub loops: Vec<Around>,
 }
@@ -61,6 +63,9 @@ impl Resolve<'_> {
                 let here = self.table.ops.len();
                 if let Op::Loop { end, .. } = &mut self.table.ops[line] {
                     *end = here;
+                }
+                if let Some(inner) = self.inner.last_mut().filter(|inner| inner.first == line) {
+                    inner.end = here;
                 }
                 self.push(Op::Again { start: line }, None);
             }
@@ -88,7 +93,8 @@ impl Resolve<'_> {
     fn arg(&mut self, id: BufferId, written: bool) -> Result<Touch> {
         let slot = self.table.args.len();
         let Some(at) = self.at.get(id as usize).copied().flatten() else { return broken(self.entry) };
-        let (first, reach) = self.part(id, slot)?;
+        let bytes = self.bytes[id as usize];
+        let (first, reach, whole) = self.part(id, slot)?;
         let (place, start) = match at {
             At::Arena(start) => (0, start + first),
             At::Given(start) => (1, start + first),
@@ -103,13 +109,12 @@ impl Resolve<'_> {
                 std::ptr::null_mut()
             }
         });
-        let bytes = self.bytes[id as usize];
-        Ok(Touch { place, start, end: start + reach + bytes, bytes, written })
+        Ok(Touch { place, start, end: start + reach + bytes, bytes, written, rows: whole })
     }
 
-    /// At which byte of its memory the buffer begins where all loops stand at position 0, and how much further at their last ones. Argument `slot`
-    /// moves with them.
-    fn part(&mut self, id: BufferId, slot: usize) -> Result<(usize, usize)> {
+    /// At which byte of its memory the buffer begins where all loops stand at position 0, how much further at their last ones, and whether by multiples of
+    /// its own size. Argument `slot` moves with them.
+    fn part(&mut self, id: BufferId, slot: usize) -> Result<(usize, usize, bool)> {
         let entry = self.entry;
         let whole = self.bytes[root(entry, id as usize)?];
         let buffer = &entry.plan.buffers[id as usize];
@@ -120,18 +125,19 @@ impl Resolve<'_> {
             (elements as usize).checked_mul(buffer.dtype.bytes()).map_or_else(|| broken(entry), Ok)
         };
         let first = bytes(start)?;
-        let (mut reach, mut inner, mut runs, mut moves) = (0usize, None, true, vec![]);
+        let (mut reach, mut inner, mut runs, mut whole_steps, mut moves) = (0usize, None, true, true, vec![]);
         for (index, stride) in along {
             let Some(at) = self.loops.iter().position(|l| l.index == *index) else { return broken(entry) };
             let (around, stride) = (self.loops[at], bytes(stride)?);
             runs &= around.count > 0;
+            whole_steps &= stride.checked_rem(self.bytes[id as usize]) == Some(0);
             let Some(sum) = stride.checked_mul((around.count - 1).max(0) as usize).and_then(|n| n.checked_add(reach)) else { return broken(entry) };
             (reach, inner) = (sum, inner.max(Some(at)));
             moves.push((around.position, stride));
         }
         // A round that never comes may be beyond the end.
         if !runs {
-            return Ok((0, 0));
+            return Ok((0, 0, false));
         }
         if first.checked_add(reach).and_then(|n| n.checked_add(self.bytes[id as usize])).is_none_or(|end| end > whole) {
             return broken(entry);
@@ -141,7 +147,7 @@ impl Resolve<'_> {
         {
             to.push(Move { slot, along: moves });
         }
-        Ok((first, reach))
+        Ok((first, reach, whole_steps))
     }
 
     fn step(&mut self, k: usize, step: &Step) -> Result<()> {
@@ -157,7 +163,9 @@ impl Resolve<'_> {
                 for (args, sizes, count, work) in [own].into_iter().chain(launch.beside.iter().map(|c| (&c.args, &c.sizes, &c.tasks, &c.flops))) {
                     let (at, from) = (self.table.args.len(), self.table.sizes.len());
                     for (n, id) in args.iter().enumerate() {
-                        touches.push(self.arg(*id, kernel.writes.contains(&(n as u32)))?);
+                        let touch = self.arg(*id, kernel.writes.contains(&(n as u32)))?;
+                        let by_rows = launch.rows.as_ref().is_some_and(|rows| rows.args.contains(&(n as u32)));
+                        touches.push(Touch { rows: touch.rows && by_rows, ..touch });
                     }
                     for size in sizes {
                         let size = size.eval(dims).map_err(|e| refuse!("{}: {e}", what()))?;
@@ -170,12 +178,16 @@ impl Resolve<'_> {
                 }
                 let cost = launch.cost.eval(dims).unwrap_or(i64::MAX).max(1) as f64 * tasks as f64;
                 let whole = eval(&launch.whole, dims, &what)?.max(1);
-                let work = Work { tasks, whole, nanoseconds: (cost / UNITS).max(1.0), touches };
+                let rows = match &launch.rows {
+                    Some(rows) => Some(Rows { count: eval(&rows.count, dims, &what)?, pieces: eval(&rows.pieces, dims, &what)? }),
+                    None => None,
+                };
+                let work = Work { tasks, whole, nanoseconds: (cost / UNITS).max(1.0), touches, rows };
                 self.push(Op::Launch { kernel: launch.kernel, calls: first..self.table.calls.len(), tasks, line: launch.line }, Some(work));
                 *self.flops.last_mut().expect("just pushed") = flops;
             }
             Step::Loop { count, index: id, reversed, .. } => {
-                self.arg(*id, true)?;
+                let touch = self.arg(*id, true)?;
                 let (id, index) = (*id as usize, self.table.args.get()[at]);
                 if entry.plan.buffers[id].dtype != DType::I64 || self.bytes[id] < 8 || index.is_null() {
                     return broken(entry);
@@ -183,6 +195,9 @@ impl Resolve<'_> {
                 let round = self.table.rounds.len();
                 self.table.rounds.push(0.into());
                 let count = eval(count, dims, &what)?;
+                // The one around it is not an inner one.
+                self.inner.pop_if(|inner| inner.end == 0);
+                self.inner.push(Loop { first: self.table.ops.len(), end: 0, rounds: count, index: touch });
                 self.push(Op::Loop { count, end: 0, index: index.cast(), reversed: *reversed, round, moves: vec![] }, None);
             }
             Step::Copy { from, to } => {
@@ -194,7 +209,7 @@ impl Resolve<'_> {
                 // Between buffers that overlap it is never cut.
                 let overlap = touches[0].place == touches[1].place && touches[0].start < touches[1].end && touches[1].start < touches[0].end;
                 let tasks = bytes.div_ceil(BLOCK) as i64;
-                let work = (!overlap).then_some(Work { tasks, whole: 1, nanoseconds: (bytes as f64 / 8.0).max(1.0), touches });
+                let work = (!overlap).then_some(Work { tasks, whole: 1, nanoseconds: (bytes as f64 / 8.0).max(1.0), touches, rows: None });
                 self.push(Op::Copy { at, bytes }, work);
             }
             Step::Check { condition, message, line } => {

@@ -15,7 +15,7 @@ use crate::page::Page;
 use crate::program::{Batch, Machine, Program, Setting, StepValues, weights_path};
 use crate::random::{Generator, Stream, key};
 use crate::recipe::Recipe;
-use crate::report::{Report, clock, figure, rate};
+use crate::report::{Report, clock, figure, rate, took};
 use crate::settings;
 use crate::size::Dims;
 use crate::tensorboard::Events;
@@ -138,10 +138,11 @@ pub fn train(program: &Program, name: Option<&str>, options: &Options, machine: 
 
     if folder.is_none() {
         program.initialise(recipe.seed, Some(&recipe.name), machine)?;
-        if let Some(file) = &options.weights {
-            crate::weights::load(machine.store.here()?, &weights_path(file, Path::new(""), &options.runs)?)?;
-        } else if let Some(file) = &recipe.load {
-            crate::weights::load(machine.store.here()?, &weights_path(file, &program.folder, &options.runs)?)?;
+        let given = options.weights.as_deref().map(|text| (text, Path::new("")));
+        if let Some((text, folder)) = given.or(recipe.load.as_deref().map(|text| (text, program.folder.as_path()))) {
+            let file = weights_path(text, folder, &options.runs)?;
+            report.weights(text, &file);
+            crate::weights::load(machine.store.here()?, &file)?;
         }
     }
     let sums = sums_of(&recipe);
@@ -374,11 +375,11 @@ impl Run<'_> {
             self.folder.keep_best(machine.store.here()?)?;
             self.position.best_epoch = self.position.epoch;
         }
-        let seconds = (began.0.elapsed().as_secs_f64() * 1e3).round() / 1e3;
+        let time = began.0.elapsed();
         let mut line = self.metrics_json(&parts);
         line.insert("epoch".into(), json!(self.position.epoch));
         line.insert("step".into(), json!(self.position.step));
-        line.insert("seconds".into(), json!(seconds));
+        line.insert("seconds".into(), json!(time.as_micros() as f64 / 1e6));
         let line = Value::Object(line);
         self.folder.log(&line)?;
         if let Some(events) = &mut self.events {
@@ -390,9 +391,10 @@ impl Run<'_> {
             events.flush()?;
         }
         let words = format!(
-            "{}  {}  {seconds:.2} s  {speed} samples/s{}",
+            "{}  {}  {}  {speed} samples/s{}",
             self.place(self.position.epoch),
             self.metrics_words(&parts),
+            took(time),
             if better && self.recipe.early_stop.is_some() { "  best" } else { "" }
         );
         self.report.line(&words, &line);

@@ -74,6 +74,7 @@ fn entry(name: &str, kernel: u32, inputs: &[(Source, DType, &[Size])], results: 
         flops: 0.into(),
         line: 0,
         beside: vec![],
+        rows: None,
     })];
     Entry {
         name: name.into(),

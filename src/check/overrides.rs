@@ -42,12 +42,24 @@ impl Checker<'_> {
                 let known: Vec<String> = SETTINGS.iter().map(|s| format!("{}.{s}", parts[0])).collect();
                 self.bad_override(path, format!("`--set {path}`: there is no setting `{setting}`"), &known);
             }
-            _ => self.bad_override(
-                path,
-                format!("`--set {path}` is not a path of a setting"),
-                &SETTINGS.iter().map(|s| s.to_string()).collect::<Vec<_>>(),
-            ),
+            _ => {
+                let known: Vec<String> = SETTINGS.iter().map(|s| s.to_string()).chain(self.longer(path)).collect();
+                self.bad_override(path, format!("`--set {path}` is not a path of a setting"), &known);
+            }
         }
+    }
+
+    /// The path that ends in `name`: of a constant, or of what a recipe's optimizer is given.
+    fn longer(&self, name: &str) -> Option<String> {
+        let constant = self.scope.consts.iter().any(|c| &**c == name).then(|| format!("const.{name}"));
+        let given = |entry: &Entry| match entry {
+            Entry::Set { name: setting, value: tree::Expr { kind: ExprKind::Call { args, .. }, .. }, .. } if &*setting.name == "optimizer" => {
+                args.iter().any(|a| a.name.as_ref().is_some_and(|n| &*n.name == name))
+            }
+            _ => false,
+        };
+        let argument = || self.scope.sections.iter().flat_map(|s| &s.entries).any(given).then(|| format!("optimizer.{name}"));
+        constant.or_else(argument)
     }
 
     fn for_recipes(&mut self, path: &str, recipe: &str, change: impl Fn(&mut tree::Section) -> bool) {
@@ -69,7 +81,9 @@ impl Checker<'_> {
 
     fn bad_override(&mut self, path: &str, message: String, known: &[String]) {
         let mut d = Diagnostic::error("E0615", message, Span::default(), "while compiling this");
-        if let Some(near) = did_you_mean(path, known.iter().map(String::as_str)) {
+        // One that ends in the word itself is meant, however long its beginning is.
+        let ends = known.iter().map(String::as_str).find(|k| k.rsplit('.').next() == Some(path));
+        if let Some(near) = ends.or(did_you_mean(path, known.iter().map(String::as_str))) {
             d = d.note(format!("did you mean `{near}`?"));
         } else {
             d = d.note("paths are `batch`, `optimizer.lr`, `const.H`; `fit.batch` is that of the recipe `fit` alone");

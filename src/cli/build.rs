@@ -11,6 +11,7 @@ use crate::ir::DType;
 use nnc_runtime::artifact::{self, Artifact};
 use nnc_runtime::commands::Device;
 use nnc_runtime::program::weights_path;
+use nnc_runtime::report::{Report, Style};
 use nnc_runtime::tensors::Tensors;
 use nnc_runtime::{files, weights};
 use serde_json::json;
@@ -137,7 +138,9 @@ pub fn run(args: Args) -> Result<(), Failure> {
     if let Some(text) = &args.weights {
         let mut store = Tensors::new(&artifact.manifest.tensors)?;
         let name = Path::new(&artifact.manifest.source).file_stem().unwrap_or_default();
-        weights::load(&mut store, &weights_path(text, Path::new(""), &Path::new("runs").join(name))?)?;
+        let found = weights_path(text, Path::new(""), &Path::new("runs").join(name))?;
+        Report::new(if args.quiet || args.json { Style::Quiet } else { Style::Text }).weights(text, &found);
+        weights::load(&mut store, &found)?;
         artifact.weights = Some(weights::to_bytes(&store, weights::MODEL, None)?);
     }
     let artifact = artifact.at(&output, &folder);

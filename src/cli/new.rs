@@ -84,7 +84,9 @@ pub fn run(args: Args) -> Result<(), Failure> {
         .and_then(|()| std::fs::rename(&aside, folder).map_err(|e| RunError::file("create the folder", folder, &e).into()));
     if let Err(failure) = made {
         let _ = std::fs::remove_dir_all(&aside);
-        return Err(failure);
+        // Where it would have been.
+        let message = failure.message.replace(&aside.display().to_string(), &folder.display().to_string());
+        return Err(Failure { message, ..failure });
     }
     if args.json {
         return super::print(&format!("{}\n", json!({ "folder": folder, "program": folder.join(format!("{name}.nn")) })));

@@ -14,7 +14,7 @@ use nnc_runtime::loader;
 use nnc_runtime::pool::Pool;
 use nnc_runtime::program::{Machine, Program};
 use nnc_runtime::recipe::Recipe;
-use nnc_runtime::report::{Report, Style};
+use nnc_runtime::report::{Report, Style, took};
 use nnc_runtime::settings;
 use nnc_runtime::tensors::Tensors;
 use nnc_runtime::train::{self, Summary};
@@ -27,6 +27,11 @@ use std::time::Instant;
 /// Arguments of `nnc sweep`.
 #[derive(clap::Args)]
 #[command(after_help = "\
+What differs:
+  --over PATH=A,B,..  a setting and its values; 1..=5 stands for whole numbers; of several, every combination
+  --by PART.METRIC    which metric is compared (default: what early stopping watches, else the first after the loss)
+  --json              a JSON object a run instead of the table
+
 Examples:
   nnc sweep digits.nn --over optimizer.lr=0.3,0.1,0.03
   nnc sweep digits.nn train:fit --over seed=1..=5 --over batch=16,64 --by valid.accuracy
@@ -76,10 +81,10 @@ pub fn run(args: Args) -> Result<(), Failure> {
     for (n, point) in points.iter().enumerate() {
         let start = Instant::now();
         let (recipe, ended) = programs.train(recipe.as_deref(), point, &command, &stop)?;
-        let seconds = start.elapsed().as_secs_f64();
+        let time = start.elapsed();
         let (by, _) = shown.get_or_insert_with(|| judge(&recipe, by.as_deref()));
-        let run = Run { point: point.clone(), seconds, ended };
-        let words = format!("{}/{} {}: {}, {seconds:.1} s", n + 1, points.len(), point_text(point), outcome(&run, by));
+        let run = Run { point: point.clone(), seconds: time.as_secs_f64(), ended };
+        let words = format!("{}/{} {}: {}, {}", n + 1, points.len(), point_text(point), outcome(&run, by), took(time));
         match command.style {
             Style::Text => eprintln!("{words}"),
             Style::Json => super::print(&format!("{}\n", json_of(&run)))?,
@@ -292,7 +297,7 @@ fn table(axes: &[Axis], runs: &[Run], by: &str, larger: bool) -> String {
         let place =
             run.ended.as_ref().map_or_else(|why| format!("failed: {}", why.lines().next().unwrap_or_default()), |s| s.folder.display().to_string());
         let metrics = columns.iter().map(|c| number(value(run, c)));
-        rows.push(settings.chain(metrics).chain([format!("{:.1}", run.seconds), place]).collect());
+        rows.push(settings.chain(metrics).chain([format!("{:.3}", run.seconds), place]).collect());
     }
     let mut text = aligned(&rows);
     let better = |new: f64, old: f64| if larger { new > old } else { new < old };

@@ -265,10 +265,10 @@ impl<'c> Engine<'_, '_, 'c> {
         let up = |n: IntValue<'c>, by: i64| self.divide(self.add(n, self.int(by - 1)), self.int(by)).0;
         // At least one, because nothing may be divided by nothing even where there are no tasks.
         let some = |n: IntValue<'c>| self.w.greater(n, one);
-        let (tiles, panels) = (some(up(rows, ROWS)), some(up(columns, self.width)));
+        let (tiles, panels) = (some(self.w.size(&self.c.tiles(&self.w.kernel.outer))), some(up(columns, self.width)));
         let (each, extra) = self.divide(rows, tiles);
         // What counts fastest, and what comes in several wholes of it.
-        let tall = self.is(IntPredicate::SGT, rows, columns);
+        let tall = if self.c.stays { code.context.bool_type().const_all_ones() } else { self.is(IntPredicate::SGT, rows, columns) };
         let pick = |a: IntValue<'c>, b: IntValue<'c>| code.select(tall.into(), a.into(), b.into()).into_int_value();
         let (inner, outer) = (pick(panels, tiles), pick(tiles, panels));
         let next = code.variable(i64t);
@@ -392,7 +392,8 @@ impl<'c> Engine<'_, '_, 'c> {
         }
         let either = |a, b| ok(self.w.code.builder.build_or(a, b, ""));
         let highest = self.add(g.each, self.number(self.is(IntPredicate::SGT, g.extra, self.int(0))));
-        let fits = either(self.is(IntPredicate::SGE, g.each, self.int(2 * PAIR_ROWS - 1)), self.is(IntPredicate::SLE, highest, self.int(PAIR_ROWS)));
+        let fits =
+            either(self.is(IntPredicate::SGE, g.each, self.int(2 * (PAIR_ROWS - 1))), self.is(IntPredicate::SLE, highest, self.int(PAIR_ROWS)));
         // Panels that are read in place are not packed panels beside each other.
         let in_place = self.packed().is_none() && in_place(self.w.kernel, self.c).is_some();
         Some(if in_place { ok(self.w.code.builder.build_and(fits, ok(self.w.code.builder.build_not(few, "")), "")) } else { fits })

@@ -13,11 +13,11 @@ use std::fmt::Write as _;
 /// Steps of a round, where A and B lie as constants say.
 const UNROLL: i64 = 4;
 /// Bytes of a line of the caches.
-const LINE: i64 = 64;
+pub const LINE: i64 = 64;
 /// Bytes of what comes next that a step asks for: half a line, so that requests hardly wait for each other.
 pub const AHEAD: i64 = LINE / 2;
 /// Rows that one pointer reaches with the steps an address can hold.
-const GROUP: usize = 3;
+pub const GROUP: usize = 3;
 /// Pointers to every third row of A.
 const A: [&str; 4] = ["rsi", "rbx", "rbp", "r10"];
 /// What functions give back as it was.

@@ -10,6 +10,7 @@
 use crate::emit::Level;
 use crate::emit::code::{Code, Elem, V, ok};
 pub use crate::emit::dense::AHEAD;
+use crate::emit::dense::GROUP;
 use crate::emit::{dense, target};
 use crate::ir::{DType, Scalar};
 use crate::kernel::contract::{ROWS, Side};
@@ -238,9 +239,6 @@ fn quarters<'c>(code: &Code<'c>, tile: PointerValue<'c>, rows: [IntValue<'c>; 2]
         }
     }
 }
-
-/// Rows that one pointer reaches with the steps an address can hold.
-const GROUP: usize = 3;
 
 struct Micro<'c> {
     code: Code<'c>,

@@ -224,14 +224,12 @@ fn assembly(module: &Module, machine: &TargetMachine) -> Result<String, String> 
     Ok(String::from_utf8_lossy(buffer.as_slice()).trim_end_matches('\0').to_string())
 }
 
-/// The functions that multiply for all contractions, as text.
-///
-/// # Errors
-/// As [`compile`].
-pub fn multiply(dtype: DType, level: Level, side: Option<Side>, what: What) -> Result<String, String> {
-    target::check()?;
-    let context = Context::create();
-    print(&micro::define(&context, module(&context, &*target::machine()?), dtype, level, side), &*target::machine()?, what)
+/// The assembly of functions that no kernel shows, such as those that multiply.
+#[cfg(test)]
+fn shared(define: impl for<'c> FnOnce(&'c Context, Module<'c>) -> Module<'c>) -> String {
+    target::check().unwrap();
+    let (context, machine) = (Context::create(), target::machine().unwrap());
+    print(&define(&context, module(&context, &machine)), &machine, What::Assembly).unwrap()
 }
 
 /// Verifies, runs the passes, and hands on to code generation.

@@ -8,6 +8,7 @@
 use crate::emit::Level;
 use crate::emit::code::{Code, V, ok};
 use crate::emit::contract::{C_AT, CHUNK, Engine, Group, named};
+use crate::emit::dense::LINE;
 use crate::emit::micro::{self, Field, PANEL};
 use crate::emit::operand::{direct, in_place};
 use crate::emit::target;
@@ -23,8 +24,6 @@ use std::convert::Infallible;
 
 /// Most rows.
 pub const FEW: i64 = 6;
-/// Bytes of a line of the caches.
-const LINE: i64 = 64;
 /// Bytes of B that stay in the second cache: a panel at a time is as good there, and less code.
 const NEAR: i64 = 1 << 20;
 

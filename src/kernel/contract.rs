@@ -3,8 +3,9 @@
 //! A contraction multiplies a factor A, which does not know the *columns* of the result, with a factor B, which does not know its *rows*, and sums
 //! over `k`. Columns are cut into panels as wide as two vector registers of 512 bits, rows into tiles of nearly equal height, at most [`ROWS`].
 //! A task is one tile of one panel of one batch. Tiles count fastest, so that consecutive tasks share a panel of B; but panels do where there are more
-//! rows than columns, so that threads share out the larger factor and each reads the smaller one. Machine code and interpreter both count tasks this
-//! way. Nothing here is about order: every cut gives the same bits.
+//! rows than columns, so that threads share out the larger factor and each reads the smaller one, and where B is small and was packed in advance, so
+//! that each thread keeps it, and its rows are still near when the next product wants them. Machine code and interpreter both count tasks this way.
+//! Nothing here is about order: every cut gives the same bits.
 
 use crate::ir::{Affine, DType, Fold, Guard, IndexAtom, Relation, Size};
 use crate::kernel::linear::{Linear, address, window};
@@ -35,6 +36,8 @@ pub struct Contraction {
     pub reach: Option<Reach>,
     /// What must hold for a point to need its sum, where not all do: a condition on row and column.
     pub needs: Option<Guard>,
+    /// Whether B was packed in advance and stays in the second cache: panels count fastest then, however few rows there are.
+    pub stays: bool,
     /// Where it is computed in squares of 2x2 points ([`winograd`]), what they are. The first of the lanes' variables is then that of the columns, or for
     /// [`Squares::Taps`] that of a row's, lines' and columns' of the window, which follow the rows.
     pub squares: Option<Squares>,
@@ -69,6 +72,8 @@ pub enum Side {
 
 /// Lanes that make it worth to run along them.
 const LANES: i64 = 16;
+/// Bytes of B that stay in the second cache with what else a step needs.
+const STAYS: i64 = 1 << 20;
 
 /// Columns of a panel.
 pub fn panel(dtype: DType) -> i64 {
@@ -138,18 +143,10 @@ pub fn roles(kernel: &Kernel) -> Option<Contraction> {
     let needs = needs(kernel, number, &rows, &columns);
     let near = near(kernel, number, &columns);
     let stores_in_lanes = kernel.stages.iter().all(|s| in_lanes(s, last));
-    (dtype.is_float() && stores_in_lanes).then_some(Contraction {
-        stage: number,
-        dtype,
-        factors,
-        batch,
-        rows,
-        columns,
-        near,
-        reach,
-        needs,
-        squares: None,
-    })
+    let mut c = Contraction { stage: number, dtype, factors, batch, rows, columns, near, reach, needs, stays: false, squares: None };
+    let bytes = product(&[c.extent(&c.columns, &kernel.outer), product(&stage.reds)]).as_const().and_then(|n| n.checked_mul(dtype.bytes() as i64));
+    c.stays = packed(kernel, &c).is_some() && bytes.is_some_and(|n| n <= STAYS);
+    (dtype.is_float() && stores_in_lanes).then_some(c)
 }
 
 /// What the guard says about the steps of a row, where it compares the one with the other.
@@ -416,14 +413,28 @@ impl Contraction {
     /// How many tasks there are.
     pub fn tasks(&self, outer: &[Size]) -> Size {
         let panels = cut(self.width(outer), panel(self.dtype));
-        let tiles = cut(self.extent(&self.rows, outer), ROWS);
-        product(&[self.extent(&self.batch, outer), panels, tiles])
+        product(&[self.extent(&self.batch, outer), panels, self.tiles(outer)])
     }
 
-    /// How many of them, one after the other, share a panel of B, or where there are more rows than columns, rows of A.
+    /// How many tiles the rows are cut into: an even number, unless it is one, where rows are shared out between threads.
+    pub fn tiles(&self, outer: &[Size]) -> Size {
+        let rows = self.extent(&self.rows, outer);
+        let [one, two, high] = [1, 2, 2 * ROWS].map(Size::constant);
+        // Of so many rows two tiles each, and the rest; the last term is 1 for at most ROWS of them.
+        let even = || {
+            let pairs = rows.div(&high)?.checked_add(&one)?.checked_mul(&two)?;
+            pairs.checked_add(&high.div(&rows.checked_add(&Size::constant(ROWS))?)?.neg())
+        };
+        if self.stays { even() } else { None }.unwrap_or_else(|| cut(rows.clone(), ROWS))
+    }
+
+    /// How many of them, one after the other, share a panel of B, or where panels count fastest, rows of A.
     pub fn whole(&self, outer: &[Size]) -> Size {
         let (rows, columns) = (self.extent(&self.rows, outer), self.width(outer));
-        let (tiles, panels) = (cut(rows.clone(), ROWS), cut(columns.clone(), panel(self.dtype)));
+        let (tiles, panels) = (self.tiles(outer), cut(columns.clone(), panel(self.dtype)));
+        if self.stays {
+            return panels;
+        }
         // 1 div (rows div (columns + 1) + 1) is 0 where there are more rows, else 1.
         let one = Size::constant(1);
         let over = |a: &Size, b: &Size| a.div(&b.checked_add(&one)?);
@@ -442,10 +453,13 @@ impl Contraction {
             self.columns.iter().rev().take(2).for_each(|v| halves[*v] = (outer[*v] + 1) / 2);
         }
         let (rows, columns) = (extent(&self.rows), self.columns.iter().map(|v| halves[*v]).product::<i64>());
-        let (tiles, width) = ((rows + ROWS - 1) / ROWS, panel(self.dtype));
+        let sizes: Vec<Size> = outer.iter().map(|n| Size::constant(*n)).collect();
+        let tiles = self.tiles(&sizes).as_const().unwrap_or_else(|| unreachable!("the sizes are numbers"));
+        let width = panel(self.dtype);
         let panels = (columns + width - 1) / width;
         let (batch, within) = (task / (tiles * panels), task % (tiles * panels));
-        let (first, tile) = if rows > columns { (within % panels * width, within / panels) } else { (within / tiles * width, within % tiles) };
+        let (first, tile) =
+            if self.stays || rows > columns { (within % panels * width, within / panels) } else { (within / tiles * width, within % tiles) };
         let start = |tile: i64| tile * (rows / tiles) + tile.min(rows % tiles);
         let mut point = vec![0; outer.len()];
         let set = |vars: &[usize], mut n: i64, point: &mut [i64]| {

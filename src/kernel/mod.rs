@@ -18,6 +18,7 @@ pub mod parse;
 mod placed;
 pub mod print;
 pub mod program;
+pub mod rows;
 pub mod verify;
 pub mod winograd;
 

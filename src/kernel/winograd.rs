@@ -51,7 +51,7 @@ pub fn recognise(kernel: &Kernel) -> Option<Contraction> {
         rows.retain(|v| v + 2 < outer);
         (Squares::Taps, near)
     };
-    Some(Contraction { stage: number, dtype, factors, batch, rows, columns, near, reach: None, needs: None, squares: Some(squares) })
+    Some(Contraction { stage: number, dtype, factors, batch, rows, columns, near, reach: None, needs: None, stays: false, squares: Some(squares) })
 }
 
 /// Whether the stage's weights are transformed already.

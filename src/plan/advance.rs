@@ -120,6 +120,7 @@ fn prepack(
                     flops: Size::default(),
                     line: launch.line,
                     beside: vec![],
+                    rows: None,
                 }),
             )
         }

@@ -152,7 +152,7 @@ impl<'a> State<'a> {
         let args = launch.args.iter().map(|b| self.at(frame, *b)).collect();
         let line = self.line(launch.span);
         let lower::Launch { kernel, sizes, tasks, whole, cost, flops, .. } = launch.clone();
-        self.plan.steps.push(Step::Launch(Launch { kernel, args, sizes, tasks, whole, cost, flops, line, beside: vec![] }));
+        self.plan.steps.push(Step::Launch(Launch { kernel, args, sizes, tasks, whole, cost, flops, line, beside: vec![], rows: None }));
     }
 
     fn line(&mut self, span: Span) -> u32 {

@@ -77,7 +77,7 @@ fn alike(a: &Launch, b: &Launch, kernels: &[Kernel]) -> bool {
 }
 
 /// Whether an index may be out of bounds.
-fn fails(kernel: &Kernel) -> bool {
+pub(super) fn fails(kernel: &Kernel) -> bool {
     fn computed(index: &[Index]) -> bool {
         index.iter().any(|i| matches!(i, Index::Value(_)))
     }

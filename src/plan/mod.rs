@@ -3,7 +3,8 @@
 //! In: a module and its lowered functions. Out: the distinct kernels that are launched, in order of first use, and the manifest's entries.
 //! Calls and scans are put in place: a callee's launches appear at every call, on that call's buffers, and share its kernels. Memory is used again in
 //! place where the kernels allow it, and updates that free large gradients come as soon as they may. What depends on weights alone is computed in
-//! advance. Launches of one kernel that do not depend on each other become one.
+//! advance. Launches of one kernel that do not depend on each other become one. In loops it is said
+//! which rows go from round to round by themselves.
 
 mod advance;
 mod flatten;
@@ -11,6 +12,7 @@ mod group;
 mod lifetime;
 pub mod print;
 mod reuse;
+mod rows;
 mod sooner;
 
 use crate::ir::Module;
@@ -39,6 +41,7 @@ pub fn plan(module: &Module, lowered: &Lowered, sources: &Sources) -> (Vec<Kerne
         sooner::sooner(&mut planned, &kernels);
         reuse::reuse(&mut planned, &kernels);
         group::group(&mut planned, &kernels);
+        rows::rows(&mut planned, &kernels);
         lifetime::set(&mut planned);
         planned
     });

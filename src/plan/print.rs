@@ -51,7 +51,9 @@ pub fn entry(entry: &Entry, kernels: &[Kernel]) -> String {
                 let name = kernels.get(l.kernel as usize).map_or("?", |k| &k.name);
                 let sizes = list(&l.sizes, size);
                 let whole = if l.whole.as_const() == Some(1) || l.whole == l.tasks { String::new() } else { format!(" by {}", l.whole) };
-                let _ = writeln!(text, "{indent}{n}: {name}({}) sizes [{sizes}] tasks {}{whole} cost {}", list(&l.args, buffer), l.tasks, l.cost);
+                let rows = l.rows.as_ref().map_or_else(String::new, |rows| format!(" rows {}", rows.count));
+                let _ =
+                    writeln!(text, "{indent}{n}: {name}({}) sizes [{sizes}] tasks {}{whole}{rows} cost {}", list(&l.args, buffer), l.tasks, l.cost);
                 l.beside.iter().try_for_each(|c| {
                     let (args, sizes) = (list(&c.args, buffer), list(&c.sizes, size));
                     writeln!(text, "{indent}{n}  and ({args}) sizes [{sizes}] tasks {}", c.tasks)

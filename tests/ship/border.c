@@ -1,4 +1,4 @@
-/* What a C program may do to libnnc, well and badly. Arguments: an artifact without weights, a file that is none, where weights go. */
+/* What a C program may do to libnnc, well and badly. Arguments: an artifact without weights, a file that is none, where weights go, where an artifact goes. */
 #include "kinds.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -107,6 +107,11 @@ int main(int argc, char **argv) {
     results = nnc_results(model, &count);
     CHECK(count == 1 && results->rank == 2 && results->shape[0] == 4 && results->shape[1] == 3 && results->data == output);
     const float one = output[3];
+    DONE(kinds_infer(model, 1, x + 2, &output));
+    CHECK(output[0] == one);
+    DONE(nnc_save(model, argv[4]));
+    nnc_close(model);
+    DONE(nnc_open(argv[4], &model));
     DONE(kinds_infer(model, 1, x + 2, &output));
     CHECK(output[0] == one);
     nnc_close(model);

@@ -1,8 +1,9 @@
 //! Chores of the repository: set-up, the demonstration, the tests, the lints. Needs nothing but Rust, so that it can install what is missing.
 //!
-//! `cargo xtask demo`, `test`, `seeds`, `bench`, `counts`, `ptxas`, `gpu`, `ship`, `wheel`, `fuzz`, `docs`, `lint`, `setup`
+//! `cargo xtask demo`, `test`, `seeds`, `bench`, `counts`, `costs`, `ptxas`, `gpu`, `ship`, `wheel`, `fuzz`, `docs`, `lint`, `setup`
 
 mod bench;
+mod costs;
 mod counts;
 mod digits;
 mod fuzz;
@@ -24,6 +25,7 @@ cargo xtask COMMAND
   seeds  train models/digits.nn from 20 seeds: test accuracies, their mean, how many reach 97 %
   bench  time the workloads of models/bench, with the peers where they are installed (bench --help)
   counts instructions of a step, by valgrind where it is installed, for three sizes of batches (counts [WORKLOAD..])
+  costs  what a program costs besides its steps, beside the bounds: building and how it grows, memory, the rest of an epoch
   ptxas  assemble every kernel of the models (or of FILE..) for GPUs, and refuse spills; needs no GPU
   gpu    train a few steps of the models (or of FILE..) on a GPU and on the CPU: compares losses, times steps;
          --peers DIR --scripts DIR: the suite against PyTorch on the same GPU
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
         Some("seeds") => seeds(),
         Some("bench") => timed(&args[1..]),
         Some("counts") => counted(&args[1..]),
+        Some("costs") => costs::run(&|| binaries("release", "target/release")),
         Some("ptxas") => ptxas::run(&args[1..], &|| {
             let llvm = llvm::ensure()?;
             cargo(&llvm, &["build", "--quiet", "--bin", "nnc"])?;
@@ -83,7 +86,9 @@ fn main() -> ExitCode {
 /// Trains the digits model from its text, and shows what it makes of digits it has never seen.
 fn demo(args: &[String]) -> Result<(), String> {
     let llvm = llvm::ensure()?;
-    cargo(&llvm, &["build", "--quiet", "--bin", "nnc"])?;
+    binaries("dev", "target/debug")?;
+    // Beside nnc, which makes executables and libraries of them.
+    plain(&["build", "--quiet", "--package", "nnc-c"])?;
     let nnc = ["run", "--quiet", "--bin", "nnc", "--", "run", "models/digits.nn"];
     cargo(&llvm, &[&nnc, &as_strs(args)[..]].concat())?;
     let given = args.iter().position(|a| a == "--run-dir").and_then(|i| args.get(i + 1).cloned());

@@ -59,7 +59,10 @@ fn nnc(args: &[&str]) -> Result<(), String> {
 }
 
 /// Runs it to its end, and gives the most memory that it has had, in KB.
-fn resident(command: &mut Command) -> Result<i64, String> {
+///
+/// # Errors
+/// It cannot be started, or fails.
+pub fn resident(command: &mut Command) -> Result<i64, String> {
     let name = Path::new(command.get_program()).display().to_string();
     let child = command.spawn().map_err(|e| format!("cannot start {name}: {e}"))?;
     // SAFETY: plain numbers, for which zero is a value.

@@ -15,7 +15,7 @@ use crate::exec::Prepared;
 use crate::manifest::Role;
 use crate::program::Program;
 use crate::recipe::Recipe;
-use crate::report::{clock, figure, thousands};
+use crate::report::{figure, thousands, took};
 use crate::train::Parts;
 use serde_json::Value;
 use std::fmt::Write;
@@ -118,9 +118,7 @@ impl Page<'_> {
         }
         figures.push((thousands(p.epoch), if p.epoch == 1 { "epoch".into() } else { "epochs".into() }));
         figures.push((thousands(p.step), if over { "steps".into() } else { format!("steps of {}", thousands(self.steps)) }));
-        let seconds = self.curves.seconds;
-        let time = if seconds < 10.0 { format!("{seconds:.2} s") } else { clock(Duration::try_from_secs_f64(seconds).unwrap_or_default()) };
-        figures.push((time, "of epochs".into()));
+        figures.push((took(Duration::try_from_secs_f64(self.curves.seconds).unwrap_or_default()), "of epochs".into()));
         if p.best_epoch > 0 {
             figures.push((p.best_epoch.to_string(), "best epoch".into()));
         }

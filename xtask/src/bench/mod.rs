@@ -15,7 +15,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Instant, SystemTime};
-use worker::{Worker, middle};
+use worker::Worker;
+pub use worker::middle;
 
 /// What the suite consists of.
 const SUITE: &str = include_str!("../../../benches/suite.txt");
@@ -104,13 +105,18 @@ fn row(line: &'static str) -> Result<Row<'static>, String> {
 
 /// Compiles a program of `models/bench`, timed.
 fn build(program: &str, gpu: bool, binaries: &Path) -> Result<Build, String> {
+    compile(Path::new(&format!("models/bench/{program}.nn")), program, gpu, binaries)
+}
+
+/// Compiles the text there to an artifact of this name, timed.
+fn compile(text: &Path, program: &str, gpu: bool, binaries: &Path) -> Result<Build, String> {
     let target = if gpu { "cuda" } else { "cpu" };
     let artifact = Path::new(FOLDER).join(format!("{program}.{target}.nnc"));
     let began = Instant::now();
     let mut nnc = Command::new(binaries.join("nnc"));
-    let status = nnc.arg("build").arg(format!("models/bench/{program}.nn")).arg("-o").arg(&artifact).args(["--quiet", "--target", target]).status();
+    let status = nnc.arg("build").arg(text).arg("-o").arg(&artifact).args(["--quiet", "--target", target]).status();
     if !status.map_err(|e| format!("cannot start nnc: {e}"))?.success() {
-        return Err(format!("nnc cannot build models/bench/{program}.nn"));
+        return Err(format!("nnc cannot build {}", text.display()));
     }
     let seconds = began.elapsed().as_secs_f64();
     let bytes = std::fs::metadata(&artifact).map(|m| m.len()).unwrap_or(0);

@@ -2,7 +2,7 @@
 
 use super::options::Options;
 use super::worker::{Worker, middle};
-use super::{append, build, take_turns};
+use super::{Build, FOLDER, append, build, compile, take_turns};
 use serde_json::json;
 use std::path::Path;
 use std::process::Command;
@@ -70,22 +70,43 @@ pub fn run(options: &Options, binaries: &Path) -> Result<(), String> {
             report(options, &name, threads, (2 * m * n * k) as f64, &mut workers)?;
         }
     }
-    let convolution = build("convolution", false, binaries)?;
-    for ([b, c, o, size], model) in CONVOLUTIONS.iter().flat_map(|shape| ["Forward", "Data", "Weights"].map(|m| (shape, m))) {
-        let name = format!("convolution {model} {b}x{c}->{o}x{size}x{size}");
-        if !options.wants(&name) {
-            continue;
-        }
-        for &threads in &threads {
-            let sizes = [format!("B={b}"), format!("C={c}"), format!("O={o}"), format!("H={size}"), format!("W={size}")];
-            let mut workers = vec![own(binaries, &convolution.artifact, model, &sizes, threads)?];
-            if let Some(environment) = options.environment() {
-                keep(&mut workers, environment.convolution(model, &format!("{b},{c},{o},{size}"), threads));
+    let free = build("convolution", false, binaries)?;
+    for shape @ [b, c, o, size] in CONVOLUTIONS {
+        let known = known(shape, binaries)?;
+        for (model, fixed) in ["Forward", "Data", "Weights"].iter().flat_map(|m| [(m, true), (m, false)]) {
+            let name = format!("{} {model} {b}x{c}->{o}x{size}x{size}", if fixed { "layer" } else { "convolution" });
+            if !options.wants(&name) {
+                continue;
             }
-            report(options, &name, threads, (2 * b * c * o * size * size * 9) as f64, &mut workers)?;
+            let mut sizes = vec![format!("B={b}")];
+            if !fixed {
+                sizes.extend([format!("C={c}"), format!("O={o}"), format!("H={size}"), format!("W={size}")]);
+            }
+            for &threads in &threads {
+                let artifact = if fixed { &known.artifact } else { &free.artifact };
+                let mut workers = vec![own(binaries, artifact, model, &sizes, threads)?];
+                if let Some(environment) = options.environment() {
+                    keep(&mut workers, environment.convolution(model, &format!("{b},{c},{o},{size}"), threads));
+                }
+                report(options, &name, threads, (2 * b * c * o * size * size * 9) as f64, &mut workers)?;
+            }
         }
     }
     Ok(())
+}
+
+/// The convolutions as a model's layer has them: all sizes but the batch are known, which lets nnc choose how to compute them.
+fn known([_, c, o, size]: &[u64; 4], binaries: &Path) -> Result<Build, String> {
+    const DIMS: &str = "dim B, C, O, H, W\n";
+    let text = std::fs::read_to_string("models/bench/convolution.nn").map_err(|e| format!("models/bench/convolution.nn: {e}"))?;
+    let constants = format!("dim B\nconst C = {c}\nconst O = {o}\nconst H = {size}\nconst W = {size}\n");
+    let name = format!("layer_{c}_{o}_{size}");
+    let file = Path::new(FOLDER).join(format!("{name}.nn"));
+    if !text.contains(DIMS) {
+        return Err(format!("models/bench/convolution.nn has no line `{}`", DIMS.trim()));
+    }
+    std::fs::write(&file, text.replace(DIMS, &constants)).map_err(|e| format!("{}: {e}", file.display()))?;
+    compile(&file, &name, false, binaries)
 }
 
 fn own(binaries: &Path, artifact: &Path, model: &str, sizes: &[String], threads: usize) -> Result<Worker, String> {
