@@ -1,4 +1,4 @@
-//! `--set PATH=VALUE`: settings, optimizers' arguments and constants replaced before anything is checked. A path begins with a recipe's name, or `train` for
+//! `--set PATH=VALUE`: settings, arguments of optimizers and early stops, and constants replaced before anything is checked. A path begins with a recipe's name, or `train` for
 //! all of them, which may be left out: `fit.batch`, `train.batch`, `batch`.
 
 use crate::check::Checker;
@@ -8,6 +8,9 @@ use crate::diagnostic::{Diagnostic, did_you_mean};
 use crate::parse::tree::{self, Entry, ExprKind, SectionKind};
 use crate::span::Span;
 use std::sync::Arc;
+
+/// What a recipe gives arguments to, as a path names it.
+const CALLS: [&str; 2] = ["optimizer", "early_stop"];
 
 impl Checker<'_> {
     /// Applies `options.set` in order.
@@ -36,8 +39,8 @@ impl Checker<'_> {
             }
             [setting] if SETTINGS.contains(&setting) => self.for_recipes(path, "train", |section| set_entry(section, setting, kind.clone())),
             [recipe, setting] if SETTINGS.contains(&setting) => self.for_recipes(path, recipe, |section| set_entry(section, setting, kind.clone())),
-            [recipe, "optimizer", argument] => self.for_recipes(path, recipe, |section| set_argument(section, argument, kind.clone())),
-            ["optimizer", argument] => self.for_recipes(path, "train", |section| set_argument(section, argument, kind.clone())),
+            [call, argument] if CALLS.contains(&call) => self.for_recipes(path, "train", |section| set_argument(section, call, argument, kind.clone())),
+            [recipe, call, argument] if CALLS.contains(&call) => self.for_recipes(path, recipe, |section| set_argument(section, call, argument, kind.clone())),
             [_, setting] => {
                 let known: Vec<String> = SETTINGS.iter().map(|s| format!("{}.{s}", parts[0])).collect();
                 self.bad_override(path, format!("`--set {path}`: there is no setting `{setting}`"), &known);
@@ -49,25 +52,23 @@ impl Checker<'_> {
         }
     }
 
-    /// The path that ends in `name`: of a constant, or of what a recipe's optimizer is given.
+    /// The path that ends in `name`: of a constant, or of what a recipe's optimizer or early stop is given.
     fn longer(&self, name: &str) -> Option<String> {
         let constant = self.scope.consts.iter().any(|c| &**c == name).then(|| format!("const.{name}"));
-        let given = |entry: &Entry| match entry {
-            Entry::Set { name: setting, value: tree::Expr { kind: ExprKind::Call { args, .. }, .. }, .. } if &*setting.name == "optimizer" => {
-                args.iter().any(|a| a.name.as_ref().is_some_and(|n| &*n.name == name))
-            }
-            _ => false,
+        let given = |call: &&str| {
+            let mut entries = self.scope.sections.iter().flat_map(|s| &s.entries);
+            entries.any(|e| called(e, call).is_some_and(|args| args.iter().any(|a| a.name.as_ref().is_some_and(|n| &*n.name == name))))
         };
-        let argument = || self.scope.sections.iter().flat_map(|s| &s.entries).any(given).then(|| format!("optimizer.{name}"));
+        let argument = || CALLS.iter().find(given).map(|call| format!("{call}.{name}"));
         constant.or_else(argument)
     }
 
     fn for_recipes(&mut self, path: &str, recipe: &str, change: impl Fn(&mut tree::Section) -> bool) {
         let mut found = false;
-        let mut changed = true;
+        let mut changed = false;
         for s in self.scope.sections.iter_mut().filter(|s| s.kind == SectionKind::Train && (recipe == "train" || &*s.name.name == recipe)) {
             found = true;
-            changed &= change(s);
+            changed |= change(s);
         }
         if !found {
             let rest = path.split_once('.').map_or("", |(_, r)| r);
@@ -75,7 +76,7 @@ impl Checker<'_> {
             let known: Vec<String> = names.chain(["train".into()]).map(|n| format!("{n}.{rest}")).collect();
             self.bad_override(path, format!("`--set {path}`: there is no recipe `{recipe}`"), &known);
         } else if !changed {
-            self.bad_override(path, format!("`--set {path}`: the recipe has no optimizer to set it in"), &[]);
+            self.bad_override(path, format!("`--set {path}`: the recipe has nothing that this is an argument of"), &[]);
         }
     }
 
@@ -138,21 +139,24 @@ fn set_entry(section: &mut tree::Section, setting: &str, kind: ExprKind) -> bool
     true
 }
 
-fn set_argument(section: &mut tree::Section, argument: &str, kind: ExprKind) -> bool {
-    for entry in &mut section.entries {
-        let Entry::Set { name, value, .. } = entry else { continue };
-        if &*name.name != "optimizer" {
-            continue;
-        }
-        let span = value.span;
-        if let ExprKind::Call { args, .. } = &mut value.kind {
-            let new = tree::Expr { kind, span };
-            match args.iter_mut().find(|a| a.name.as_ref().is_some_and(|n| &*n.name == argument)) {
-                Some(a) => a.value = new,
-                None => args.push(tree::Arg { name: Some(tree::Ident { name: argument.into(), span }), value: new }),
-            }
-            return true;
-        }
+/// What `entry` gives to `call`, where it is that: `optimizer = sgd(..)`, `early_stop(..)`.
+fn called<'e>(entry: &'e Entry, call: &str) -> Option<&'e Vec<tree::Arg>> {
+    match entry {
+        Entry::Set { name, value: tree::Expr { kind: ExprKind::Call { args, .. }, .. }, .. } if &*name.name == call => Some(args),
+        Entry::Do(tree::Expr { kind: ExprKind::Call { callee, args }, .. }) if matches!(&callee.kind, ExprKind::Name(n) if &**n == call) => Some(args),
+        _ => None,
     }
-    false
+}
+
+fn set_argument(section: &mut tree::Section, call: &str, argument: &str, kind: ExprKind) -> bool {
+    let Some(entry) = section.entries.iter_mut().find(|e| called(e, call).is_some()) else { return false };
+    let (Entry::Set { value: expr, .. } | Entry::Do(expr)) = entry;
+    let span = expr.span;
+    let ExprKind::Call { args, .. } = &mut expr.kind else { return false };
+    let new = tree::Expr { kind, span };
+    match args.iter_mut().find(|a| a.name.as_ref().is_some_and(|n| &*n.name == argument)) {
+        Some(a) => a.value = new,
+        None => args.push(tree::Arg { name: Some(tree::Ident { name: argument.into(), span }), value: new }),
+    }
+    true
 }

@@ -77,10 +77,14 @@ fn settings_are_overridden() {
     let (program, found) = with_settings(&[("batch", "16"), ("optimizer.lr", "0.25")]);
     let settings = &program.unwrap_or_else(|| panic!("{found:?}")).recipes[0].settings;
     assert!(settings.batch == 16 && settings.scalars.contains(&("optimizer.lr".into(), 0.25)));
+    // An early stop's arguments are what an artifact lets change too.
+    let (program, found) = with_settings(&[("early_stop.patience", "7"), ("fit.early_stop.min_delta", "0.5")]);
+    let stop = program.unwrap_or_else(|| panic!("{found:?}")).recipes[0].early_stop.clone().expect("an early stop");
+    assert_eq!((stop.patience, stop.min_delta), (7, 0.5));
     for wrong in [("bacth", "64"), ("optimiser.lr", "1"), ("fit.bacth", "64"), ("fti.batch", "64"), ("fit.batch", ""), ("const.Clases", "3")] {
         assert_eq!(with_settings(&[wrong]).1.iter().map(|d| d.code).collect::<Vec<_>>(), ["E0615"], "{wrong:?}");
     }
-    for (short, whole) in [("lr", "optimizer.lr"), ("Classes", "const.Classes"), ("bacth", "batch")] {
+    for (short, whole) in [("lr", "optimizer.lr"), ("Classes", "const.Classes"), ("patience", "early_stop.patience"), ("bacth", "batch")] {
         let (_, found) = with_settings(&[(short, "1")]);
         assert_eq!(found[0].notes, [format!("did you mean `{whole}`?")], "{short}");
     }
