@@ -187,9 +187,10 @@ impl Prepared {
                 constants.push(start..start + bytes[i]);
             }
         }
-        let scratch_each = scratch(manifest, entry);
-        let Some(scratch_bytes) = scratch_each.checked_mul(threads.max(1)) else { return broken(entry) };
-        let mut table = Table { scratch: Scratch::new(scratch_bytes)?, scratch_each, ..Table::default() };
+        let mut table = Table { scratch: scratch(manifest, entry), ..Table::default() };
+        if table.scratch.checked_mul(threads.max(1)).is_none() {
+            return broken(entry);
+        }
         let mut resolve = Resolve {
             manifest,
             entry,
@@ -295,9 +296,9 @@ impl Prepared {
         self.arena.len()
     }
 
-    /// Bytes that the threads' scratch takes beside the arena.
+    /// Bytes that the threads need beside the arena while it runs; entries that run in one pool share them.
     pub fn scratch_bytes(&self) -> usize {
-        self.table.scratch.bytes()
+        self.table.scratch * self.threads
     }
 
     /// Bytes of the inputs that the caller fills.
@@ -319,7 +320,7 @@ impl Prepared {
     /// Runs the table once and stores its tensors' new values; on an error no stored tensor has changed, unless the plan updates it in place.
     ///
     /// # Errors
-    /// A checked access out of bounds or a failed check, with the source line.
+    /// A checked access out of bounds or a failed check, with the source line; no memory for the threads.
     ///
     /// # Panics
     /// If the pool has more threads than this was prepared for.
@@ -332,10 +333,11 @@ impl Prepared {
         }
         let timed = learns || self.observer.as_ref().is_none_or(|o| o.runs.times());
         let began = self.observer.as_ref().filter(|_| timed).map(|_| Instant::now());
+        let scratch = pool.scratch(self.table.scratch)?;
         // SAFETY: the plan's buffers have the sizes of the kernels' parameters (made so by the compiler), all of them lie in memory that lives now;
         // `phases::cut` keeps apart what touches the same memory; the number of threads was looked at.
         let from = if self.advanced == Some(store.version()) { self.advance } else { 0 };
-        let ended = unsafe { self.table.run(from, kernels, pool, self.meter.as_ref().filter(|_| timed)) };
+        let ended = unsafe { self.table.run(from, kernels, pool, scratch, self.meter.as_ref().filter(|_| timed)) };
         self.advanced = None;
         if self.changes {
             store.touch();
@@ -383,8 +385,9 @@ impl Prepared {
         self.advanced = None;
         store.touch();
         self.blank();
-        // SAFETY: as in `run`; one thread has scratch in any case.
-        let ended = unsafe { self.table.step_through(kernels, see) };
+        let scratch = Scratch::new(self.table.scratch)?;
+        // SAFETY: as in `run`.
+        let ended = unsafe { self.table.step_through(kernels, scratch.as_ptr(), see) };
         ended.map_err(|line| refuse!("{}", self.failure(line)))
     }
 

@@ -5,7 +5,6 @@
 
 use crate::error;
 use crate::exec::Kernels;
-use crate::memory::Scratch;
 use crate::meter::{Meter, ticks};
 use crate::phases::{Phase, Segment};
 use crate::pool::{Apart, Pool, Region};
@@ -95,7 +94,7 @@ impl Args {
     }
 }
 
-/// The table, and the memory that its threads need beside the buffers.
+/// The table.
 #[derive(Default)]
 pub(crate) struct Table {
     pub ops: Vec<Op>,
@@ -109,9 +108,8 @@ pub(crate) struct Table {
     pub opens: Vec<u32>,
     /// For every thread the arguments' addresses where it stands in a loop whose rounds it walks by itself.
     pub own: Vec<Apart<UnsafeCell<Vec<*mut u8>>>>,
-    /// As many bytes a thread as the hungriest kernel asks for.
-    pub scratch: Scratch,
-    pub scratch_each: usize,
+    /// The bytes that a thread needs beside the buffers: what the hungriest kernel asks for.
+    pub scratch: usize,
 }
 
 const NONE: u32 = u32::MAX;
@@ -131,10 +129,10 @@ impl Table {
     /// Runs it once from a line on, which no phase stretches over; the line that failed is the first one, whatever ran beside it.
     ///
     /// # Safety
-    /// Every argument points at a buffer of the size that the kernels and copies assume; buffers of steps in one phase do not conflict; `pool` has at
-    /// most as many threads as there is scratch for.
-    pub unsafe fn run(&self, from: usize, kernels: &dyn Kernels, pool: &mut Pool, meter: Option<&Meter>) -> Result<(), usize> {
-        let walk = Walk::new(self, from, kernels, meter);
+    /// Every argument points at a buffer of the size that the kernels and copies assume; buffers of steps in one phase do not conflict; `scratch` has
+    /// [`Table::scratch`] bytes for each of the pool's threads.
+    pub unsafe fn run(&self, from: usize, kernels: &dyn Kernels, pool: &mut Pool, scratch: *mut u8, meter: Option<&Meter>) -> Result<(), usize> {
+        let walk = Walk::new(self, from, kernels, scratch, meter);
         if self.phases.is_empty() {
             walk.next(0);
         } else {
@@ -151,9 +149,14 @@ impl Table {
     /// Runs it once, one line after the other, as long as `see` is content: it is shown every line before and after (`true`) it is run.
     ///
     /// # Safety
-    /// As [`Table::run`].
-    pub unsafe fn step_through(&self, kernels: &dyn Kernels, see: &mut dyn FnMut(&Table, usize, bool) -> bool) -> Result<(), usize> {
-        let walk = Walk::new(self, 0, kernels, None);
+    /// As [`Table::run`], on one thread.
+    pub unsafe fn step_through(
+        &self,
+        kernels: &dyn Kernels,
+        scratch: *mut u8,
+        see: &mut dyn FnMut(&Table, usize, bool) -> bool,
+    ) -> Result<(), usize> {
+        let walk = Walk::new(self, 0, kernels, scratch, None);
         let mut at = 0;
         while at < self.ops.len() && see(self, at, false) {
             let next = walk.line(at, 0).ok_or(at)?;
@@ -217,6 +220,8 @@ impl Table {
 struct Walk<'a> {
     table: &'a Table,
     kernels: &'a dyn Kernels,
+    /// [`Table::scratch`] bytes for each thread.
+    scratch: *mut u8,
     meter: Option<&'a Meter>,
     /// Changed by [`Region::next`] only, which never runs beside anything else of the region.
     cursor: UnsafeCell<Cursor>,
@@ -236,8 +241,8 @@ struct Cursor {
 unsafe impl Sync for Walk<'_> {}
 
 impl<'a> Walk<'a> {
-    fn new(table: &'a Table, from: usize, kernels: &'a dyn Kernels, meter: Option<&'a Meter>) -> Walk<'a> {
-        Walk { table, kernels, meter, cursor: UnsafeCell::new(Cursor { at: from, phase: 0 }), failed: AtomicUsize::new(usize::MAX) }
+    fn new(table: &'a Table, from: usize, kernels: &'a dyn Kernels, scratch: *mut u8, meter: Option<&'a Meter>) -> Walk<'a> {
+        Walk { table, kernels, scratch, meter, cursor: UnsafeCell::new(Cursor { at: from, phase: 0 }), failed: AtomicUsize::new(usize::MAX) }
     }
 
     /// Runs tasks `lo..hi` of a launch or copy, whose arguments are those in `args`; whether it succeeded.
@@ -245,7 +250,7 @@ impl<'a> Walk<'a> {
         let table = self.table;
         match op {
             Op::Launch { kernel, calls, .. } => {
-                let scratch = table.scratch.as_ptr().wrapping_add(thread * table.scratch_each);
+                let scratch = self.scratch.wrapping_add(thread * table.scratch);
                 let mut first = 0;
                 table.calls[calls.clone()].iter().all(|Call { args, sizes, end }| {
                     let (from, to) = (lo.max(first) - first, hi.min(*end) - first);

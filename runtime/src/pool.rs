@@ -8,6 +8,8 @@
 //! serial in between itself, so that a phase costs one handing over and nobody waits for a thread that does nothing (one that sleeps, or has lost
 //! its core to another program).
 
+use crate::error::{Result, RunError};
+use crate::memory::Scratch;
 use std::cell::UnsafeCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
@@ -68,6 +70,8 @@ unsafe impl Send for Shared {}
 pub struct Pool {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
+    /// What its threads work in, beside the buffers of what they run.
+    scratch: Scratch,
 }
 
 impl Pool {
@@ -88,7 +92,7 @@ impl Pool {
             threads: wanted,
             crowded: wanted > cores,
         });
-        let mut pool = Pool { shared, workers: vec![] };
+        let mut pool = Pool { shared, workers: vec![], scratch: Scratch::default() };
         let (up, all) = mpsc::channel();
         for me in 1..wanted {
             let (shared, up) = (pool.shared.clone(), up.clone());
@@ -110,6 +114,20 @@ impl Pool {
     /// Threads, the calling one included.
     pub fn threads(&self) -> usize {
         self.workers.len() + 1
+    }
+
+    /// `each` bytes for each thread, one after the other, for whatever runs next: as they were left, or new ones where there were fewer.
+    ///
+    /// # Errors
+    /// The system has no such memory.
+    pub(crate) fn scratch(&mut self, each: usize) -> Result<*mut u8> {
+        let bytes = each.checked_mul(self.threads()).ok_or_else(|| RunError::World(format!("{each} bytes a thread do not fit in memory")))?;
+        if self.scratch.bytes() < bytes {
+            // What is too small goes first.
+            self.scratch = Scratch::default();
+            self.scratch = Scratch::new(bytes)?;
+        }
+        Ok(self.scratch.as_ptr())
     }
 
     /// Runs the region to its end.

@@ -55,7 +55,7 @@ impl Checker<'_> {
     /// The path that ends in `name`: of a constant, or of what a recipe's optimizer or early stop is given.
     fn longer(&self, name: &str) -> Option<String> {
         let constant = self.scope.consts.iter().any(|c| &**c == name).then(|| format!("const.{name}"));
-        let given = |call: &&str| {
+        let given = |call: &&&str| {
             let mut entries = self.scope.sections.iter().flat_map(|s| &s.entries);
             entries.any(|e| called(e, call).is_some_and(|args| args.iter().any(|a| a.name.as_ref().is_some_and(|n| &*n.name == name))))
         };
