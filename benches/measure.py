@@ -2,7 +2,7 @@
 
   measure.py SCRIPTS WORKLOAD FRAMEWORK MODE BATCH THREADS
   measure.py SCRIPTS product MODEL numpy|torch M,N,K THREADS      (the models of models/bench/product.nn)
-  measure.py SCRIPTS convolution MODEL torch B,C,O,SIZE THREADS   (those of models/bench/convolution.nn)
+  measure.py SCRIPTS convolution MODEL torch B,C,O,SIZE,SIDE,STRIDE THREADS   (those of models/bench/convolution.nn)
 
 SCRIPTS is the folder of peers.py, which defines what a step is; PEERS_DIR the one of its artifacts. The first line says that it is ready.
 """
@@ -42,13 +42,14 @@ def convolution(model, sizes):
     import torch
 
     torch.set_num_threads(threads)
-    b, c, o, size = sizes
-    x, w, dy = torch.randn(b, c, size, size), torch.randn(o, c, 3, 3), torch.randn(b, o, size, size)
+    b, c, o, size, side, stride = sizes
+    pad, small = side // 2, (size + side // 2 * 2 - side) // stride + 1
+    x, w, dy = torch.randn(b, c, size, size), torch.randn(o, c, side, side), torch.randn(b, o, small, small)
     x, dy = (t.contiguous(memory_format=torch.channels_last) for t in (x, dy))
     wanted = {"Forward": None, "Data": [True, False, False], "Weights": [False, True, False]}[model]
     if wanted is None:
-        return (lambda: torch.nn.functional.conv2d(x, w, padding=1)), 1
-    return (lambda: torch.ops.aten.convolution_backward(dy, x, w, None, [1, 1], [1, 1], [1, 1], False, [0, 0], 1, wanted)), 1
+        return (lambda: torch.nn.functional.conv2d(x, w, stride=stride, padding=pad)), 1
+    return (lambda: torch.ops.aten.convolution_backward(dy, x, w, None, [stride, stride], [pad, pad], [1, 1], False, [0, 0], 1, wanted)), 1
 
 
 def on_gpu():

@@ -19,6 +19,13 @@ use inkwell::values::{IntValue, PointerValue};
 /// Steps that are asked for before they are packed, where they lie apart.
 const AHEAD: i64 = 12;
 
+/// Steps after which a row of B is packed that is asked for now.
+const LATER: i64 = 8;
+/// The same for the taps of windows.
+const LATER_TAPS: i64 = 18;
+/// Bytes of a line of the caches.
+const LINE: i64 = 64;
+
 /// B's panels as rows that are copied.
 struct Rows {
     form: Linear,
@@ -65,13 +72,18 @@ impl<'c> Engine<'_, '_, 'c> {
                 // All panels' columns of a step lie side by side in memory.
                 code.range(self.int(0), steps, 1, |k| {
                     let step = self.step(&rows, block, k);
-                    code.range(from, end, 1, |n| self.copy_step(&rows, &self.known(&rows, n), plain(n), n, step, row(n, k))).map(drop)
+                    let [later, _] = self.step(&rows, block, self.add(k, self.int(LATER)));
+                    code.range(from, end, 1, |n| self.copy_step(&rows, &self.known(&rows, n), plain(n), n, [step[0], step[1], later], row(n, k))).map(drop)
                 })?;
             } else {
                 // Several lie in the same few lines of an image.
                 code.range(from, end, 1, |n| {
                     let (known, plain) = (self.known(&rows, n), plain(n));
-                    code.range(self.int(0), steps, 1, |k| self.copy_step(&rows, &known, plain, n, self.step(&rows, block, k), row(n, k))).map(drop)
+                    code.range(self.int(0), steps, 1, |k| {
+                        let [offset, tap] = self.step(&rows, block, k);
+                        let [later, _] = self.step(&rows, block, self.w.lesser(self.add(k, self.int(LATER_TAPS)), self.sub(steps, self.int(1))));
+                        self.copy_step(&rows, &known, plain, n, [offset, tap, later], row(n, k))
+                    }).map(drop)
                 })?;
             }
             return Ok(());
@@ -203,16 +215,20 @@ impl<'c> Engine<'_, '_, 'c> {
         known: &[IntValue<'c>],
         plain: Option<IntValue<'c>>,
         n: IntValue<'c>,
-        [offset, tap]: [IntValue<'c>; 2],
+        [offset, tap, later]: [IntValue<'c>; 3],
         to: PointerValue<'c>,
     ) -> Result<(), String> {
         let code = &self.w.code;
         let lanes = self.width / rows.parts.len() as i64;
+        let part_bytes = lanes * rows.apart * self.elements();
         let mask = self.word(MASKS_AT, self.add(self.mul(n, self.int(MASKS)), tap));
         let (mut known, mut column) = (known.iter().copied(), 0);
         let mut next = || known.next().expect("a word of every part");
         for part in &rows.parts {
-            let from = self.pointer(self.add(next(), offset));
+            let base = next();
+            let from = self.pointer(self.add(base, offset));
+            let lines = if rows.apart > 1 || *part == Part::Two { part_bytes / LINE } else { 0 };
+            (0..lines).for_each(|line| code.prefetch(self.pointer(self.add(base, self.add(later, self.int(line * LINE))))));
             let width = (lanes * rows.apart) as u32;
             let (vector, align) = (code.ty(self.c.dtype.into(), width), self.elements() as u32);
             let bits = || ok(code.builder.build_right_shift(self.load_word(mask), self.int(column * rows.apart), false, ""));

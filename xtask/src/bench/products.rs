@@ -33,8 +33,10 @@ const PRODUCTS: &[(&str, [u64; 3])] = &[
     ("Plain", [5, 769, 771]),
 ];
 
-/// Batch, channels in, channels out, height and width.
-const CONVOLUTIONS: &[[u64; 4]] = &[[16, 64, 64, 32], [16, 256, 256, 14], [16, 3, 64, 32]];
+/// Batch, channels in, channels out, height and width; height and width of the window, stride. The first with sizes known at run time only, too.
+const CONVOLUTIONS: &[[u64; 6]] =
+    &[[16, 64, 64, 32, 3, 1], [16, 256, 256, 14, 3, 1], [16, 3, 64, 32, 3, 1], [16, 64, 128, 32, 3, 2], [16, 256, 256, 14, 1, 1]];
+const FREE: usize = 3;
 
 /// Prints a line for each shape and number of threads.
 ///
@@ -71,11 +73,12 @@ pub fn run(options: &Options, binaries: &Path) -> Result<(), String> {
         }
     }
     let free = build("convolution", false, binaries)?;
-    for shape @ [b, c, o, size] in CONVOLUTIONS {
+    for (number, shape @ [b, c, o, size, side, stride]) in CONVOLUTIONS.iter().enumerate() {
         let known = known(shape, binaries)?;
         for (model, fixed) in ["Forward", "Data", "Weights"].iter().flat_map(|m| [(m, true), (m, false)]) {
-            let name = format!("{} {model} {b}x{c}->{o}x{size}x{size}", if fixed { "layer" } else { "convolution" });
-            if !options.wants(&name) {
+            let window = if (*side, *stride) == (3, 1) { String::new() } else { format!(" {side}x{side}/{stride}") };
+            let name = format!("{} {model} {b}x{c}->{o}x{size}x{size}{window}", if fixed { "layer" } else { "convolution" });
+            if !options.wants(&name) || !fixed && number >= FREE {
                 continue;
             }
             let mut sizes = vec![format!("B={b}")];
@@ -86,9 +89,9 @@ pub fn run(options: &Options, binaries: &Path) -> Result<(), String> {
                 let artifact = if fixed { &known.artifact } else { &free.artifact };
                 let mut workers = vec![own(binaries, artifact, model, &sizes, threads)?];
                 if let Some(environment) = options.environment() {
-                    keep(&mut workers, environment.convolution(model, &format!("{b},{c},{o},{size}"), threads));
+                    keep(&mut workers, environment.convolution(model, &format!("{b},{c},{o},{size},{side},{stride}"), threads));
                 }
-                report(options, &name, threads, (2 * b * c * o * size * size * 9) as f64, &mut workers)?;
+                report(options, &name, threads, (2 * b * c * o * (size / stride).pow(2) * side * side) as f64, &mut workers)?;
             }
         }
     }
@@ -96,14 +99,15 @@ pub fn run(options: &Options, binaries: &Path) -> Result<(), String> {
 }
 
 /// The convolutions as a model's layer has them: all sizes but the batch are known, which lets nnc choose how to compute them.
-fn known([_, c, o, size]: &[u64; 4], binaries: &Path) -> Result<Build, String> {
-    const DIMS: &str = "dim B, C, O, H, W\n";
+fn known([_, c, o, size, side, stride]: &[u64; 6], binaries: &Path) -> Result<Build, String> {
+    const DIMS: &str = "dim B, C, O, H, W\nconst Side = 3, Stride = 1, Padding = 1\n";
     let text = std::fs::read_to_string("models/bench/convolution.nn").map_err(|e| format!("models/bench/convolution.nn: {e}"))?;
-    let constants = format!("dim B\nconst C = {c}\nconst O = {o}\nconst H = {size}\nconst W = {size}\n");
-    let name = format!("layer_{c}_{o}_{size}");
+    let window = format!("const Side = {side}, Stride = {stride}, Padding = {}\n", side / 2);
+    let constants = format!("dim B\nconst C = {c}, O = {o}, H = {size}, W = {size}\n{window}");
+    let name = format!("layer_{c}_{o}_{size}_{side}_{stride}");
     let file = Path::new(FOLDER).join(format!("{name}.nn"));
     if !text.contains(DIMS) {
-        return Err(format!("models/bench/convolution.nn has no line `{}`", DIMS.trim()));
+        return Err(format!("models/bench/convolution.nn no longer begins with `{}`", DIMS.trim()));
     }
     std::fs::write(&file, text.replace(DIMS, &constants)).map_err(|e| format!("{}: {e}", file.display()))?;
     compile(&file, &name, false, binaries)
