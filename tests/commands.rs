@@ -169,6 +169,18 @@ fn files_are_looked_into() {
         assert_eq!(code(&output), expected, "{file}");
         assert!(!output.stderr.is_empty());
     }
+    // One that cannot be read keeps none of the others back.
+    let several = desk.run("inspect foreign.bin points.csv absent.npy kinds.nn");
+    let (shown, refused) = (String::from_utf8_lossy(&several.stdout), String::from_utf8_lossy(&several.stderr));
+    assert!(shown.contains("points.csv: ") && shown.contains("kinds.nn: ") && !shown.contains("foreign"), "{shown}");
+    assert!(refused.contains("foreign.bin") && refused.contains("absent.npy") && code(&several) == 4, "{refused}");
+    // What is no text is no program, whatever it is.
+    desk.write("model.onnx", b"\x08\x07\x12\xff");
+    let refused = desk.run("run model.onnx");
+    assert!(code(&refused) == 1 && String::from_utf8_lossy(&refused.stderr).contains("model.onnx is no program: programs are UTF-8 text (.nn)"));
+    let unknown = desk.run("run kinds.nn eval --weights run:fti");
+    assert_eq!(code(&unknown), 4);
+    assert!(String::from_utf8_lossy(&unknown.stderr).trim_end().ends_with("/fti; there are runs of fit"), "{unknown:?}");
 }
 
 #[test]

@@ -31,7 +31,8 @@ fn on_a_terminal(mut command: Command, typed: &str) -> (String, ExitStatus) {
 #[test]
 fn a_run_shows_how_far_it_is() {
     let desk = Desk::new();
-    let args = format!("run {} --set train.batch=1 --set train.epochs=200 --set early_stop.patience=200 --threads 1", models().join("digits.nn").display());
+    let args =
+        format!("run {} --set train.batch=1 --set train.epochs=200 --set early_stop.patience=200 --threads 1", models().join("digits.nn").display());
     let (screen, ended) = on_a_terminal(desk.command(&args), "");
     assert!(ended.success(), "{screen}");
     let frames: Vec<&str> = screen.split('\r').filter(|frame| frame.contains('━')).collect();

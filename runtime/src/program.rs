@@ -185,7 +185,13 @@ pub fn weights_path(text: &str, folder: &Path, runs: &Path) -> Result<PathBuf> {
     let folder = runs.join(name);
     let best = |n: u64| Some(folder.join(n.to_string()).join("best.safetensors")).filter(|p| p.exists());
     let found = numbers(&folder).into_iter().rev().find_map(best);
-    found.ok_or_else(|| RunError::World(format!("there is no run of {name} with weights in {}", folder.display())))
+    found.ok_or_else(|| {
+        let mut others: Vec<String> = std::fs::read_dir(runs).into_iter().flatten().filter_map(|e| e.ok()?.file_name().into_string().ok()).collect();
+        others.retain(|other| !numbers(&runs.join(other)).is_empty());
+        others.sort_unstable();
+        let others = if others.is_empty() { String::new() } else { format!("; there are runs of {}", others.join(", ")) };
+        RunError::World(format!("there is no run of {name} with weights in {}{others}", folder.display()))
+    })
 }
 
 /// The largest number that names a folder in `folder`.

@@ -39,8 +39,12 @@ impl Checker<'_> {
             }
             [setting] if SETTINGS.contains(&setting) => self.for_recipes(path, "train", |section| set_entry(section, setting, kind.clone())),
             [recipe, setting] if SETTINGS.contains(&setting) => self.for_recipes(path, recipe, |section| set_entry(section, setting, kind.clone())),
-            [call, argument] if CALLS.contains(&call) => self.for_recipes(path, "train", |section| set_argument(section, call, argument, kind.clone())),
-            [recipe, call, argument] if CALLS.contains(&call) => self.for_recipes(path, recipe, |section| set_argument(section, call, argument, kind.clone())),
+            [call, argument] if CALLS.contains(&call) => {
+                self.for_recipes(path, "train", |section| set_argument(section, call, argument, kind.clone()))
+            }
+            [recipe, call, argument] if CALLS.contains(&call) => {
+                self.for_recipes(path, recipe, |section| set_argument(section, call, argument, kind.clone()))
+            }
             [_, setting] => {
                 let known: Vec<String> = SETTINGS.iter().map(|s| format!("{}.{s}", parts[0])).collect();
                 self.bad_override(path, format!("`--set {path}`: there is no setting `{setting}`"), &known);
@@ -143,7 +147,9 @@ fn set_entry(section: &mut tree::Section, setting: &str, kind: ExprKind) -> bool
 fn called<'e>(entry: &'e Entry, call: &str) -> Option<&'e Vec<tree::Arg>> {
     match entry {
         Entry::Set { name, value: tree::Expr { kind: ExprKind::Call { args, .. }, .. }, .. } if &*name.name == call => Some(args),
-        Entry::Do(tree::Expr { kind: ExprKind::Call { callee, args }, .. }) if matches!(&callee.kind, ExprKind::Name(n) if &**n == call) => Some(args),
+        Entry::Do(tree::Expr { kind: ExprKind::Call { callee, args }, .. }) if matches!(&callee.kind, ExprKind::Name(n) if &**n == call) => {
+            Some(args)
+        }
         _ => None,
     }
 }

@@ -26,7 +26,10 @@ pub fn read(path: &Path) -> Result<String, Failure> {
         match e.kind() {
             ErrorKind::NotFound => Failure::world(format!("there is no file {name}")),
             ErrorKind::IsADirectory => Failure::world(format!("{name} is a directory, not a file")),
-            ErrorKind::InvalidData => Failure::program(format!("{name} is not UTF-8 text")),
+            ErrorKind::InvalidData if path.extension().is_some_and(|e| e == "nn") => Failure::program(format!("{name} is not UTF-8 text")),
+            ErrorKind::InvalidData => {
+                Failure::program(format!("{name} is no program: programs are UTF-8 text (.nn), artifacts come from `nnc build` (.nnc)"))
+            }
             _ => Failure::world(format!("cannot read {name}: {e}")),
         }
     })

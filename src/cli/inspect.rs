@@ -31,8 +31,17 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: Args) -> Result<(), Failure> {
+    let mut failed = None;
     for path in &args.files {
-        let summary = summary(path)?;
+        let summary = match summary(path) {
+            Ok(summary) => summary,
+            // The others are looked at all the same.
+            Err(failure) => {
+                failure.report();
+                failed = Some(Failure { message: String::new(), ..failure });
+                continue;
+            }
+        };
         if args.json {
             let mut object = summary.json();
             object["file"] = json!(path);
@@ -42,7 +51,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
             super::print(&format!("{}: {}\n{}", path.display(), summary.kind, summary.text(most)))?;
         }
     }
-    Ok(())
+    failed.map_or(Ok(()), Err)
 }
 
 fn summary(path: &Path) -> Result<Summary, Failure> {

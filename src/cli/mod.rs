@@ -89,6 +89,13 @@ impl Failure {
     pub fn world(message: impl Into<String>) -> Failure {
         Failure { code: 4, message: message.into() }
     }
+
+    /// Says it, where there is anything left to say.
+    fn report(&self) {
+        if !self.message.is_empty() {
+            eprintln!("{}: {}", if self.code == 130 { "interrupted" } else { "error" }, self.message);
+        }
+    }
 }
 
 /// Parses the command line and runs the command.
@@ -126,10 +133,7 @@ pub fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            if !failure.message.is_empty() {
-                let kind = if failure.code == 130 { "interrupted" } else { "error" };
-                eprintln!("{kind}: {}", failure.message);
-            }
+            failure.report();
             ExitCode::from(failure.code)
         }
     }

@@ -60,9 +60,8 @@ impl<'c> Engine<'_, '_, 'c> {
             let step = form.runs(&named(self.w.kernel, &self.c.rows)).first().map_or(self.int(0), |run| self.bytes(&run.step));
             let base = self.add(self.form(&form, &self.batch_point(panel, &self.c.columns)), self.mul(row, step));
             // What is updated in place is asked for once.
-            let new = asked.iter().fold(code.context.bool_type().const_all_ones(), |new, other| {
-                ok(code.builder.build_and(new, self.is(IntPredicate::NE, base, *other), ""))
-            });
+            let new =
+                asked.iter().fold(code.context.bool_type().const_all_ones(), |new, other| self.and(new, self.is(IntPredicate::NE, base, *other)));
             asked.push(base);
             let rows = code.select(new.into(), rows.into(), self.int(0).into()).into_int_value();
             code.range(self.int(0), rows, 1, |r| {

@@ -203,6 +203,18 @@ impl<'c> Engine<'_, '_, 'c> {
         ok(self.w.code.builder.build_int_sub(a, b, ""))
     }
 
+    pub fn and(&self, a: IntValue<'c>, b: IntValue<'c>) -> IntValue<'c> {
+        ok(self.w.code.builder.build_and(a, b, ""))
+    }
+
+    pub fn or(&self, a: IntValue<'c>, b: IntValue<'c>) -> IntValue<'c> {
+        ok(self.w.code.builder.build_or(a, b, ""))
+    }
+
+    pub fn not(&self, a: IntValue<'c>) -> IntValue<'c> {
+        ok(self.w.code.builder.build_not(a, ""))
+    }
+
     pub fn mul(&self, a: IntValue<'c>, b: IntValue<'c>) -> IntValue<'c> {
         ok(self.w.code.builder.build_int_mul(a, b, ""))
     }
@@ -332,7 +344,7 @@ impl<'c> Engine<'_, '_, 'c> {
         let kept = code.select(elsewhere.into(), self.int(CHUNK).into(), self.sub(g.to, g.from).into()).into_int_value();
         let kept = if self.home.is_some() { kept } else { self.int(CHUNK) };
         let streamed = self.streamed(g);
-        let waits = streamed.map_or(waits, |streams| ok(code.builder.build_or(waits, streams, "")));
+        let waits = streamed.map_or(waits, |streams| self.or(waits, streams));
         self.begin_b(g)?;
         // Panels that are packed together: all of them, or those that are multiplied together just before their tiles.
         let pairs = self.pairs(g, few, level);
@@ -355,14 +367,13 @@ impl<'c> Engine<'_, '_, 'c> {
                 }
                 code.range_by(self.int(0), g.count, together, |first| {
                     let end = self.w.lesser(g.count, self.add(first, together));
-                    let pack = ok(code.builder.build_or(missing, low, ""));
+                    let pack = self.or(missing, low);
                     code.only_if(pack, || if self.packed().is_some() { Ok(()) } else { self.pack_b(g, [first, end], few, [block, steps], level) })?;
                     code.range_by(chunk, chunk_end, close, |near| {
                         let near = [near, self.w.lesser(chunk_end, self.add(near, close))];
                         // Where panels come one by one all tiles come together: A is there since the first panel.
                         let begins = self.is(IntPredicate::EQ, first, self.int(0));
-                        let begins =
-                            streamed.map_or(begins, |streams| ok(code.builder.build_and(begins, code.not(streams.into()).into_int_value(), "")));
+                        let begins = streamed.map_or(begins, |streams| self.and(begins, self.not(streams)));
                         let walk = self.describe_a(g, begins, [block, steps], near)?;
                         code.range_on(first, end, |number| {
                             let beside = pairs.map(|pairs| self.beside(g, pairs, number, end));
@@ -390,22 +401,21 @@ impl<'c> Engine<'_, '_, 'c> {
         if level == Level::V3 || self.c.reach.is_some() || self.c.needs.is_some() {
             return None;
         }
-        let either = |a, b| ok(self.w.code.builder.build_or(a, b, ""));
         let highest = self.add(g.each, self.number(self.is(IntPredicate::SGT, g.extra, self.int(0))));
         let fits =
-            either(self.is(IntPredicate::SGE, g.each, self.int(2 * (PAIR_ROWS - 1))), self.is(IntPredicate::SLE, highest, self.int(PAIR_ROWS)));
+            self.or(self.is(IntPredicate::SGE, g.each, self.int(2 * (PAIR_ROWS - 1))), self.is(IntPredicate::SLE, highest, self.int(PAIR_ROWS)));
         // Panels that are read in place are not packed panels beside each other.
         let in_place = self.packed().is_none() && in_place(self.w.kernel, self.c).is_some();
-        Some(if in_place { ok(self.w.code.builder.build_and(fits, ok(self.w.code.builder.build_not(few, "")), "")) } else { fits })
+        Some(if in_place { self.and(fits, self.not(few)) } else { fits })
     }
 
     /// Whether the panel after `number` is multiplied together with it.
     fn beside(&self, g: &Group<'c>, pairs: IntValue<'c>, number: IntValue<'c>, end: IntValue<'c>) -> IntValue<'c> {
         let next = self.add(number, self.int(1));
-        let both = ok(self.w.code.builder.build_and(pairs, self.is(IntPredicate::SLT, next, end), ""));
+        let both = self.and(pairs, self.is(IntPredicate::SLT, next, end));
         // Sums of both go to the result itself, or none.
         let alike = self.home.as_ref().map(|_| self.is(IntPredicate::EQ, self.panel(g, next).columns, self.int(self.width)));
-        alike.map_or(both, |alike| ok(self.w.code.builder.build_and(both, alike, "")))
+        alike.map_or(both, |alike| self.and(both, alike))
     }
 
     /// 1 where it is so, else 0.
@@ -454,13 +464,13 @@ impl<'c> Engine<'_, '_, 'c> {
             let (mut c, mut after, mut ends) = (self.address(sums), last, last);
             if let Some((whole, base, step)) = home {
                 c = code.select(whole.into(), self.add(base, self.mul(row, step)).into(), c.into()).into_int_value();
-                after = ok(code.builder.build_and(last, ok(code.builder.build_not(whole, "")), ""));
+                after = self.and(last, self.not(whole));
             }
             self.field(Field::C, c);
             let needed = self.needed(&panel, row, rows);
             if let Some(needed) = needed.filter(|_| self.silent()) {
-                after = ok(code.builder.build_and(after, needed, ""));
-                ends = ok(code.builder.build_and(ends, needed, ""));
+                after = self.and(after, needed);
+                ends = self.and(ends, needed);
             }
             code.only_if(ends, || each(&|_, panel| self.ask_ahead(panel, row, rows)))?;
             self.describe_reach(row, block);
@@ -474,7 +484,7 @@ impl<'c> Engine<'_, '_, 'c> {
             // Whether a panel alone is multiplied here, where not always.
             let alone = streamed.map(|streams| {
                 let part = self.is(IntPredicate::SLT, panel.columns, self.int(self.width));
-                ok(code.builder.build_or(part, code.not(streams.into()).into_int_value(), ""))
+                self.or(part, self.not(streams))
             });
             let single = || match needed.or(alone) {
                 None => call(multiply, rows),
@@ -515,7 +525,7 @@ impl<'c> Engine<'_, '_, 'c> {
         let (panel, part) = self.divide(call, self.int(PANEL / micro::AHEAD));
         let offset = self.add(self.mul(panel, self.mul(g.k, self.int(PANEL))), self.mul(part, self.mul(*steps, self.int(micro::AHEAD))));
         // Two panels are multiplied together at most.
-        let asks = ok(self.w.code.builder.build_and(share, self.is(IntPredicate::SLT, panel, self.int(2)), ""));
+        let asks = self.and(share, self.is(IntPredicate::SLT, panel, self.int(2)));
         let place = self.w.code.select(asks.into(), self.add(*place, offset).into(), self.int(0).into());
         self.field(Field::Ahead, place.into_int_value());
     }

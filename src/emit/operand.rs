@@ -1,6 +1,5 @@
 //! Where a contraction's factors are read: in place, packed in advance, or from scratch.
 
-use crate::emit::code::ok;
 use crate::emit::contract::{A_AT, A_ROW, Engine, Group, Panel, TILE_STEP, named, reductions};
 use crate::emit::micro::{Field, PANEL};
 use crate::ir::Size;
@@ -109,7 +108,7 @@ impl<'c> Engine<'_, '_, 'c> {
             self.field(field, *value);
         }
         if !self.streams() {
-            let missing = ok(code.builder.build_and(packs, begins, ""));
+            let missing = self.and(packs, begins);
             let taken = self.taken(rows, block, steps);
             code.only_if(missing, || self.pack_a(g, block, taken, tiles))?;
         }
@@ -198,6 +197,6 @@ impl<'c> Engine<'_, '_, 'c> {
         let (form, step) = in_place(self.w.kernel, self.c)?;
         let whole = self.is(IntPredicate::EQ, panel.columns, self.int(self.width));
         let base = self.form(&form, &self.batch_point(panel, &self.c.columns));
-        Some((ok(self.w.code.builder.build_and(whole, few, "")), base, self.bytes(&step)))
+        Some((self.and(whole, few), base, self.bytes(&step)))
     }
 }

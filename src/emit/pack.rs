@@ -73,7 +73,8 @@ impl<'c> Engine<'_, '_, 'c> {
                 code.range(self.int(0), steps, 1, |k| {
                     let step = self.step(&rows, block, k);
                     let [later, _] = self.step(&rows, block, self.add(k, self.int(LATER)));
-                    code.range(from, end, 1, |n| self.copy_step(&rows, &self.known(&rows, n), plain(n), n, [step[0], step[1], later], row(n, k))).map(drop)
+                    code.range(from, end, 1, |n| self.copy_step(&rows, &self.known(&rows, n), plain(n), n, [step[0], step[1], later], row(n, k)))
+                        .map(drop)
                 })?;
             } else {
                 // Several lie in the same few lines of an image.
@@ -83,7 +84,8 @@ impl<'c> Engine<'_, '_, 'c> {
                         let [offset, tap] = self.step(&rows, block, k);
                         let [later, _] = self.step(&rows, block, self.w.lesser(self.add(k, self.int(LATER_TAPS)), self.sub(steps, self.int(1))));
                         self.copy_step(&rows, &known, plain, n, [offset, tap, later], row(n, k))
-                    }).map(drop)
+                    })
+                    .map(drop)
                 })?;
             }
             return Ok(());
@@ -238,8 +240,7 @@ impl<'c> Engine<'_, '_, 'c> {
                 (Part::One, Some(plain)) => code.either(plain, || Ok::<_, String>(code.load(vector, from, align)), masked),
                 (Part::Two, _) => {
                     let (other, own, bits) = (self.pointer(self.add(next(), offset)), next(), bits());
-                    let and = |a, b| ok(code.builder.build_and(a, b, ""));
-                    let [first, second] = [and(bits, own), and(bits, ok(code.builder.build_not(own, "")))].map(|bits| self.mask(bits, width));
+                    let [first, second] = [self.and(bits, own), self.and(bits, self.not(own))].map(|bits| self.mask(bits, width));
                     let value = self.masked_load(vector, from, first, align);
                     Ok(code.masked("llvm.masked.load", &[vector, code.pointer()], vec![other.into(), second, value], 1, align).expect("a value"))
                 }
@@ -288,7 +289,7 @@ impl<'c> Engine<'_, '_, 'c> {
                 let word = ok(code.builder.build_bit_cast(inside, ok(code.context.custom_width_int_type(word)), "")).into_int_value();
                 let word = ok(code.builder.build_int_z_extend(word, code.context.i64_type(), ""));
                 let word = ok(code.builder.build_left_shift(word, self.mul(column, self.int(rows.apart)), ""));
-                code.set(bits, ok(code.builder.build_or(code.get(i64t, bits).into_int_value(), word, "")).into());
+                code.set(bits, self.or(code.get(i64t, bits).into_int_value(), word).into());
                 Ok(())
             })?;
             let at = code.element(Elem::I64, self.at(MASKS_AT), self.add(at, tap));
@@ -488,7 +489,7 @@ impl<'c> Engine<'_, '_, 'c> {
             self.sub(ok(code.builder.build_left_shift(self.int(1), n, "")), self.int(1))
         };
         code.range(self.int(0), length, lanes as i64, |i| {
-            let word = ok(code.builder.build_and(below(self.sub(end, i)), ok(code.builder.build_not(below(self.sub(begin, i)), "")), ""));
+            let word = self.and(below(self.sub(end, i)), self.not(below(self.sub(begin, i))));
             let mask = self.mask(word, lanes);
             let from = self.add(from, self.mul(i, self.int(self.elements())));
             let value = self.masked_load(vector, self.pointer(from), mask, align);

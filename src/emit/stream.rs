@@ -193,7 +193,7 @@ impl<'c> Engine<'_, '_, 'c> {
         let rows = self.sub(self.start(g, g.to), self.start(g, g.from));
         let few = self.is(IntPredicate::SLE, rows, self.int(FEW));
         let several = self.is(IntPredicate::SGT, self.wholes(g), self.int(1));
-        Some(ok(self.w.code.builder.build_and(few, several, "")))
+        Some(self.and(few, several))
     }
 
     /// Multiplies a leaf of the whole panels side by side. There is one tile.

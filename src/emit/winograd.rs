@@ -178,7 +178,7 @@ impl<'c> Squares<'_, '_, '_, 'c> {
             let n = e.w.lesser(e.w.greater(n, self.int(0)), self.int(self.lanes));
             e.sub(ok(b.build_left_shift(self.int(1), n, "")), self.int(1))
         };
-        ok(b.build_and(below(to), ok(b.build_not(below(from), "")), ""))
+        e.and(below(to), e.not(below(from)))
     }
 
     /// Writes down what is known of a panel's segments, from a square on, of so many in all; `note` is what more is known of one at an image, a line and
@@ -224,7 +224,7 @@ impl<'c> Squares<'_, '_, '_, 'c> {
                 let results = self.bits(from, e.w.lesser(to, e.sub(self.int(self.sizes[1]), first)));
                 put(RESULTS, inside(some, results));
                 let second = e.is(IntPredicate::SLT, e.add(top, self.int(1)), self.int(self.sizes[0]));
-                put(RESULTS + 1, inside(ok(code.builder.build_and(some, second, "")), results));
+                put(RESULTS + 1, inside(self.e.and(some, second), results));
                 code.set(done, e.add(taken, count).into());
                 Ok::<(), String>(())
             })?;

@@ -31,13 +31,16 @@ pub fn run(build: &dyn Fn() -> Result<PathBuf, String>) -> Result<(), String> {
     let _ = std::fs::remove_dir_all(FOLDER);
     std::fs::create_dir_all(FOLDER).map_err(|e| format!("cannot make {FOLDER}: {e}"))?;
     let nnc = Nnc { binaries };
-    let gpt = |layers: u64| variant(&format!("gpt-{layers}"), "gpt_small", &[("repeat(6,", &format!("repeat({layers},"))]);
-    let lstm = |steps: u64| variant(&format!("lstm-{steps}"), "lstm", &[("dim B, T", "dim B"), ("const ", &format!("const T = {steps}, "))]);
+    let file = |name: &str| Path::new(FOLDER).join(name);
+    let gpt = |layers: u64| variant(&file(&format!("gpt-{layers}.nn")), "gpt_small", &[("repeat(6,", &format!("repeat({layers},"))]);
+    let lstm =
+        |steps: u64| variant(&file(&format!("lstm-{steps}.nn")), "lstm", &[("dim B, T", "dim B"), ("const ", &format!("const T = {steps}, "))]);
     let digits = "models/digits.nn";
     let (seconds, artifact) = nnc.build(Path::new(digits))?;
     let times: Vec<f64> = (1..ROUNDS).map(|_| nnc.build(Path::new(digits)).map(|(seconds, _)| seconds)).collect::<Result<_, _>>()?;
     let bytes = std::fs::metadata(&artifact).map_err(|e| format!("cannot find {}: {e}", artifact.display()))?.len();
     let memory = resident(nnc.training(&artifact, 30, 2).args(["--run-dir", &format!("{FOLDER}/memory")]))?;
+    let (_, mnist) = nnc.build(Path::new("models/bench/mnist_mlp.nn"))?;
     let costs = [
         Cost { what: "building models/digits.nn", figure: middle(times.into_iter().chain([seconds])), most: 0.3, unit: "s" },
         Cost { what: "its artifact, code for AVX2 and AVX-512", figure: bytes as f64 / 1e3, most: 200.0, unit: "KB" },
@@ -45,6 +48,8 @@ pub fn run(build: &dyn Fn() -> Result<PathBuf, String>) -> Result<(), String> {
         Cost { what: "building an LSTM over 1,024 steps, against 16", figure: nnc.growth([&lstm(16)?, &lstm(1024)?])?, most: 1.1, unit: "times" },
         Cost { what: "memory of training digits on 2 threads", figure: memory as f64 * 1024.0 / 1e6, most: 25.0, unit: "MB" },
         Cost { what: "an epoch of digits, against its steps alone", figure: nnc.epoch(&artifact)?, most: 1.5, unit: "times" },
+        Cost { what: "a step of digits with --profile, against without", figure: nnc.profiled(&artifact)?, most: 1.02, unit: "times" },
+        Cost { what: "a step of mnist_mlp with --profile", figure: nnc.profiled(&mnist)?, most: 1.02, unit: "times" },
     ];
     println!("{:48} {:>8}  {:>8}", "", "figure", "at most");
     costs.iter().for_each(|Cost { what, figure, most, unit }| println!("{what:48} {figure:8.2}  {most:8.2}  {unit}"));
@@ -52,13 +57,13 @@ pub fn run(build: &dyn Fn() -> Result<PathBuf, String>) -> Result<(), String> {
     if beyond.is_empty() { Ok(()) } else { Err(format!("more than it should be: {}", beyond.join("; "))) }
 }
 
-/// A program of `models/bench` with other words in place of its own.
-fn variant(name: &str, program: &str, words: &[(&str, &str)]) -> Result<PathBuf, String> {
-    let (from, to) = (format!("models/bench/{program}.nn"), Path::new(FOLDER).join(format!("{name}.nn")));
+/// A program of `models/bench` with other words in place of its own, written to a file.
+pub fn variant(to: &Path, program: &str, words: &[(&str, &str)]) -> Result<PathBuf, String> {
+    let from = format!("models/bench/{program}.nn");
     let text = std::fs::read_to_string(&from).map_err(|e| format!("cannot read {from}: {e}"))?;
     let text = replaced(&text, words).map_err(|word| format!("{from} has no `{word}` any more"))?;
-    std::fs::write(&to, text).map_err(|e| format!("cannot write {}: {e}", to.display()))?;
-    Ok(to)
+    std::fs::write(to, text).map_err(|e| format!("cannot write {}: {e}", to.display()))?;
+    Ok(to.to_path_buf())
 }
 
 /// The text with the first of each of these words replaced, or the word that it does not have.
@@ -105,16 +110,23 @@ impl Nnc {
                 timed(self.training(artifact, epochs, 1).args(["--run-dir", &folder]))
             });
             let epoch = (long? - short?) / (EPOCHS[1] - EPOCHS[0]) as f64;
-            let step = self.step(artifact)?;
+            let step = self.step(artifact, &[])?;
             ratios.push(epoch / (step * steps(&format!("{FOLDER}/{}", EPOCHS[0]))? / EPOCHS[0] as f64));
         }
         Ok(middle(ratios.into_iter()))
     }
 
+    /// How many times longer a training step takes where it is profiled.
+    fn profiled(&self, artifact: &Path) -> Result<f64, String> {
+        let round = |_| Ok(self.step(artifact, &["--profile"])? / self.step(artifact, &[])?);
+        let ratios: Vec<f64> = (0..2 * ROUNDS).map(round).collect::<Result<_, String>>()?;
+        Ok(middle(ratios.into_iter()))
+    }
+
     /// Seconds of a training step.
-    fn step(&self, artifact: &Path) -> Result<f64, String> {
+    fn step(&self, artifact: &Path, options: &[&str]) -> Result<f64, String> {
         let mut command = Command::new(self.binaries.join("nnc-run"));
-        let output = command.arg(artifact).args(["bench", "train", "--threads", "1", "--rounds", "1", "--json"]).output();
+        let output = command.arg(artifact).args(["bench", "train", "--threads", "1", "--rounds", "1", "--json"]).args(options).output();
         let output = output.map_err(|e| format!("cannot start nnc-run: {e}"))?;
         let text = String::from_utf8_lossy(&output.stdout);
         let median = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok()?["median_ms"].as_f64()).next_back();

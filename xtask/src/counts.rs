@@ -3,26 +3,30 @@
 //! In: programs of `models/bench`, an optimised nnc, valgrind where it is installed. Out: a table of instructions for a batch, twice and four times as much.
 //! The start of the process is left out: of two runs one does a step more. valgrind has no AVX-512, so what is counted is the code for AVX2, on one thread.
 
+use crate::costs::variant;
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Mutex;
 
-/// A workload: program, entry, the smallest batch, sizes of other free dims. Small, because valgrind takes some fifty times as long; where samples are rows of
-/// products, whole tiles of 12, so that twice as many are twice the work.
-const WORKLOADS: &[(&str, &str, u64, &[&str])] = &[
-    ("digits_mlp", "train", 48, &[]),
-    ("mnist_mlp", "train", 48, &[]),
-    ("mnist_mlp", "infer", 12, &[]),
-    ("simple_cnn", "train", 12, &[]),
-    ("simple_cnn", "infer", 12, &[]),
-    ("resnet18_c32", "train", 1, &[]),
-    ("resnet18_224", "infer", 1, &[]),
-    ("lstm", "train", 12, &["T=4"]),
-    ("lstm", "infer", 12, &["T=4"]),
-    ("minilm", "infer:MiniLm", 2, &["T=12"]),
-    ("gpt_small", "train", 2, &["T=12"]),
+/// A workload: program, entry, the smallest batch, sizes of other free dims, words of the program and others in their place. Small, because valgrind takes
+/// some fifty times as long; where samples are rows of products, whole tiles of 12, so that twice as many are twice the work.
+type Workload = (&'static str, &'static str, u64, &'static [&'static str], &'static [(&'static str, &'static str)]);
+const WORKLOADS: &[Workload] = &[
+    ("digits_mlp", "train", 48, &[], &[]),
+    ("mnist_mlp", "train", 48, &[], &[]),
+    ("mnist_mlp", "infer", 12, &[], &[]),
+    ("simple_cnn", "train", 12, &[], &[]),
+    ("simple_cnn", "infer", 12, &[], &[]),
+    ("resnet18_c32", "train", 1, &[], &[("3, 32, 32", "3, 16, 16"), TRUNK]),
+    ("resnet18_224", "infer", 1, &[], &[("3, 224, 224", "3, 64, 64"), TRUNK]),
+    ("lstm", "train", 12, &["T=4"], &[]),
+    ("lstm", "infer", 12, &["T=4"], &[]),
+    ("minilm", "infer:MiniLm", 2, &["T=12"], &[]),
+    ("gpt_small", "train", 2, &["T=12"], &[]),
 ];
+/// The file that both import, seen from [`FOLDER`].
+const TRUNK: (&str, &str) = ("\"resnet.nn\"", "\"../../models/bench/resnet.nn\"");
 const FOLDER: &str = "target/bench";
 
 /// Counts the workloads named in `args`, else all.
@@ -66,10 +70,11 @@ pub fn run(args: &[String], build: &dyn Fn() -> Result<std::path::PathBuf, Strin
 }
 
 /// Counts one workload: its line of the table.
-fn line((program, entry, batch, sizes): &(&str, &str, u64, &[&str]), binaries: &Path) -> Result<String, String> {
+fn line((program, entry, batch, sizes, words): &Workload, binaries: &Path) -> Result<String, String> {
     let artifact = Path::new(FOLDER).join(format!("{program}.{}.nnc", entry.replace(':', "-")));
     let mut nnc = Command::new(binaries.join("nnc"));
-    let built = nnc.arg("build").arg(format!("models/bench/{program}.nn")).arg("-o").arg(&artifact).arg("--quiet").status();
+    let source = variant(&Path::new(FOLDER).join(format!("{program}.counted.nn")), program, words)?;
+    let built = nnc.arg("build").arg(source).arg("-o").arg(&artifact).arg("--quiet").status();
     if !built.map_err(|e| format!("cannot start nnc: {e}"))?.success() {
         return Err(format!("nnc cannot build models/bench/{program}.nn"));
     }
