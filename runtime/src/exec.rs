@@ -169,7 +169,8 @@ impl Prepared {
             } else {
                 at[i] = Some(At::Given(given));
                 inputs.push(Port { end: source.clone(), dtype: buffer.dtype, shape: shapes[i].clone(), at: At::Given(given), bytes: bytes[i] });
-                given = align(given + bytes[i]);
+                let end = given.checked_add(bytes[i]).and_then(align);
+                given = end.ok_or_else(|| RunError::World(format!("the inputs of {} do not fit in memory", entry.name)))?;
             }
         }
         for i in 0..at.len() {
@@ -187,10 +188,9 @@ impl Prepared {
                 constants.push(start..start + bytes[i]);
             }
         }
-        let mut table = Table { scratch: scratch(manifest, entry), ..Table::default() };
-        if table.scratch.checked_mul(threads.max(1)).is_none() {
-            return broken(entry);
-        }
+        let each = scratch(manifest, entry).filter(|each| each.checked_mul(threads.max(1)).is_some());
+        let Some(scratch) = each else { return broken(entry) };
+        let mut table = Table { scratch, ..Table::default() };
         let mut resolve = Resolve {
             manifest,
             entry,
@@ -555,8 +555,8 @@ pub(crate) fn damaged<T>(name: &str) -> Result<T> {
 }
 
 /// The next multiple of [`ALIGN`].
-pub(crate) fn align(n: usize) -> usize {
-    n.div_ceil(ALIGN) * ALIGN
+pub(crate) fn align(n: usize) -> Option<usize> {
+    n.checked_next_multiple_of(ALIGN)
 }
 
 /// Writes `values` as elements of `dtype`; false if they do not fit `to` exactly.

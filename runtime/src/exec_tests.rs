@@ -240,6 +240,20 @@ fn errors_name_the_dim_or_the_line() {
     let mut broken = manifest.clone();
     broken.entries[0].plan.buffers[0].storage = Storage::Alias(0);
     assert!(prepared(&broken, 4, 1).err().unwrap().message().contains("damaged"));
+    for scratch in [u64::MAX, u64::MAX - 63, 1 << 63] {
+        let mut broken = manifest.clone();
+        broken.kernels[1].scratch = scratch;
+        assert!(prepared(&broken, 4, 2).err().unwrap().message().contains("damaged"), "{scratch}");
+    }
+}
+
+/// Each of the inputs has a size that an address could have, both together have none.
+#[test]
+fn inputs_that_no_memory_holds_are_refused() {
+    let large = buffer(DType::I64, &[((1 << 60) - 1).into()], Storage::Input);
+    let inputs = ["a", "b"].map(|name| Source::Data(name.into())).into_iter().zip(0..).collect();
+    let manifest = program(inputs, vec![], vec![large.clone(), large], vec![]);
+    assert_eq!(prepared(&manifest, 1, 1).err().unwrap().message(), "the inputs of train:fit do not fit in memory");
 }
 
 #[test]

@@ -14,8 +14,8 @@ use crate::size::{Dims, Size};
 /// Until measured, a nanosecond is this many units of [`crate::manifest::Launch::cost`].
 const UNITS: f64 = 4.0;
 
-/// Bytes of scratch that a thread needs for the entry's kernels.
-pub(crate) fn scratch(manifest: &Manifest, entry: &Entry) -> usize {
+/// Bytes of scratch that a thread needs for the entry's kernels, where there can be so many.
+pub(crate) fn scratch(manifest: &Manifest, entry: &Entry) -> Option<usize> {
     let kernels = entry.plan.steps.iter().filter_map(|s| match s {
         Step::Launch(launch) => manifest.kernels.get(launch.kernel as usize),
         Step::Loop { .. } | Step::Copy { .. } | Step::Check { .. } => None,
@@ -127,7 +127,7 @@ impl Resolve<'_> {
         let first = bytes(start)?;
         let (mut reach, mut inner, mut runs, mut whole_steps, mut moves) = (0usize, None, true, true, vec![]);
         for (index, stride) in along {
-            let Some(at) = self.loops.iter().position(|l| l.index == *index) else { return broken(entry) };
+            let Some(at) = self.loops.iter().rposition(|l| l.index == *index) else { return broken(entry) };
             let (around, stride) = (self.loops[at], bytes(stride)?);
             runs &= around.count > 0;
             whole_steps &= stride.checked_rem(self.bytes[id as usize]) == Some(0);
@@ -179,6 +179,8 @@ impl Resolve<'_> {
                 let cost = launch.cost.eval(dims).unwrap_or(i64::MAX).max(1) as f64 * tasks as f64;
                 let whole = eval(&launch.whole, dims, &what)?.max(1);
                 let rows = match &launch.rows {
+                    // Rows of several calls do not lie side by side.
+                    Some(_) if !launch.beside.is_empty() => return broken(entry),
                     Some(rows) => Some(Rows { count: eval(&rows.count, dims, &what)?, pieces: eval(&rows.pieces, dims, &what)? }),
                     None => None,
                 };
