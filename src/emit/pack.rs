@@ -229,8 +229,12 @@ impl<'c> Engine<'_, '_, 'c> {
         for part in &rows.parts {
             let base = next();
             let from = self.pointer(self.add(base, offset));
-            let lines = if rows.apart > 1 || *part == Part::Two { part_bytes / LINE } else { 0 };
-            (0..lines).for_each(|line| code.prefetch(self.pointer(self.add(base, self.add(later, self.int(line * LINE))))));
+            let asked = (0..part_bytes / LINE).map(|line| self.pointer(self.add(base, self.add(later, self.int(line * LINE)))));
+            if rows.apart > 1 || *part == Part::Two {
+                asked.for_each(|line| code.prefetch(line));
+            } else if plain.is_some() {
+                asked.for_each(|line| code.prefetch_near(line));
+            }
             let width = (lanes * rows.apart) as u32;
             let (vector, align) = (code.ty(self.c.dtype.into(), width), self.elements() as u32);
             let bits = || ok(code.builder.build_right_shift(self.load_word(mask), self.int(column * rows.apart), false, ""));
