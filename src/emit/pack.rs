@@ -356,7 +356,7 @@ impl<'c> Engine<'_, '_, 'c> {
                 let rows = self.sub(self.start(g, self.add(tile, self.int(1))), row);
                 let from = self.add(base, self.mul(row, self.int(self.elements())));
                 let value = self.masked_load(vector, self.pointer(from), mask(rows), align);
-                code.prefetch(code.element(Elem::I8, self.pointer(from), ahead));
+                code.prefetch_near(code.element(Elem::I8, self.pointer(from), ahead));
                 let at = self.add(self.mul(self.sub(tile, tiles[0]), self.int(A_ROW * ROWS)), self.mul(k, self.int(TILE_STEP)));
                 code.store(code.element(self.c.dtype.into(), self.at(A_AT), at), value, align);
                 Ok::<(), String>(())
