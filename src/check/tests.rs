@@ -79,7 +79,7 @@ fn settings_are_overridden() {
     assert!(settings.batch == 16 && settings.scalars.contains(&("optimizer.lr".into(), 0.25)));
     // An early stop's arguments are what an artifact lets change too.
     let (program, found) = with_settings(&[("early_stop.patience", "7"), ("fit.early_stop.min_delta", "0.5")]);
-    let stop = program.unwrap_or_else(|| panic!("{found:?}")).recipes[0].early_stop.clone().expect("an early stop");
+    let stop = program.unwrap_or_else(|| panic!("{found:?}")).recipes[0].settings.early_stop.clone().expect("an early stop");
     assert_eq!((stop.patience, stop.min_delta), (7, 0.5));
     for wrong in [("bacth", "64"), ("optimiser.lr", "1"), ("fit.bacth", "64"), ("fti.batch", "64"), ("fit.batch", ""), ("const.Clases", "3")] {
         assert_eq!(with_settings(&[wrong]).1.iter().map(|d| d.code).collect::<Vec<_>>(), ["E0615"], "{wrong:?}");
