@@ -41,6 +41,7 @@ mod tests;
 mod triangle;
 mod turn;
 mod walk;
+mod whole;
 mod winograd;
 #[cfg(test)]
 mod winograd_tests;
