@@ -3,6 +3,7 @@
 
 use crate::emit::code::{Elem, ok};
 use crate::emit::contract::{Engine, Panel, named};
+use crate::emit::dense::LINE;
 use crate::emit::micro::PANEL;
 use crate::kernel::linear::{Linear, address};
 use crate::kernel::lower::product;
@@ -14,8 +15,6 @@ use inkwell::values::IntValue;
 const MOST: usize = 4;
 /// Steps of a product that takes long enough for its result's lines to come meanwhile to be worth the asking.
 const LONG: i64 = 128;
-/// Bytes of a line of the caches.
-const LINE: i64 = 64;
 
 impl<'c> Engine<'_, '_, 'c> {
     /// Those that have a row of memory for each row of the tile, and columns one after the other.

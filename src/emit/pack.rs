@@ -7,6 +7,7 @@ use crate::emit::Level;
 use crate::emit::body::Scope;
 use crate::emit::code::{Elem, V, ok};
 use crate::emit::contract::{A_AT, A_ROW, BASES, BASES_AT, Engine, Group, MASKS, MASKS_AT, Panel, STEPS_AT, TILE_STEP, reductions};
+use crate::emit::dense::LINE;
 use crate::emit::micro::PANEL;
 use crate::emit::operand;
 use crate::ir::{Scalar, Size};
@@ -23,8 +24,6 @@ const AHEAD: i64 = 12;
 const LATER: i64 = 8;
 /// The same for the taps of windows.
 const LATER_TAPS: i64 = 18;
-/// Bytes of a line of the caches.
-const LINE: i64 = 64;
 
 /// B's panels as rows that are copied.
 struct Rows {

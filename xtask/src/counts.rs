@@ -72,9 +72,11 @@ pub fn run(args: &[String], build: &dyn Fn() -> Result<std::path::PathBuf, Strin
 
 /// Counts one workload: its line of the table.
 fn line((program, entry, batch, sizes, words): &Workload, binaries: &Path) -> Result<String, String> {
-    let artifact = Path::new(FOLDER).join(format!("{program}.{}.nnc", entry.replace(':', "-")));
+    // Files of its own: another entry of the same program may be counted beside it.
+    let file = |ending: &str| Path::new(FOLDER).join(format!("{program}.{}.{ending}", entry.replace(':', "-")));
+    let artifact = file("nnc");
     let mut nnc = Command::new(binaries.join("nnc"));
-    let source = variant(&Path::new(FOLDER).join(format!("{program}.counted.nn")), program, words)?;
+    let source = variant(&file("nn"), program, words)?;
     let built = nnc.arg("build").arg(source).arg("-o").arg(&artifact).arg("--quiet").status();
     if !built.map_err(|e| format!("cannot start nnc: {e}"))?.success() {
         return Err(format!("nnc cannot build models/bench/{program}.nn"));

@@ -3,6 +3,7 @@
 use super::options::Options;
 use super::worker::{Worker, middle};
 use super::{Build, FOLDER, append, build, compile, take_turns};
+use crate::costs::variant;
 use serde_json::json;
 use std::path::Path;
 use std::process::Command;
@@ -33,9 +34,10 @@ const PRODUCTS: &[(&str, [u64; 3])] = &[
     ("Plain", [5, 769, 771]),
 ];
 
-/// Batch, channels in, channels out, height and width; height and width of the window, stride. The first with sizes known at run time only, too.
+/// Batch, channels in, channels out, height and width; height and width of the window, stride.
 const CONVOLUTIONS: &[[u64; 6]] =
     &[[16, 64, 64, 32, 3, 1], [16, 256, 256, 14, 3, 1], [16, 3, 64, 32, 3, 1], [16, 64, 128, 32, 3, 2], [16, 256, 256, 14, 1, 1]];
+/// So many of them, from the first on, are timed with sizes known at run time only, too.
 const FREE: usize = 3;
 
 /// Prints a line for each shape and number of threads.
@@ -101,16 +103,11 @@ pub fn run(options: &Options, binaries: &Path) -> Result<(), String> {
 /// The convolutions as a model's layer has them: all sizes but the batch are known, which lets nnc choose how to compute them.
 fn known([_, c, o, size, side, stride]: &[u64; 6], binaries: &Path) -> Result<Build, String> {
     const DIMS: &str = "dim B, C, O, H, W\nconst Side = 3, Stride = 1, Padding = 1\n";
-    let text = std::fs::read_to_string("models/bench/convolution.nn").map_err(|e| format!("models/bench/convolution.nn: {e}"))?;
     let window = format!("const Side = {side}, Stride = {stride}, Padding = {}\n", side / 2);
     let constants = format!("dim B\nconst C = {c}, O = {o}, H = {size}, W = {size}\n{window}");
     let name = format!("layer_{c}_{o}_{size}_{side}_{stride}");
     let file = Path::new(FOLDER).join(format!("{name}.nn"));
-    if !text.contains(DIMS) {
-        return Err(format!("models/bench/convolution.nn no longer begins with `{}`", DIMS.trim()));
-    }
-    std::fs::write(&file, text.replace(DIMS, &constants)).map_err(|e| format!("{}: {e}", file.display()))?;
-    compile(&file, &name, false, binaries)
+    compile(&variant(&file, "convolution", &[(DIMS, &constants)])?, &name, false, binaries)
 }
 
 fn own(binaries: &Path, artifact: &Path, model: &str, sizes: &[String], threads: usize) -> Result<Worker, String> {
