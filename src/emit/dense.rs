@@ -117,6 +117,7 @@ impl Loop<'_> {
         self.load(if self.panels == 2 { Field::NextB } else { Field::BStep }, "r11");
         self.line("lea (%r8,%r8,2), %rax");
         (1..groups).for_each(|g| self.line(format!("lea (%{},%rax), %{}", A[g - 1], A[g])));
+        self.ask_for_sums();
 
         // A leaf after the other.
         self.at("leaf");
@@ -203,6 +204,24 @@ impl Loop<'_> {
         self.jump("jg", "leaf");
         SAVED.iter().rev().for_each(|r| self.line(format!("pop %{r}")));
         self.line("vzeroupper\nret");
+    }
+
+    /// Asks for sums that are there already and wait for these: a result's rows may lie in a page each, in no cache.
+    fn ask_for_sums(&mut self) {
+        self.line("test %r15, %r15");
+        self.jump("jnz", "leaf");
+        self.load(Field::C, "rax");
+        self.load(Field::CRow, "rcx");
+        if self.panels == 2 {
+            self.load(Field::NextC, "r12");
+        }
+        for row in 0..self.rows {
+            let lines: Vec<String> = (0..self.vectors()).map(|v| self.column("rax", "r12", 0, v)).collect();
+            lines.iter().for_each(|line| self.line(format!("prefetchw {line}")));
+            if row + 1 < self.rows {
+                self.line("add %rcx, %rax");
+            }
+        }
     }
 
     /// Step number `n` of a round, in which A's are `step` bytes apart.
