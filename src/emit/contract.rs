@@ -42,7 +42,7 @@ const PANELS: i64 = 16;
 /// Tiles whose block of A stays in the second cache while it meets all panels, where A is read in place.
 const NEAR: i64 = 3;
 /// The same where it is packed.
-const NEAR_PACKED: i64 = 10;
+const NEAR_PACKED: i64 = 20;
 /// Tiles that meet a leaf of a panel after the other, so that B comes to the first cache once.
 const LOW: i64 = 10;
 /// Steps that packing may write beyond the last.
@@ -161,8 +161,8 @@ pub struct Group<'c> {
     pub from: IntValue<'c>,
     pub to: IntValue<'c>,
     /// Rows of a tile, and how many tiles have one more.
-    each: IntValue<'c>,
-    extra: IntValue<'c>,
+    pub each: IntValue<'c>,
+    pub extra: IntValue<'c>,
     /// Columns and steps in all.
     pub columns: IntValue<'c>,
     pub k: IntValue<'c>,

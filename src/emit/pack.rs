@@ -342,24 +342,36 @@ impl<'c> Engine<'_, '_, 'c> {
         let lanes = 16;
         let (vector, align) = (code.ty(self.c.dtype.into(), lanes), self.elements() as u32);
         let batch: Vec<_> = self.c.batch.iter().map(|v| (*v, g.point[*v])).collect();
-        let mask = |rows: IntValue<'c>| code.icmp(IntPredicate::SLT, code.lane_numbers(lanes), code.splat(rows.into(), lanes));
         // Steps often lie in a page each, where no processor looks ahead by itself.
         let ahead = form.steps.last().map_or(self.int(0), |step| self.mul(self.int(AHEAD), self.bytes(step)));
+        // Tiles of one row more come first: two runs of tiles of one height.
+        let higher = self.w.lesser(self.w.greater(g.extra, tiles[0]), tiles[1]);
+        let runs = [(tiles[0], higher, self.add(g.each, self.int(1))), (higher, tiles[1], g.each)].map(|(from, to, rows)| {
+            let mask = code.icmp(IntPredicate::SLT, code.lane_numbers(lanes), code.splat(rows.into(), lanes));
+            let source = self.mul(self.start(g, from), self.int(self.elements()));
+            let place = self.mul(self.sub(from, tiles[0]), self.int(A_ROW * ROWS * self.elements()));
+            (from, to, mask, self.mul(rows, self.int(self.elements())), source, place)
+        });
+        let packed = self.address(self.at(A_AT));
+        let [source, place] = [(); 2].map(|()| code.variable(code.ty(Elem::I64, 1)));
         self.walk(self.add(block, from), self.sub(to, from), &mut |k, reds| {
-            let k = self.add(from, k);
             let mut point = batch.clone();
             point.extend(reds.iter().enumerate().map(|(n, v)| (outer + n, *v)));
             let base = self.form(form, &point);
-            code.range(tiles[0], tiles[1], 1, |tile| {
-                let row = self.start(g, tile);
-                let rows = self.sub(self.start(g, self.add(tile, self.int(1))), row);
-                let from = self.add(base, self.mul(row, self.int(self.elements())));
-                let value = self.masked_load(vector, self.pointer(from), mask(rows), align);
-                code.prefetch_near(code.element(Elem::I8, self.pointer(from), ahead));
-                let at = self.add(self.mul(self.sub(tile, tiles[0]), self.int(A_ROW * ROWS)), self.mul(k, self.int(TILE_STEP)));
-                code.store(code.element(self.c.dtype.into(), self.at(A_AT), at), value, align);
-                Ok::<(), String>(())
-            })?;
+            let row = self.add(packed, self.mul(self.add(from, k), self.int(TILE_STEP * self.elements())));
+            for (from, to, mask, bytes, first, at) in runs {
+                code.set(source, self.add(base, first).into());
+                code.set(place, self.add(row, at).into());
+                code.range(from, to, 1, |_| {
+                    let [from, at] = [source, place].map(|of| code.get(code.ty(Elem::I64, 1), of).into_int_value());
+                    let value = self.masked_load(vector, self.pointer(from), mask, align);
+                    code.prefetch_near(self.pointer(self.add(from, ahead)));
+                    code.store(self.pointer(at), value, align);
+                    code.set(source, self.add(from, bytes).into());
+                    code.set(place, self.add(at, self.int(A_ROW * ROWS * self.elements())).into());
+                    Ok::<(), String>(())
+                })?;
+            }
             Ok(())
         })
     }
