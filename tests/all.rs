@@ -1,5 +1,6 @@
 //! One binary for all integration tests.
 
+mod chains;
 mod cli;
 mod commands;
 mod documents;

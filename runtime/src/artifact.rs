@@ -187,7 +187,7 @@ mod tests {
 
     #[test]
     fn a_plan_names_what_is_there() {
-        let plan = Plan { buffers: vec![], steps: vec![], advance: 0, lines: vec![] };
+        let plan = Plan { buffers: vec![], steps: vec![], advance: 0, chains: vec![], lines: vec![] };
         let entry = Entry { name: "infer:M".into(), inputs: vec![], results: vec![(Sink::Result("output".into()), 0)], plan };
         let artifact = Artifact { manifest: Manifest { version: VERSION, entries: vec![entry], ..Manifest::default() }, ..Artifact::default() };
         let refused = Artifact::from_bytes(&artifact.to_bytes(), "a").unwrap_err();

@@ -4,6 +4,7 @@
 //! arrays (`launch`) and allocates nothing, once the first [`WARM`] runs have shown what each step takes. No result depends on the number of
 //! threads or on times: tasks of a launch are independent, and steps that depend on each other run one after the other.
 
+use crate::chains;
 use crate::cuda::{Gpu, Recorded};
 use crate::dtype::{DType, Scalar};
 use crate::error::{Result, RunError, refuse, wrong};
@@ -58,6 +59,8 @@ pub(crate) enum At {
     Arena(usize),
     /// Bytes from the start of the inputs that the caller fills.
     Given(usize),
+    /// The same, of what is the first thread's own: one part of a chain's.
+    Own(usize),
     /// A stored tensor.
     Stored(usize),
 }
@@ -137,6 +140,18 @@ impl Prepared {
     /// # Errors
     /// A dim without a value or out of bounds; sizes that overflow; no memory; a plan that refers to what does not exist.
     pub fn new(manifest: &Manifest, entry: &Entry, dims: &Dims, threads: usize, store: &Places) -> Result<Prepared> {
+        Prepared::made(manifest, entry, dims, threads, store, false)
+    }
+
+    /// The same to be stepped through: all that a launch writes is there until somebody has looked at it.
+    ///
+    /// # Errors
+    /// As [`Prepared::new`].
+    pub fn whole(manifest: &Manifest, entry: &Entry, dims: &Dims, threads: usize, store: &Places) -> Result<Prepared> {
+        Prepared::made(manifest, entry, dims, threads, store, true)
+    }
+
+    fn made(manifest: &Manifest, entry: &Entry, dims: &Dims, threads: usize, store: &Places, whole: bool) -> Result<Prepared> {
         check_dims(manifest, dims)?;
         let plan = &entry.plan;
         let first = plan.steps.get(..plan.advance as usize);
@@ -153,9 +168,9 @@ impl Prepared {
             );
             shapes.push(shape);
         }
-        let placed = crate::place::plan(plan, &bytes).ok_or_else(|| RunError::World(format!("{} does not fit in memory", entry.name)))?;
-        let (offsets, arena_bytes) = placed;
-        let mut at: Vec<Option<At>> = offsets.into_iter().map(|o| o.map(At::Arena)).collect();
+        // On a GPU all parts run at once.
+        let placed = chains::place(entry, dims, &bytes, if whole || !manifest.grids.is_empty() { 0 } else { threads.max(1) })?;
+        let mut at = placed.at;
         let (mut inputs, mut given) = (vec![], 0usize);
         for (source, id) in &entry.inputs {
             let i = *id as usize;
@@ -176,7 +191,7 @@ impl Prepared {
         for i in 0..at.len() {
             at[i] = at[root(entry, i)?];
         }
-        let (arena, given) = (Aligned::zeroed(arena_bytes)?, Aligned::zeroed(given)?);
+        let (arena, given) = (Aligned::zeroed(placed.bytes)?, Aligned::zeroed(given)?);
         let mut constants = vec![];
         for (i, buffer) in plan.buffers.iter().enumerate() {
             if let (Storage::Constant(values), Some(At::Arena(start))) = (&buffer.storage, at[i]) {
@@ -205,6 +220,8 @@ impl Prepared {
             flops: vec![],
             inner: vec![],
             loops: vec![],
+            chains: &placed.chains,
+            chain_of: &placed.chain_of,
         };
         resolve.all()?;
         let (bound, works, flops, loops) = (resolve.bound, resolve.works, resolve.flops, resolve.inner);
@@ -223,7 +240,7 @@ impl Prepared {
             }
             results.push(Port { end: sink.clone(), dtype: plan.buffers[i].dtype, shape: shapes[i].clone(), at, bytes: bytes[i] });
         }
-        table.open(phases::cut(&works, &loops, plan.advance as usize, threads), threads);
+        table.open(phases::cut(&works, &loops, &table.chains, plan.advance as usize, threads), threads);
         let (name, lines) = (entry.name.clone(), plan.lines.clone());
         Ok(Prepared {
             name,
@@ -282,7 +299,7 @@ impl Prepared {
         match port.at {
             At::Arena(start) => Some(&self.arena[start..start + port.bytes]),
             At::Given(start) => Some(&self.given[start..start + port.bytes]),
-            At::Stored(_) => None,
+            At::Own(_) | At::Stored(_) => None,
         }
     }
 
@@ -354,7 +371,7 @@ impl Prepared {
             let from = match at {
                 At::Arena(start) => &self.arena[start..start + bytes],
                 At::Given(start) => &self.given[start..start + bytes],
-                At::Stored(_) => continue,
+                At::Own(_) | At::Stored(_) => continue,
             };
             store.bytes_mut(tensor).copy_from_slice(from);
         }
@@ -422,7 +439,7 @@ impl Prepared {
     }
 
     fn cut(&mut self) {
-        self.table.open(phases::cut(&self.works, &self.loops, self.advance, self.threads), self.threads);
+        self.table.open(phases::cut(&self.works, &self.loops, &self.table.chains, self.advance, self.threads), self.threads);
     }
 
     /// What one run does.

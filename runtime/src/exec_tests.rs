@@ -67,7 +67,7 @@ fn launch(kernel: u32, args: &[BufferId], sizes: &[Size], tasks: Size) -> Step {
 }
 
 fn program(inputs: Vec<(Source, BufferId)>, results: Vec<(Sink, BufferId)>, buffers: Vec<Buffer>, steps: Vec<Step>) -> Manifest {
-    let plan = Plan { buffers, steps, lines: vec!["model.nn:3".into()], advance: 0 };
+    let plan = Plan { buffers, steps, lines: vec!["model.nn:3".into()], advance: 0, chains: vec![] };
     Manifest {
         dims: vec![DimDecl { name: "B".into(), min: 1, max: Some(64) }],
         tensors: vec![TensorDecl { path: "M.w".into(), dtype: DType::F32, shape: vec![], role: Role::Parameter }],

@@ -6,7 +6,7 @@
 use crate::error;
 use crate::exec::Kernels;
 use crate::meter::{Meter, ticks};
-use crate::phases::{Phase, Segment};
+use crate::phases::{Chain, Own, Phase, Segment};
 use crate::pool::{Apart, Pool, Region};
 use std::cell::UnsafeCell;
 use std::ops::Range;
@@ -106,7 +106,11 @@ pub(crate) struct Table {
     pub phases: Vec<Phase>,
     /// For every line the phase that begins there; [`NONE`] where it is serial.
     pub opens: Vec<u32>,
-    /// For every thread the arguments' addresses where it stands in a loop whose rounds it walks by itself.
+    /// What is run part by part.
+    pub chains: Vec<Chain>,
+    /// For every line the chain that begins there, or [`NONE`].
+    pub links: Vec<u32>,
+    /// For every thread the arguments' addresses where it stands in a loop whose rounds it walks by itself, or in a chain.
     pub own: Vec<Apart<UnsafeCell<Vec<*mut u8>>>>,
     /// The bytes that a thread needs beside the buffers: what the hungriest kernel asks for.
     pub scratch: usize,
@@ -117,13 +121,16 @@ const NONE: u32 = u32::MAX;
 impl Table {
     /// Sets the phases, for so many threads.
     pub fn open(&mut self, phases: Vec<Phase>, threads: usize) {
-        let loops = phases.iter().any(|phase| matches!(self.ops[phase.first], Op::Loop { .. }));
-        self.own.resize_with(if loops { threads } else { 0 }, || Apart(UnsafeCell::new(vec![])));
+        let apart = !self.chains.is_empty() || phases.iter().any(|phase| matches!(self.ops[phase.first], Op::Loop { .. }));
+        self.own.resize_with(if apart { threads } else { 0 }, || Apart(UnsafeCell::new(vec![])));
         self.own.iter_mut().for_each(|own| own.0.get_mut().resize(self.args.len(), std::ptr::null_mut()));
         self.opens.clear();
         self.opens.resize(self.ops.len(), NONE);
         phases.iter().enumerate().for_each(|(n, phase)| self.opens[phase.first] = n as u32);
         self.phases = phases;
+        self.links.clear();
+        self.links.resize(self.ops.len(), NONE);
+        self.chains.iter().enumerate().for_each(|(n, chain)| self.links[chain.first] = n as u32);
     }
 
     /// Runs it once from a line on, which no phase stretches over; the line that failed is the first one, whatever ran beside it.
@@ -301,6 +308,15 @@ impl Region for Walk<'_> {
                 (cursor.at, cursor.phase) = (cursor.at + opened.steps, phase as usize);
                 return opened.chunks.len();
             }
+            if let Some(chain) = self.chain(cursor.at) {
+                self.parts(chain, [0, chain.parts], thread);
+                if self.failed.load(Relaxed) != usize::MAX {
+                    return 0;
+                }
+                cursor.at = chain.end;
+                before = self.meter.map_or(0, |_| ticks());
+                continue;
+            }
             let next = self.line(cursor.at, thread);
             if let Some(meter) = self.meter {
                 let now = ticks();
@@ -321,9 +337,11 @@ impl Region for Walk<'_> {
     fn chunk(&self, chunk: usize, thread: usize) {
         // SAFETY: `next` does not run meanwhile.
         let phase = &self.table.phases[unsafe { (*self.cursor.get()).phase }];
-        match &self.table.ops[phase.first] {
-            Op::Loop { .. } => self.rounds(phase.first, &phase.chunks[chunk], thread),
-            _ => self.segments(&phase.chunks[chunk], thread, self.table.args.get()),
+        let segments = &phase.chunks[chunk];
+        match (self.chain(phase.first), &self.table.ops[phase.first]) {
+            (Some(chain), _) => segments.iter().for_each(|s| self.parts(chain, [s.lo, s.hi], thread)),
+            (None, Op::Loop { .. }) => self.rounds(phase.first, segments, thread),
+            _ => self.segments(segments, thread, self.table.args.get()),
         }
     }
 }
@@ -339,6 +357,30 @@ impl Walk<'_> {
                 let now = ticks();
                 meter.record(thread, step as usize, lo == 0, before, now);
                 before = now;
+            }
+        }
+    }
+
+    fn chain(&self, line: usize) -> Option<&Chain> {
+        let number = *self.table.links.get(line)?;
+        (number != NONE).then(|| &self.table.chains[number as usize])
+    }
+
+    /// Runs some parts of a chain, all of its lines for one before the next.
+    fn parts(&self, chain: &Chain, [from, to]: [i64; 2], thread: usize) {
+        let table = self.table;
+        // SAFETY: as in `rounds`.
+        let own = unsafe { &mut *table.own[thread].0.get() };
+        own.copy_from_slice(table.args.get());
+        for part in from..to {
+            for Own { slot, bytes, apart } in &chain.own {
+                // A launch of this part touches what lies so many parts further.
+                own[*slot] = table.args.get()[*slot].wrapping_add(thread * apart).wrapping_sub(part as usize * bytes);
+            }
+            for step in chain.first..chain.end {
+                let Op::Launch { tasks, .. } = &table.ops[step] else { unreachable!("chains are launches") };
+                let each = tasks / chain.parts;
+                self.segments(&[Segment { step: step as u32, lo: part * each, hi: (part + 1) * each }], thread, own);
             }
         }
     }

@@ -10,6 +10,7 @@
 pub mod artifact;
 pub mod bench;
 pub mod carried;
+mod chains;
 pub mod chart;
 pub mod checkpoint;
 mod columns;

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Bumped whenever the meaning of any field changes; other versions are refused.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 
 /// Everything about a compiled program but its machine code and its weights.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -153,6 +153,9 @@ pub struct Plan {
     /// How many of the first steps depend on stored tensors alone: launches whose results stay from run to run, until a tensor changes.
     #[serde(default)]
     pub advance: u32,
+    /// Steps that may be run part by part, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub chains: Vec<Chain>,
     /// The source line of each distinct span, for profiles and reports.
     pub lines: Vec<String>,
 }
@@ -265,6 +268,20 @@ pub struct Rows {
     pub args: Vec<u32>,
 }
 
+/// Consecutive launches that can be run part by part: a part of the first one's tasks, the same part of the next one's, and so on. Each has as many tasks
+/// in every part, and what one reads of what others write lies in the same part of a buffer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Chain {
+    /// The first launch.
+    pub first: u32,
+    /// How many launches.
+    pub steps: u32,
+    /// How many parts.
+    pub parts: Size,
+    /// Buffers of the arena that nothing else touches, nor any launch at another part than its own: so a thread needs no more than one part of each.
+    pub own: Vec<BufferId>,
+}
+
 /// See [`Launch::beside`]; the fields are those of a launch.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Call {
@@ -308,8 +325,9 @@ impl Manifest {
                 Step::Copy { from, to } => known(from) && known(to),
                 Step::Check { condition, line: at, .. } => known(condition) && line(at),
             };
+            let chained = plan.chains.iter().all(|c| c.own.iter().all(known));
             let ends = entry.inputs.iter().map(|(_, id)| id).chain(entry.results.iter().map(|(_, id)| id));
-            ends.into_iter().all(known) && plan.buffers.iter().all(stored) && plan.steps.iter().all(step)
+            chained && ends.into_iter().all(known) && plan.buffers.iter().all(stored) && plan.steps.iter().all(step)
         })
     }
 }

@@ -61,6 +61,30 @@ pub struct Loop {
     pub index: Touch,
 }
 
+/// Steps that are run part by part ([`crate::manifest::Chain`]).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Chain {
+    /// The first step.
+    pub first: usize,
+    /// The step after its last.
+    pub end: usize,
+    /// How many parts.
+    pub parts: i64,
+    /// What begins elsewhere in every part.
+    pub own: Vec<Own>,
+}
+
+/// An argument of which each thread has memory for one part.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Own {
+    /// Which argument: its address is that of the first thread's.
+    pub slot: usize,
+    /// Bytes of a part.
+    pub bytes: usize,
+    /// Bytes from one thread's to the next one's.
+    pub apart: usize,
+}
+
 /// A step as far as cutting needs to know it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Work {
@@ -76,7 +100,7 @@ pub struct Work {
     pub rows: Option<Rows>,
 }
 
-/// Tasks `lo..hi` of a step.
+/// Tasks `lo..hi` of a step, or parts `lo..hi` of the chain that it begins.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Segment {
     /// Its position in the table.
@@ -90,7 +114,7 @@ pub struct Segment {
 /// Consecutive steps that run together.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Phase {
-    /// The first step. Where it is a loop, the phase is all of its rounds.
+    /// The first step. Where it is a loop, the phase is all of its rounds; where it begins a chain, all of its parts.
     pub first: usize,
     /// How many steps.
     pub steps: usize,
@@ -98,11 +122,16 @@ pub struct Phase {
     pub chunks: Vec<Vec<Segment>>,
 }
 
-/// The phases of a table with such inner loops, in order; none stretches over line `border`.
-pub fn cut(table: &[Option<Work>], loops: &[Loop], border: usize, threads: usize) -> Vec<Phase> {
+/// The phases of a table with such inner loops and chains, in order; none stretches over line `border`.
+pub fn cut(table: &[Option<Work>], loops: &[Loop], chains: &[Chain], border: usize, threads: usize) -> Vec<Phase> {
     let mut phases = vec![];
     let mut first = 0;
     while first < table.len() {
+        if let Some(chain) = chains.iter().find(|chain| chain.first == first) {
+            phases.extend(by_parts(table, chain, threads));
+            first = chain.end;
+            continue;
+        }
         if let Some(around) = loops.iter().find(|l| l.first == first)
             && let Some(phase) = by_rows(table, around, threads)
         {
@@ -112,7 +141,7 @@ pub fn cut(table: &[Option<Work>], loops: &[Loop], border: usize, threads: usize
         }
         let mut end = first;
         while let Some(Some(next)) = table.get(end)
-            && (end == first || end != border)
+            && (end == first || end != border && chains.iter().all(|chain| chain.first != end))
             && table[first..end].iter().flatten().all(|w| independent(w, next))
         {
             end += 1;
@@ -130,6 +159,19 @@ fn independent(a: &Work, b: &Work) -> bool {
 /// Whether it matters which comes first.
 fn meet(x: &Touch, y: &Touch) -> bool {
     (x.written || y.written) && x.place == y.place && x.start < y.end && y.start < x.end
+}
+
+/// A chain as one phase, if it pays: each chunk is some of its parts.
+fn by_parts(table: &[Option<Work>], chain: &Chain, threads: usize) -> Option<Phase> {
+    let total: f64 = table[chain.first..chain.end].iter().flatten().map(|w| w.nanoseconds).sum();
+    if threads < 2 || total < BREAK_EVEN {
+        return None;
+    }
+    let most = if total > LONG * threads as f64 { FINE * threads } else { threads };
+    let pieces = (most.min(CHUNKS) as i64).min(chain.parts);
+    let border = |piece: i64| (chain.parts as i128 * piece as i128 / pieces as i128) as i64;
+    let chunk = |piece| vec![Segment { step: chain.first as u32, lo: border(piece), hi: border(piece + 1) }];
+    Some(Phase { first: chain.first, steps: chain.end - chain.first, chunks: (0..pieces).map(chunk).collect() })
 }
 
 /// All rounds of a loop as one phase: each thread takes some rows through all of them, and nobody waits for another in between. That needs rows which
@@ -262,7 +304,7 @@ mod tests {
             // Writes what it reads: still independent of nothing else.
             work(7, 9e5, &[5], &[5]),
         ];
-        let phases = cut(&table, &[], 0, 2);
+        let phases = cut(&table, &[], &[], 0, 2);
         let of: Vec<(usize, usize, usize)> = phases.iter().map(|p| (p.first, p.steps, p.chunks.len())).collect();
         assert_eq!(of, [(0, 3, 2), (3, 1, 2), (5, 1, 7)]);
         for phase in &phases {
@@ -281,10 +323,24 @@ mod tests {
     }
 
     #[test]
+    fn a_chain_is_cut_between_its_parts() {
+        let table = [work(48, 3e4, &[0], &[1]), work(480, 5e4, &[1], &[2]), work(48, 3e4, &[2], &[3]), work(100, 2e4, &[0], &[4])];
+        let chain = Chain { first: 0, end: 3, parts: 12, own: vec![] };
+        let chunks = |threads| cut(&table, &[], std::slice::from_ref(&chain), 0, threads).into_iter().map(|p| (p.first, p.steps, p.chunks));
+        let part = |lo, hi| vec![Segment { step: 0, lo, hi }];
+        let phases: Vec<_> = chunks(2).collect();
+        assert_eq!(phases[0], (0, 3, vec![part(0, 6), part(6, 12)]));
+        // What comes after it is a phase of its own, though it depends on none of the chain's steps.
+        assert_eq!((phases[1].0, phases[1].1, phases.len()), (3, 1, 2));
+        assert_eq!(chunks(1).count(), 0);
+        assert_eq!(chunks(16).next().unwrap().2.len(), 12, "no chunk is without a part");
+    }
+
+    #[test]
     fn what_shares_work_stays_together_where_threads_get_their_shares() {
         let starts = |panels: i64| {
             let table = [work(panels * 11, 1e6, &[0], &[1]).map(|w| Work { whole: 11, ..w })];
-            let phases = cut(&table, &[], 0, 2);
+            let phases = cut(&table, &[], &[], 0, 2);
             phases[0].chunks.iter().map(|c| c[0].lo).collect::<Vec<_>>()
         };
         assert_eq!(starts(17), [0, 9 * 11]);
@@ -296,12 +352,12 @@ mod tests {
 
     #[test]
     fn what_is_short_or_cannot_be_cut_stays_serial() {
-        assert_eq!(cut(&[work(1000, 9e3, &[0], &[1])], &[], 0, 8), []);
-        assert_eq!(cut(&[work(1000, 1e6, &[0], &[1])], &[], 0, 1), []);
-        assert_eq!(cut(&[work(1, 1e6, &[0], &[1])], &[], 0, 8), []);
+        assert_eq!(cut(&[work(1000, 9e3, &[0], &[1])], &[], &[], 0, 8), []);
+        assert_eq!(cut(&[work(1000, 1e6, &[0], &[1])], &[], &[], 0, 1), []);
+        assert_eq!(cut(&[work(1, 1e6, &[0], &[1])], &[], &[], 0, 8), []);
         // A thousand dependent steps of a microsecond each.
         let chain: Vec<_> = (0..1000).map(|k| work(1000, 1e3, &[k], &[k + 1])).collect();
-        assert_eq!(cut(&chain, &[], 0, 8), []);
+        assert_eq!(cut(&chain, &[], &[], 0, 8), []);
     }
 
     /// A loop of 10 rounds at line 0 over a product of 32 rows in 4 tiles of 8 panels (from 1 to 2), and gates (from 2 to 1 and 3).
@@ -319,9 +375,10 @@ mod tests {
         let (table, around) = recurrent();
         let segment = |step, lo, hi| Segment { step, lo, hi };
         let chunks = vec![vec![segment(1, 0, 16), segment(2, 0, 160)], vec![segment(1, 16, 32), segment(2, 160, 320)]];
-        assert_eq!(cut(&table, &[around], 0, 2), [Phase { first: 0, steps: 4, chunks }]);
+        assert_eq!(cut(&table, &[around], &[], 0, 2), [Phase { first: 0, steps: 4, chunks }]);
         // Four tiles are no equal shares for three threads: line by line then.
-        let lines = |table: &[Option<Work>], around: Loop, threads| cut(table, &[around], 0, threads).iter().map(|p| p.first).collect::<Vec<_>>();
+        let lines =
+            |table: &[Option<Work>], around: Loop, threads| cut(table, &[around], &[], 0, threads).iter().map(|p| p.first).collect::<Vec<_>>();
         assert_eq!(lines(&table, around, 3), [1, 2]);
         // All that may tie rows together: a result without rows, other rows in the same memory, steps that are no multiples, the loop's own position.
         let changed = |line: usize, touch: usize, change: fn(&mut Touch)| {

@@ -5,6 +5,7 @@
 //! what a plan says about memory is what a run allocates.
 
 use crate::manifest::{Plan, Storage};
+use std::ops::Range;
 
 /// Every buffer starts at a multiple of this many bytes: the widest vector that kernels load, and a cache line.
 pub const ALIGN: usize = 64;
@@ -58,11 +59,21 @@ pub fn place(items: &[Item]) -> Option<Placement> {
 }
 
 /// Places a plan's buffers, of which buffer `n` has `bytes[n]` bytes. Inputs have no offset; aliases and parts have
-/// that of the buffer whose memory they are.
-pub fn plan(plan: &Plan, bytes: &[usize]) -> Option<(Vec<Option<usize>>, usize)> {
+/// that of the buffer whose memory they are. What steps of a `chained` range touch lives through all of it: some parts are done before others begin.
+pub fn plan(plan: &Plan, bytes: &[usize], chained: &[Range<usize>]) -> Option<(Vec<Option<usize>>, usize)> {
     let owned = |i: &usize| matches!(plan.buffers[*i].storage, Storage::Arena | Storage::Result | Storage::Constant(_));
     let ids: Vec<usize> = (0..plan.buffers.len()).filter(owned).collect();
-    let items: Vec<Item> = ids.iter().map(|i| Item { bytes: bytes[*i], first: plan.buffers[*i].first, last: plan.buffers[*i].last }).collect();
+    let item = |i: &usize| {
+        let mut item = Item { bytes: bytes[*i], first: plan.buffers[*i].first, last: plan.buffers[*i].last };
+        for steps in chained {
+            let (first, last) = (steps.start as u32, steps.end as u32 - 1);
+            if item.first <= last && first <= item.last {
+                (item.first, item.last) = (item.first.min(first), item.last.max(last));
+            }
+        }
+        item
+    };
+    let items: Vec<Item> = ids.iter().map(item).collect();
     let placement = place(&items)?;
     let mut offsets = vec![None; plan.buffers.len()];
     ids.iter().zip(placement.offsets).for_each(|(i, at)| offsets[*i] = Some(at));

@@ -144,7 +144,8 @@ impl Machine<'_> {
     /// # Errors
     /// As [`Prepared::new`].
     pub fn prepare(&self, manifest: &Manifest, entry: &Entry, dims: &Dims) -> Result<Prepared> {
-        let mut made = Prepared::new(manifest, entry, dims, self.pool.threads(), &self.store)?;
+        let prepare = if self.numerics.is_some() { Prepared::whole } else { Prepared::new };
+        let mut made = prepare(manifest, entry, dims, self.pool.threads(), &self.store)?;
         if let Some(profile) = &self.profile {
             made.observe(manifest, profile);
         }

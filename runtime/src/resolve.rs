@@ -2,13 +2,14 @@
 //!
 //! In: an entry, dims, where its buffers lie. Out: the table's lines and arguments; an error for a plan that contradicts itself.
 
+use crate::chains::Active;
 use crate::dtype::DType;
 use crate::error::{Result, refuse};
 use crate::exec::{At, align, broken, eval, root};
 use crate::launch::{BLOCK, Call, Move, Op, Table};
 use crate::manifest::{BufferId, Entry, Manifest, Part, Step, Storage};
-use crate::memory::Aligned;
-use crate::phases::{Loop, Rows, Touch, Work};
+use crate::memory::{ALIGN, Aligned};
+use crate::phases::{Chain, Loop, Own, Rows, Touch, Work};
 use crate::size::{Dims, Size};
 
 /// Until measured, a nanosecond is this many units of [`crate::manifest::Launch::cost`].
@@ -40,6 +41,9 @@ pub(crate) struct Resolve<'a> {
     pub inner: Vec<Loop>,
     /// Around the present step, the innermost last.
     pub loops: Vec<Around>,
+    /// What is run part by part, and for every buffer which of these it belongs to.
+    pub chains: &'a [Active],
+    pub chain_of: &'a [Option<usize>],
 }
 
 /// A loop around a step.
@@ -70,6 +74,15 @@ impl Resolve<'_> {
                 self.push(Op::Again { start: line }, None);
             }
             let Some(step) = steps.get(k) else { break };
+            if let Some(chain) = self.chains.iter().find(|chain| chain.first == k) {
+                let first = self.table.ops.len();
+                // Steps of a chain are launches, each a line.
+                let end = first + chain.end - chain.first;
+                if !self.loops.is_empty() {
+                    return broken(self.entry);
+                }
+                self.table.chains.push(Chain { first, end, parts: chain.parts, own: vec![] });
+            }
             self.step(k, step)?;
             if let Step::Loop { body, index, .. } = step {
                 let (line, end) = (self.table.ops.len() - 1, k + 1 + *body as usize);
@@ -97,12 +110,26 @@ impl Resolve<'_> {
         let (first, reach, whole) = self.part(id, slot)?;
         let (place, start) = match at {
             At::Arena(start) => (0, start + first),
+            At::Own(start) => {
+                let root = root(self.entry, id as usize)?;
+                let (chain, all) = (self.chain_of[root], self.bytes[root]);
+                let last = self.table.chains.len().checked_sub(1);
+                let here = self.table.chains.last_mut().filter(|chain| self.table.ops.len() < chain.end);
+                // The launches of its own chain touch the whole of it, and nothing else does.
+                let part = matches!(self.entry.plan.buffers[id as usize].storage, Storage::Part(_));
+                let Some(here) = here.filter(|_| chain == last && !part && bytes == all) else {
+                    return broken(self.entry);
+                };
+                let part = bytes / here.parts as usize;
+                here.own.push(Own { slot, bytes: part, apart: part.next_multiple_of(ALIGN) });
+                (usize::MAX, start)
+            }
             At::Given(start) => (1, start + first),
             At::Stored(tensor) => (2 + tensor, first),
         };
         self.table.args.push(match at {
             // Offsets lie inside the allocation, by `place` and by the sum of the inputs.
-            At::Arena(_) => self.arena.as_ptr().wrapping_add(start),
+            At::Arena(_) | At::Own(_) => self.arena.as_ptr().wrapping_add(start),
             At::Given(_) => self.given.as_ptr().wrapping_add(start),
             At::Stored(tensor) => {
                 self.bound.push((slot, tensor, start));
@@ -175,6 +202,9 @@ impl Resolve<'_> {
                     tasks = end;
                     flops += work.eval(dims).unwrap_or(i64::MAX) as f64;
                     self.table.calls.push(Call { args: at..self.table.args.len(), sizes: from..self.table.sizes.len(), end });
+                }
+                if self.table.chains.last().is_some_and(|chain| self.table.ops.len() < chain.end && tasks % chain.parts != 0) {
+                    return broken(entry);
                 }
                 let cost = launch.cost.eval(dims).unwrap_or(i64::MAX).max(1) as f64 * tasks as f64;
                 let whole = eval(&launch.whole, dims, &what)?.max(1);

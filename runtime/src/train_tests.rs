@@ -80,7 +80,7 @@ fn entry(name: &str, kernel: u32, inputs: &[(Source, DType, &[Size])], results: 
         name: name.into(),
         inputs: inputs.iter().enumerate().map(|(i, (s, ..))| (s.clone(), i as u32)).collect(),
         results: results.iter().enumerate().map(|(i, (s, _))| (s.clone(), (inputs.len() + i) as u32)).collect(),
-        plan: Plan { buffers, steps, lines: vec!["line.nn:1".into()], advance: 0 },
+        plan: Plan { buffers, steps, lines: vec!["line.nn:1".into()], advance: 0, chains: vec![] },
     }
 }
 

@@ -15,6 +15,7 @@ pub mod linear;
 pub mod lower;
 mod movement;
 pub mod parse;
+pub mod parts;
 mod placed;
 pub mod print;
 pub mod program;

@@ -56,7 +56,7 @@ pub fn rows(kernel: &Kernel) -> Option<Rows> {
     apart.then(|| Rows { count: count.clone(), pieces, params })
 }
 
-fn loads(body: &[Instr], see: &mut dyn FnMut(usize, &[Index])) {
+pub(super) fn loads(body: &[Instr], see: &mut dyn FnMut(usize, &[Index])) {
     for instr in body {
         match instr {
             Instr::Load { param, index, .. } => see(*param, index),

@@ -96,6 +96,7 @@ fn compact(entry: &mut Entry, keep: &[bool]) {
             Step::Check { condition, .. } => to(condition),
         }
     }
+    entry.plan.chains.iter_mut().flat_map(|chain| &mut chain.own).for_each(to);
     entry.inputs.iter_mut().map(|(_, b)| b).for_each(to);
     entry.results.iter_mut().map(|(_, b)| b).for_each(to);
 }

@@ -3,10 +3,11 @@
 //! In: a module and its lowered functions. Out: the distinct kernels that are launched, in order of first use, and the manifest's entries.
 //! Calls and scans are put in place: a callee's launches appear at every call, on that call's buffers, and share its kernels. Memory is used again in
 //! place where the kernels allow it, and updates that free large gradients come as soon as they may. What depends on weights alone is computed in
-//! advance. Launches of one kernel that do not depend on each other become one. In loops it is said
-//! which rows go from round to round by themselves.
+//! advance. Launches of one kernel that do not depend on each other become one. It is said which launches
+//! can be run part by part, and in loops which rows go from round to round by themselves.
 
 mod advance;
+mod chain;
 mod flatten;
 mod group;
 mod lifetime;
@@ -41,6 +42,7 @@ pub fn plan(module: &Module, lowered: &Lowered, sources: &Sources) -> (Vec<Kerne
         sooner::sooner(&mut planned, &kernels);
         reuse::reuse(&mut planned, &kernels);
         group::group(&mut planned, &kernels);
+        chain::chain(&mut planned, &kernels);
         rows::rows(&mut planned, &kernels);
         lifetime::set(&mut planned);
         planned

@@ -46,6 +46,11 @@ pub fn entry(entry: &Entry, kernels: &[Kernel]) -> String {
     for (n, step) in plan.steps.iter().enumerate() {
         ends.retain(|end| n <= *end);
         let indent = "  ".repeat(ends.len() + 1);
+        if let Some(chain) = plan.chains.iter().find(|chain| chain.first as usize == n) {
+            ends.push((chain.first + chain.steps - 1) as usize);
+            let _ = writeln!(text, "{indent}in {} parts, of each thread's own {}:", chain.parts, list(&chain.own, buffer));
+        }
+        let indent = "  ".repeat(ends.len() + 1);
         let _ = match step {
             Step::Launch(l) => {
                 let name = kernels.get(l.kernel as usize).map_or("?", |k| &k.name);

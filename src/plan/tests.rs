@@ -5,16 +5,18 @@ use crate::ir::{self, *};
 use crate::kernel::{Kernel, interpret::Interpreter, lower};
 use crate::span::{Sources, Span};
 use nnc_runtime::exec::Kernels;
-use nnc_runtime::manifest::{Buffer, Call, Entry as Planned, Part, Sink, Source, Step, Storage};
+use nnc_runtime::manifest::{Buffer, Call, Chain, Entry as Planned, Part, Plan, Sink, Source, Step, Storage};
 use nnc_runtime::place;
 use nnc_runtime::tensor::Tensor;
+use std::ops::Range;
 
 /// Runs a plan on the interpreter: one arena, poisoned before the run.
 fn run(entry: &Planned, kernels: &[Kernel], inputs: &[Tensor], dims: &Dims) -> Result<Vec<Tensor>, String> {
     let plan = &entry.plan;
     let shape = |b: &Buffer| b.shape.iter().map(|s| s.eval(dims).unwrap()).collect::<Vec<i64>>();
     let bytes: Vec<usize> = plan.buffers.iter().map(|b| shape(b).iter().product::<i64>() as usize * b.dtype.bytes()).collect();
-    let (offsets, total) = place::plan(plan, &bytes).unwrap();
+    let chained: Vec<Range<usize>> = plan.chains.iter().map(|c| c.first as usize..(c.first + c.steps) as usize).collect();
+    let (offsets, total) = place::plan(plan, &bytes, &chained).unwrap();
     no_overlap(plan, &bytes, &offsets, total);
     let mut arena = Tensor::filled(&[total as i64 / 8], Scalar::i64(-1));
     let mut inputs = inputs.to_vec();
@@ -41,7 +43,7 @@ fn run(entry: &Planned, kernels: &[Kernel], inputs: &[Tensor], dims: &Dims) -> R
         }
     }
     let interpreter = Interpreter::new(kernels.to_vec());
-    steps(&plan.steps, &interpreter, &at, &bytes, dims)?;
+    steps(plan, 0..plan.steps.len(), &interpreter, &at, &bytes, dims)?;
     let result = |(_, id): &(Sink, u32)| {
         let b = &plan.buffers[*id as usize];
         assert_eq!(b.storage, Storage::Result);
@@ -52,17 +54,45 @@ fn run(entry: &Planned, kernels: &[Kernel], inputs: &[Tensor], dims: &Dims) -> R
     let results: Vec<Tensor> = entry.results.iter().map(result).collect();
     if plan.advance > 0 {
         // What was computed in advance is still there.
-        steps(&plan.steps[plan.advance as usize..], &interpreter, &at, &bytes, dims)?;
+        steps(plan, plan.advance as usize..plan.steps.len(), &interpreter, &at, &bytes, dims)?;
         let again = entry.results.iter().map(result);
         assert!(again.zip(&results).all(|(a, b)| a.same(b)), "another run gives something else\n{}", print(entry, kernels));
     }
     Ok(results)
 }
 
-fn steps(list: &[Step], machine: &Interpreter, at: &dyn Fn(u32) -> *mut u8, bytes: &[usize], dims: &Dims) -> Result<(), String> {
-    let mut n = 0;
-    while n < list.len() {
-        match &list[n] {
+type At<'a> = &'a dyn Fn(u32) -> *mut u8;
+
+/// Runs a chain part by part, the last one first; what a part leaves in buffers that are each thread's own is gone before the next.
+fn parts(plan: &Plan, chain: &Chain, machine: &Interpreter, at: At, bytes: &[usize], dims: &Dims) -> Result<(), String> {
+    let count = chain.parts.eval(dims).unwrap();
+    for part in (0..count).rev() {
+        for id in &chain.own {
+            assert_eq!(plan.buffers[*id as usize].storage, Storage::Arena);
+            unsafe { at(*id).write_bytes(0xff, bytes[*id as usize]) };
+        }
+        for step in &plan.steps[chain.first as usize..][..chain.steps as usize] {
+            let Step::Launch(l) = step else { panic!("{step:?} in a chain") };
+            let args: Vec<*mut u8> = l.args.iter().map(|b| at(*b)).collect();
+            let sizes: Vec<i64> = l.sizes.iter().map(|s| s.eval(dims).unwrap()).collect();
+            let tasks = l.tasks.eval(dims).unwrap();
+            assert_eq!(tasks % count, 0, "{l:?} in {count} parts");
+            let each = tasks / count;
+            assert_eq!(unsafe { machine.run(l.kernel, &args, &sizes, part * each, (part + 1) * each, std::ptr::null_mut()) }, 0);
+        }
+    }
+    Ok(())
+}
+
+fn steps(plan: &Plan, range: Range<usize>, machine: &Interpreter, at: At, bytes: &[usize], dims: &Dims) -> Result<(), String> {
+    let mut n = range.start;
+    while n < range.end {
+        if let Some(chain) = plan.chains.iter().find(|chain| chain.first as usize == n) {
+            parts(plan, chain, machine, at, bytes, dims)?;
+            n += chain.steps as usize;
+            continue;
+        }
+        match &plan.steps[n] {
             Step::Launch(l) => {
                 let own = Call { args: l.args.clone(), sizes: l.sizes.clone(), tasks: l.tasks.clone(), flops: l.flops.clone() };
                 // Calls and ranges, the later ones first: they may run in any order.
@@ -82,7 +112,7 @@ fn steps(list: &[Step], machine: &Interpreter, at: &dyn Fn(u32) -> *mut u8, byte
                 let (count, body) = (count.eval(dims).unwrap(), *body as usize);
                 for i in 0..count {
                     unsafe { at(*index).cast::<i64>().write(if *reversed { count - 1 - i } else { i }) };
-                    steps(&list[n + 1..n + 1 + body], machine, at, bytes, dims)?;
+                    steps(plan, n + 1..n + 1 + body, machine, at, bytes, dims)?;
                 }
                 n += body;
             }
@@ -102,7 +132,7 @@ fn steps(list: &[Step], machine: &Interpreter, at: &dyn Fn(u32) -> *mut u8, byte
 }
 
 /// Buffers that are alive together lie apart, and the arena ends where the last one does.
-fn no_overlap(plan: &nnc_runtime::manifest::Plan, bytes: &[usize], offsets: &[Option<usize>], total: usize) {
+fn no_overlap(plan: &Plan, bytes: &[usize], offsets: &[Option<usize>], total: usize) {
     let own: Vec<usize> = (0..bytes.len()).filter(|i| offsets[*i].is_some() && plan.buffers[*i].storage.of().is_none()).collect();
     let range = |i: usize| offsets[i].unwrap()..offsets[i].unwrap() + bytes[i];
     for &a in &own {
@@ -403,6 +433,31 @@ fn update(results: &[&str]) -> Planned {
     module.entries = vec![ir::Entry { name: "train:test".into(), function: FunctionId(0), inputs, results: results.iter().map(sink).collect() }];
     let lowered = lower(&module);
     plan(&module, &lowered, &Sources::default()).1.remove(0)
+}
+
+/// Attention's scores, weights and means of values, by heads; what comes before belongs to all heads.
+#[test]
+fn heads_go_through_attention_by_themselves() {
+    let text = "dim B >= 1
+
+fn @f(x: f32[B, 5, 24]) {
+  %q[b, t, j]: f32[B, 5, 24] = exp(%x[b, t, j])
+  %s[b, h, t, u]: f32[B, 3, 5, 5] = dot[k < 4](%q[b, t, 4*h + k] * %x[b, u, 4*h + k + 12])
+  %m[b, h, t]: f32[B, 3, 5] = max[u < 5](%s[b, h, t, u])
+  %e[b, h, t, u]: f32[B, 3, 5, 5] = exp(%s[b, h, t, u] - %m[b, h, t])
+  %o[b, t, h, d]: f32[B, 5, 3, 4] = dot[u < 5](%e[b, h, t, u] * %x[b, u, 4*h + d])
+  %z[b, t]: f32[B, 5] = sum[h < 3, d < 4](%o[b, t, h, d])
+  return %z, %q
+}
+";
+    let mut module = crate::ir::parse::module(text).unwrap();
+    law(module.clone(), &[f32s(&[2, 5, 24], 0.1)], &dims(2));
+    let results = ["z", "q"].map(|name| Sink::Result(name.into())).to_vec();
+    module.entries = vec![ir::Entry { name: "infer:f".into(), function: FunctionId(0), inputs: vec![Source::Data("x".into())], results }];
+    let (kernels, entries) = plan(&module, &lower(&module), &Sources::default());
+    let text = print(&entries[0], &kernels);
+    let steps: Vec<&str> = text.lines().filter(|l| l.contains("tasks") || l.contains(" parts,")).map(|l| l.split('(').next().unwrap()).collect();
+    assert_eq!(steps.join("\n"), "  0: q\n  in 3*B parts, of each thread's own b2:\n    1: s\n    2: m_e\n    3: o\n  4: z", "{text}");
 }
 
 /// Large gradients are used up one by one, each before the next is computed; small ones together.

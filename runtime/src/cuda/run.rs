@@ -283,7 +283,7 @@ impl Prepared {
             let from = match port.at {
                 At::Arena(start) => recorded.memory.start + start as u64,
                 At::Given(start) => recorded.given + start as u64,
-                At::Stored(_) => continue,
+                At::Own(_) | At::Stored(_) => continue,
             };
             context.copy(stored + store.start(tensor) as u64, from, port.bytes)?;
         }
