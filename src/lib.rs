@@ -20,7 +20,8 @@
 //! * **Plan** ([`plan`], `nnc_runtime::manifest`): a flat launch table over buffers in one arena, sizes as formulas. Calls and loops are flattened into
 //!   it, so that depth costs no code. Results lie over operands that die, stored tensors' new values over the old ones. What an entry computes of
 //!   weights alone, packed weights above all, comes first and stays until they change; what a loop multiplies by is packed before it.
-//!   The runtime binds it to sizes once, and shares out the steps that are worth it (`nnc_runtime::phases`, `nnc_runtime::pool`), loops by rows.
+//!   The runtime binds it to sizes once, and shares out the steps that are worth it (`nnc_runtime::phases`, `nnc_runtime::pool`), loops by rows,
+//!   attention by heads (`nnc_runtime::manifest::Chain`).
 //! * **Machine code** ([`emit`]): one function a kernel and code level (x86-64-v3, -v4), which calls nothing but the program's
 //!   micro-kernels: products and convolutions are cut into tiles and packed (`emit::contract`), points of small images gathered as rows
 //!   (`emit::points`). The micro-kernels' loops are assembly (`emit::dense`); where rows are few, B is read in whole rows (`emit::stream`).

@@ -4,6 +4,7 @@ use crate::emit::code::{Code, Elem, V, ok};
 use crate::emit::cuda::Primitive;
 use crate::emit::lanes::Lanes;
 use crate::emit::modes::{Access, along, harmless, loads, read, shared};
+use crate::emit::pieces;
 use crate::ir::{Affine, DType, Guard, IndexAtom, Relation, Scalar, ScalarOp, Size};
 use crate::kernel::{Index, Instr, Kernel};
 use crate::math;
@@ -14,6 +15,7 @@ use inkwell::values::{InstructionOpcode as Op, IntValue, PointerValue};
 use nnc_runtime::size::Atom;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 /// The function being written and what its prologue computed.
 pub struct Writer<'k, 'c> {
@@ -39,6 +41,8 @@ pub struct Scope<'c> {
     pub lane: Option<(usize, u32)>,
     /// Lanes that take part (all, where nothing is said). Code runs only where at least one does.
     pub mask: Option<V<'c>>,
+    /// A variable that is known to lie in a part of its range.
+    pub within: Option<(usize, Range<i64>)>,
     /// The kernel's locals.
     pub locals: Vec<(BasicTypeEnum<'c>, PointerValue<'c>)>,
 }
@@ -176,6 +180,9 @@ impl<'c> Writer<'_, 'c> {
     /// Whether all guards hold; nothing if there are none.
     pub fn guards(&self, guards: &[Guard], scope: &Scope<'c>) -> Option<V<'c>> {
         let each = guards.iter().map(|g| {
+            if let Some(holds) = scope.within.as_ref().and_then(|(var, range)| pieces::known(g, *var, range)) {
+                return self.code.constant(Scalar::bool(holds), 1);
+            }
             let value = self.affine(&g.expr, scope, false);
             let zero = self.code.splat(self.code.int(0).into(), Code::lanes(value));
             let relation = match g.relation {
@@ -220,6 +227,10 @@ impl<'c> Writer<'_, 'c> {
             Ok(value)
         };
         let [then, otherwise] = sides;
+        let known = if Code::lanes(c) == 1 { c.into_int_value().get_zero_extended_constant() } else { None };
+        if let Some(holds) = known {
+            return side(if holds != 0 { then } else { otherwise }, scope);
+        }
         let both = |side: &(Vec<Instr>, usize)| !loads(&side.0) || (read && Code::lanes(c) > 1 && harmless(&side.0, self.kernel, &scope.ranges));
         if both(then) && both(otherwise) {
             let (a, b) = (side(then, scope)?, side(otherwise, scope)?);

@@ -21,6 +21,7 @@
 use crate::emit::Level;
 use crate::emit::body::{Scope, Writer};
 use crate::emit::code::{Elem, ok};
+use crate::emit::dense::LINE;
 use crate::emit::micro::{self, Field, PAIR_ROWS, PANEL};
 use crate::emit::modes::Mode;
 use crate::emit::operand::{Walk, direct, in_place};
@@ -53,6 +54,8 @@ pub const CHECKS: i64 = 3;
 pub const A_ROW: i64 = BLOCK + 32;
 /// Elements from one step to the next of A packed as [k][rows].
 pub const TILE_STEP: i64 = ROWS;
+/// Most bytes of a row of A that is short.
+const SHORT: i64 = 512;
 /// Rows up to which B is read in place: packing would touch it more often than multiplying.
 const FEW_ROWS: i64 = ROWS;
 
@@ -435,6 +438,7 @@ impl<'c> Engine<'_, '_, 'c> {
                 ends = self.and(ends, needed);
             }
             code.only_if(ends, || each(&|_, panel| self.ask_ahead(panel, row, rows)))?;
+            self.ask_for_rows(walk, number, [tile, row, rows])?;
             self.describe_reach(row, block);
             let turn = self.sub(tile, from);
             self.ask_for_part(g, &ahead, turn, self.is(IntPredicate::SGT, self.sub(to, from), self.int(1)));
@@ -479,6 +483,22 @@ impl<'c> Engine<'_, '_, 'c> {
             code.only_if(after, || each(&|n, panel| self.rows(panel, row, rows, code.element(Elem::I8, sums, self.mul(n, apart)))))
         })?;
         Ok(())
+    }
+
+    /// Asks for the next tile's rows of A before the first panel meets this one, where they are read in place and so short that no processor sees them coming.
+    fn ask_for_rows(&self, walk: &Walk<'c>, number: IntValue<'c>, [tile, row, rows]: [IntValue<'c>; 3]) -> Result<(), String> {
+        let code = &self.w.code;
+        let bytes = product(&self.stage.reds).as_const().map(|n| n * self.elements());
+        let Some(bytes) = bytes.filter(|bytes| self.streams() && (1..=SHORT).contains(bytes)) else { return Ok(()) };
+        code.only_if(self.is(IntPredicate::EQ, number, self.int(0)), || {
+            let next = self.a_of(walk, self.add(tile, self.int(1)), self.add(row, rows));
+            code.range(self.int(0), rows, 1, |r| {
+                let at = self.add(next, self.mul(r, walk.row));
+                (0..bytes).step_by(LINE as usize).for_each(|line| code.prefetch_near(self.pointer(self.add(at, self.int(line)))));
+                Ok::<(), String>(())
+            })
+            .map(drop)
+        })
     }
 
     /// Has the micro-kernel ask for its part of what comes next, where that is known and many enough `share` it: calls count from 0.
@@ -544,7 +564,7 @@ impl<'c> Engine<'_, '_, 'c> {
             let mut point = panel.point.clone();
             self.set(&self.c.rows, self.add(row, r), &mut point);
             let ranges = w.kernel.outer.clone();
-            let scope = Scope { point, ranges, lane: None, mask: None, locals: vec![] };
+            let scope = Scope { point, ranges, lane: None, mask: None, within: None, locals: vec![] };
             let sums = code.element(Elem::I8, sums, self.mul(r, self.int(PANEL)));
             self.columns(self.c.near, panel, &scope, &mut |scope, column| {
                 let scope = Scope { locals: w.locals(scope.lanes()), ..scope.clone() };

@@ -28,6 +28,7 @@ mod micro;
 mod modes;
 mod operand;
 mod pack;
+mod pieces;
 mod points;
 #[cfg(test)]
 mod rows_tests;

@@ -3,6 +3,7 @@
 use crate::emit::body::{Scope, Writer};
 use crate::emit::code::{Code, Elem, V, ok};
 use crate::emit::modes::{Mode, Modes, few, together};
+use crate::emit::pieces;
 use crate::ir::{DType, Fold, IndexAtom, Relation, Scalar, ScalarOp, ScatterFold, Size};
 use crate::kernel::contract::coefficient;
 use crate::kernel::{Stage, Target};
@@ -19,16 +20,24 @@ impl<'c> Writer<'_, 'c> {
     /// The loop over outer points `lo..hi`.
     pub fn outer(&self, modes: &Modes, lo: IntValue<'c>, hi: IntValue<'c>) -> Result<(), String> {
         let code = &self.code;
-        let scope = Scope { point: vec![], ranges: self.kernel.outer.clone(), lane: None, mask: None, locals: vec![] };
+        let scope = Scope { point: vec![], ranges: self.kernel.outer.clone(), lane: None, mask: None, within: None, locals: vec![] };
         let Some((last, before)) = self.kernel.outer.split_last() else {
             code.range(lo, hi, 1, |_| self.stages(modes, &scope))?;
             return Ok(());
         };
+        let pieces = pieces::pieces(self.kernel);
         let run = |point: &[IntValue<'c>], from: IntValue<'c>, to: IntValue<'c>| {
             let scope = Scope { point: point.to_vec(), ..scope.clone() };
             match modes.outer {
                 Some(_) if modes.columns => self.columns(from, to, &scope),
-                Some(lanes) => self.lanes(from, to, lanes, &scope, &mut |scope| self.stages(modes, scope)),
+                Some(lanes) => pieces.iter().try_for_each(|piece| {
+                    let (from, to) = match piece {
+                        None => (from, to),
+                        Some(piece) => (self.greater(from, code.int(piece.start)), self.lesser(to, code.int(piece.end))),
+                    };
+                    let scope = Scope { within: piece.clone().map(|piece| (point.len(), piece)), ..scope.clone() };
+                    self.lanes(from, to, lanes, &scope, &mut |scope| self.stages(modes, scope))
+                }),
                 None => code.range(from, to, 1, |i| self.stages(modes, &self.at(&scope, i))).map(|_| ()),
             }
         };

@@ -292,7 +292,7 @@ impl<'c> Taps<'_, '_, '_, 'c> {
                 let ty = code.ty(c.dtype.into(), lanes);
                 let at = s.at(LINES_AT, e.add(place, e.mul(element, self.int(e.elements()))));
                 let value = code.load(ty, at, e.elements() as u32);
-                let scope = Scope { point, ranges: kernel.outer.clone(), lane: Some((last, lanes)), mask, locals: w.locals(lanes) };
+                let scope = Scope { point, ranges: kernel.outer.clone(), lane: Some((last, lanes)), mask, within: None, locals: w.locals(lanes) };
                 kernel.stages.iter().enumerate().try_for_each(|(n, stage)| match n == c.stage {
                     true => w.results(stage, &[value], &scope, &[]),
                     false => w.stage(stage, Mode::Scalar, &scope),

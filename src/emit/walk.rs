@@ -155,6 +155,6 @@ impl<'c> Engine<'_, '_, 'c> {
     /// A scope of the stage at an outer point and a point of the reduction box.
     pub fn scope(&self, outer: &[IntValue<'c>], reds: &[IntValue<'c>]) -> Scope<'c> {
         let ranges = self.w.kernel.outer.iter().chain(&self.stage.reds).cloned().collect();
-        Scope { point: outer.iter().chain(reds).copied().collect(), ranges, lane: None, mask: None, locals: vec![] }
+        Scope { point: outer.iter().chain(reds).copied().collect(), ranges, lane: None, mask: None, within: None, locals: vec![] }
     }
 }

@@ -516,7 +516,7 @@ impl<'c> Convolution<'_, '_, '_, 'c> {
                         let from = e.add(e.mul(line, self.int(VECTORS)), vector);
                         let value = code.load(ty, self.at(LINES_AT, e.mul(from, self.int(half))), align);
                         let (ranges, mask) = (kernel.outer.clone(), Some(e.mask(bits, lanes)));
-                        let scope = Scope { point, ranges, lane: Some((x, lanes)), mask, locals: w.locals(lanes) };
+                        let scope = Scope { point, ranges, lane: Some((x, lanes)), mask, within: None, locals: w.locals(lanes) };
                         kernel.stages.iter().enumerate().try_for_each(|(n, stage)| match n == c.stage {
                             true => w.results(stage, &[value], &scope, &[]),
                             false => w.stage(stage, Mode::Scalar, &scope),

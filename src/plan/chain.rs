@@ -112,3 +112,38 @@ fn found(entry: &Entry, links: &[Option<Link>], first: usize, count: &Size) -> C
     let own = if product && range.len() > 1 { seen.iter().filter_map(local).collect() } else { vec![] };
     Chain { first: first as u32, steps: range.len() as u32, parts: count.clone(), own }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::ir::{self, FunctionId};
+    use crate::kernel::lower;
+    use crate::plan::tests::{dims, f32s, law};
+    use crate::plan::{plan, print::entry as print};
+    use crate::span::Sources;
+    use nnc_runtime::manifest::{Sink, Source};
+
+    /// Attention's scores, weights and means of values, by heads; what comes before belongs to all heads.
+    #[test]
+    fn heads_go_through_attention_by_themselves() {
+        let text = "dim B >= 1
+
+fn @f(x: f32[B, 5, 24]) {
+  %q[b, t, j]: f32[B, 5, 24] = exp(%x[b, t, j])
+  %s[b, h, t, u]: f32[B, 3, 5, 5] = dot[k < 4](%q[b, t, 4*h + k] * %x[b, u, 4*h + k + 12])
+  %m[b, h, t]: f32[B, 3, 5] = max[u < 5](%s[b, h, t, u])
+  %e[b, h, t, u]: f32[B, 3, 5, 5] = exp(%s[b, h, t, u] - %m[b, h, t])
+  %o[b, t, h, d]: f32[B, 5, 3, 4] = dot[u < 5](%e[b, h, t, u] * %x[b, u, 4*h + d])
+  %z[b, t]: f32[B, 5] = sum[h < 3, d < 4](%o[b, t, h, d])
+  return %z, %q
+}
+";
+        let mut module = crate::ir::parse::module(text).unwrap();
+        law(module.clone(), &[f32s(&[2, 5, 24], 0.1)], &dims(2));
+        let results = ["z", "q"].map(|name| Sink::Result(name.into())).to_vec();
+        module.entries = vec![ir::Entry { name: "infer:f".into(), function: FunctionId(0), inputs: vec![Source::Data("x".into())], results }];
+        let (kernels, entries) = plan(&module, &lower(&module), &Sources::default());
+        let text = print(&entries[0], &kernels);
+        let steps: Vec<&str> = text.lines().filter(|l| l.contains("tasks") || l.contains(" parts,")).map(|l| l.split('(').next().unwrap()).collect();
+        assert_eq!(steps.join("\n"), "  0: q\n  in 3*B parts, of each thread's own b2:\n    1: s\n    2: m_e\n    3: o\n  4: z", "{text}");
+    }
+}

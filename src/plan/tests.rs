@@ -146,7 +146,7 @@ fn no_overlap(plan: &Plan, bytes: &[usize], offsets: &[Option<usize>], total: us
 }
 
 /// Makes the last function an entry, and compares plan and evaluator on the inputs.
-fn law(mut module: Module, inputs: &[Tensor], dims: &Dims) {
+pub(super) fn law(mut module: Module, inputs: &[Tensor], dims: &Dims) {
     let f = FunctionId(module.functions.len() as u32 - 1);
     let function = module.function(f);
     module.entries = vec![ir::Entry {
@@ -265,7 +265,7 @@ fn c(n: i64) -> Size {
     Size::constant(n)
 }
 
-fn f32s(shape: &[i64], from: f64) -> Tensor {
+pub(super) fn f32s(shape: &[i64], from: f64) -> Tensor {
     let n: i64 = shape.iter().product();
     let values: Vec<f32> = (0..n).map(|i| ((i as f64 * 0.7310585 + from) * 12.9898).sin() as f32).collect();
     Tensor::from_f32(shape, &values)
@@ -308,7 +308,7 @@ fn mlp() -> (Function, Vec<Value>) {
     (f, vec![h, p, at])
 }
 
-fn dims(b: i64) -> Dims {
+pub(super) fn dims(b: i64) -> Dims {
     [("B".into(), b)].into()
 }
 
@@ -433,31 +433,6 @@ fn update(results: &[&str]) -> Planned {
     module.entries = vec![ir::Entry { name: "train:test".into(), function: FunctionId(0), inputs, results: results.iter().map(sink).collect() }];
     let lowered = lower(&module);
     plan(&module, &lowered, &Sources::default()).1.remove(0)
-}
-
-/// Attention's scores, weights and means of values, by heads; what comes before belongs to all heads.
-#[test]
-fn heads_go_through_attention_by_themselves() {
-    let text = "dim B >= 1
-
-fn @f(x: f32[B, 5, 24]) {
-  %q[b, t, j]: f32[B, 5, 24] = exp(%x[b, t, j])
-  %s[b, h, t, u]: f32[B, 3, 5, 5] = dot[k < 4](%q[b, t, 4*h + k] * %x[b, u, 4*h + k + 12])
-  %m[b, h, t]: f32[B, 3, 5] = max[u < 5](%s[b, h, t, u])
-  %e[b, h, t, u]: f32[B, 3, 5, 5] = exp(%s[b, h, t, u] - %m[b, h, t])
-  %o[b, t, h, d]: f32[B, 5, 3, 4] = dot[u < 5](%e[b, h, t, u] * %x[b, u, 4*h + d])
-  %z[b, t]: f32[B, 5] = sum[h < 3, d < 4](%o[b, t, h, d])
-  return %z, %q
-}
-";
-    let mut module = crate::ir::parse::module(text).unwrap();
-    law(module.clone(), &[f32s(&[2, 5, 24], 0.1)], &dims(2));
-    let results = ["z", "q"].map(|name| Sink::Result(name.into())).to_vec();
-    module.entries = vec![ir::Entry { name: "infer:f".into(), function: FunctionId(0), inputs: vec![Source::Data("x".into())], results }];
-    let (kernels, entries) = plan(&module, &lower(&module), &Sources::default());
-    let text = print(&entries[0], &kernels);
-    let steps: Vec<&str> = text.lines().filter(|l| l.contains("tasks") || l.contains(" parts,")).map(|l| l.split('(').next().unwrap()).collect();
-    assert_eq!(steps.join("\n"), "  0: q\n  in 3*B parts, of each thread's own b2:\n    1: s\n    2: m_e\n    3: o\n  4: z", "{text}");
 }
 
 /// Large gradients are used up one by one, each before the next is computed; small ones together.

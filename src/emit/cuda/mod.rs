@@ -236,6 +236,6 @@ impl<'c> Writer<'_, 'c> {
     /// The scope of the outer point with this number.
     fn outer_point(&self, number: IntValue<'c>) -> Scope<'c> {
         let (point, ranges) = (unravelled(self, &self.kernel.outer, number), self.kernel.outer.clone());
-        Scope { point, ranges, lane: None, mask: None, locals: vec![] }
+        Scope { point, ranges, lane: None, mask: None, within: None, locals: vec![] }
     }
 }

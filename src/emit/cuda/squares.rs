@@ -47,7 +47,7 @@ pub fn write<'c>(w: &Writer<'_, 'c>, c: &Contraction) -> Result<(), String> {
             (point[outer - 2], point[outer - 1]) = (add(point[outer - 2], down), add(point[outer - 1], beside));
             let inside = [outer - 2, outer - 1].map(|v| less(w, point[v], w.size(&kernel.outer[v])));
             code.only_if(ok(code.builder.build_and(inside[0], inside[1], "")), || {
-                let scope = Scope { point, ranges: kernel.outer.clone(), lane: None, mask: None, locals: locals.clone() };
+                let scope = Scope { point, ranges: kernel.outer.clone(), lane: None, mask: None, within: None, locals: locals.clone() };
                 kernel.stages.iter().enumerate().try_for_each(|(n, stage)| match n == c.stage {
                     true => w.results(stage, &[value], &scope, &[]),
                     false => w.stage(stage, Mode::Scalar, &scope),
@@ -126,7 +126,7 @@ fn further(w: &Writer, stage: &Stage, vars: &[usize]) -> Vec<Size> {
 /// A factor, which is a load, at a point.
 fn factor<'c>(w: &Writer<'_, 'c>, stage: &Stage, n: usize, ranges: &[Size], point: Vec<IntValue<'c>>) -> Result<V<'c>, String> {
     let (load, mut value) = (stage.values[n], vec![]);
-    let scope = Scope { point, ranges: ranges.to_vec(), lane: None, mask: None, locals: vec![] };
+    let scope = Scope { point, ranges: ranges.to_vec(), lane: None, mask: None, within: None, locals: vec![] };
     w.block(&stage.body[load..=load], &scope, &mut value).map(|()| value[0])
 }
 

@@ -252,7 +252,7 @@ impl<'c> Tiles<'_, '_, 'c> {
     }
 
     fn scope(&self, point: Vec<IntValue<'c>>) -> Scope<'c> {
-        Scope { point, ranges: self.w.ranges(self.stage), lane: None, mask: None, locals: vec![] }
+        Scope { point, ranges: self.w.ranges(self.stage), lane: None, mask: None, within: None, locals: vec![] }
     }
 
     /// A step of the thread's chains.
