@@ -3,7 +3,6 @@
 use crate::emit::Level;
 use crate::emit::code::{Elem, V};
 use crate::emit::contract::{BASES_AT, Engine, MASKS_AT, Panel, named, reductions};
-use crate::emit::dense::LINE;
 use crate::emit::micro::PANEL;
 use crate::ir::{Affine, IndexAtom, Size};
 use crate::kernel::contract::by_steps;
@@ -13,8 +12,6 @@ use inkwell::values::{InstructionOpcode as Op, IntValue, PointerValue};
 
 /// Most steps of a column that is short.
 const SHORT: i64 = 128;
-/// Lines of a column after which one is turned that is asked for now.
-const LINES: i64 = 8;
 
 impl<'c> Engine<'_, '_, 'c> {
     /// B where `k` is contiguous and columns are one step apart.
@@ -56,22 +53,20 @@ impl<'c> Engine<'_, '_, 'c> {
         let length = self.w.lesser(self.sub(steps, at), self.sub(run, within));
         let start = self.add(base, self.add(self.mul(number, outer), self.mul(within, self.int(self.elements()))));
         let to = code.element(Elem::I8, to, self.mul(at, self.int(PANEL)));
-        // Columns are more streams than a processor follows by itself. Where they are short the next panel's come next, else their own next lines.
         let short = runs.last().is_some_and(|run| run.extent.as_const().is_some_and(|n| n <= SHORT));
-        let ahead = if short { self.mul(apart, self.int(self.width)) } else { self.int(LINES * LINE) };
-        self.turn_run(panel, start, [apart, ahead], length, to, level)?;
+        self.turn_run(panel, start, (apart, short), length, to, level)?;
         code.set(done, self.add(at, length).into());
         code.jump(head);
         code.builder.position_at_end(end);
         Ok(())
     }
 
-    /// Turns `length` contiguous steps of all columns, and asks for what lies so many bytes `ahead`.
+    /// Turns `length` contiguous steps of all columns, which are `apart`; where they are short, more follow soon than a processor looks ahead for.
     fn turn_run(
         &self,
         panel: &Panel<'c>,
         start: IntValue<'c>,
-        [apart, ahead]: [IntValue<'c>; 2],
+        (apart, short): (IntValue<'c>, bool),
         length: IntValue<'c>,
         to: PointerValue<'c>,
         level: Level,
@@ -87,7 +82,9 @@ impl<'c> Engine<'_, '_, 'c> {
             let rows = (0..lanes).map(|l| {
                 let column = self.w.lesser(self.add(column, self.int(l)), last);
                 let from = self.add(here, self.mul(column, apart));
-                code.prefetch_near(self.pointer(self.add(from, ahead)));
+                if short {
+                    code.prefetch_near(self.pointer(self.add(from, self.mul(apart, self.int(self.width)))));
+                }
                 let from = self.pointer(from);
                 match mask {
                     None => code.load(vector, from, align),
