@@ -29,6 +29,8 @@ pub(crate) struct Placed {
     pub at: Vec<Option<At>>,
     /// The arena's size.
     pub bytes: usize,
+    /// What of it each buffer takes that has memory of its own.
+    pub sizes: Vec<usize>,
     pub chains: Vec<Active>,
     /// For every buffer the chain that it belongs to, by position in `chains`.
     pub chain_of: Vec<Option<usize>>,
@@ -70,7 +72,7 @@ pub(crate) fn place(entry: &Entry, dims: &Dims, bytes: &[usize], threads: usize)
     let (offsets, bytes) = place::plan(plan, &sizes, &chained).ok_or_else(none)?;
     let at = |(offset, chain): (Option<usize>, &Option<usize>)| offset.map(if chain.is_some() { At::Own } else { At::Arena });
     let at = offsets.into_iter().zip(&chain_of).map(at).collect();
-    Ok(Placed { at, bytes, chains, chain_of })
+    Ok(Placed { at, bytes, sizes, chains, chain_of })
 }
 
 /// Whether threads get equal shares of the parts, and parts are not too small for the trouble.

@@ -85,6 +85,8 @@ pub struct Prepared {
     /// Results that are new values of stored tensors, and not in their place already: result, tensor.
     pub(crate) stored: Vec<(usize, usize)>,
     pub(crate) arena: Aligned,
+    /// Bytes that each buffer of the plan takes of it, where it has memory of its own there.
+    pub sizes: Vec<usize>,
     /// Where in it literal data lies.
     pub(crate) constants: Vec<std::ops::Range<usize>>,
     pub(crate) given: Aligned,
@@ -254,6 +256,7 @@ impl Prepared {
             results,
             stored,
             arena,
+            sizes: placed.sizes,
             constants,
             given,
             threads: threads.max(1),

@@ -37,11 +37,11 @@ const PEAK: usize = 3;
 type Peak = Vec<(String, i64)>;
 
 /// What lives in the arena in the step with the most, by the line of the step that makes it, the largest first.
-fn peak(entry: &Entry, dims: &Dims) -> Peak {
+fn peak(entry: &Entry, prepared: &Prepared) -> Peak {
     let plan = &entry.plan;
-    let owned = |b: &&Buffer| b.storage.of().is_none() && b.storage != Storage::Input;
-    let bytes = |b: &Buffer| b.shape.iter().try_fold(b.dtype.bytes() as i64, |n, s| Some(n * s.eval(dims).ok()?)).unwrap_or(0);
-    let sizes: Vec<(&Buffer, i64)> = plan.buffers.iter().filter(owned).map(|b| (b, bytes(b))).collect();
+    let owned = |b: &Buffer| b.storage.of().is_none() && b.storage != Storage::Input;
+    let sizes: Vec<(&Buffer, i64)> =
+        plan.buffers.iter().zip(&prepared.sizes).filter(|(b, _)| owned(b)).map(|(b, bytes)| (b, *bytes as i64)).collect();
     let alive = |step: u32| sizes.iter().filter(move |(b, _)| b.first <= step && step <= b.last);
     let most = (0..plan.steps.len() as u32).max_by_key(|k| (alive(*k).map(|(_, n)| n).sum::<i64>(), std::cmp::Reverse(*k)));
     let line = |step: u32| match &plan.steps[step as usize] {
@@ -94,7 +94,9 @@ impl<'a> Needs<'a> {
         let tensors = manifest.tensors.iter().map(|d| (d, d.shape.iter().product::<i64>() * d.dtype.bytes() as i64)).collect();
         let mut entries = Vec::new();
         for entry in &manifest.entries {
-            entries.push((entry, Prepared::new(manifest, entry, &dims, threads, &store)?, peak(entry, &dims)));
+            let prepared = Prepared::new(manifest, entry, &dims, threads, &store)?;
+            let peak = peak(entry, &prepared);
+            entries.push((entry, prepared, peak));
         }
         Ok(Needs { manifest, dims, tensors, entries })
     }
