@@ -4,12 +4,22 @@ use crate::support::desk::{Desk, models, runtime};
 use nnc_runtime::artifact::Artifact;
 use nnc_runtime::model::{Metrics, Model};
 use nnc_runtime::tensor::Tensor;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::process::{Command, Output};
+use std::time::Duration;
 
-/// Words to a program on the desk.
+/// Words to a program on the desk. Where this process has just written it, a child that another test starts may hold it open for a moment.
 fn run(desk: &Desk, program: &str, args: &str) -> Output {
-    Command::new(desk.path(program)).current_dir(desk.folder.path()).args(args.split_whitespace()).output().unwrap()
+    let mut command = Command::new(desk.path(program));
+    command.current_dir(desk.folder.path()).args(args.split_whitespace());
+    for _ in 0..100 {
+        match command.output() {
+            Err(e) if e.kind() == ErrorKind::ExecutableFileBusy => std::thread::sleep(Duration::from_millis(20)),
+            output => return output.unwrap(),
+        }
+    }
+    panic!("{program} stays busy");
 }
 
 /// What must work.
