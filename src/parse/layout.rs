@@ -257,6 +257,12 @@ impl Scan<'_> {
                 "and" | "or" | "not" => self.operator(token, 1),
                 _ => {}
             },
+            // Some programs show a new line there, others do not: what a comment hides is no matter of taste.
+            Kind::Other if token.text(self.text) == "\r" => {
+                let place = self.at(token);
+                let diagnostic = Diagnostic::error("E0112", "a carriage return alone ends no line", place, "not part of the language");
+                self.give_up(diagnostic.fix("end the line", place, "\n"));
+            }
             Kind::Mark | Kind::Number | Kind::Text | Kind::Other | Kind::Newline | Kind::Comment => {}
         }
     }

@@ -214,6 +214,15 @@ fn formatting_keeps_the_meaning_and_the_comments_and_settles_at_once() {
 }
 
 #[test]
+fn a_carriage_return_alone_is_refused_wherever_it_stands() {
+    for text in ["nn 1\ndim B //\r, C\n", "nn 1\ndim B,\rC\n", "nn 1\rdim B\r", "nn 1\ndim B\r\r\n", "\rnn 1\n", "nn 1\n/// of\rtwo\ndim B\n"] {
+        let (_, diagnostics) = super::parse(text, FileId(0));
+        assert!(codes(&diagnostics).contains(&"E0112"), "{text:?}: {:?}", codes(&diagnostics));
+        assert!(super::format(text).is_err(), "{text:?}");
+    }
+}
+
+#[test]
 fn signatures_are_broken_and_blocks_spread() {
     let long = "long_parameter_name: real[B, C, H, W]";
     let text = format!("nn 1\n\n\nfn f({long}, a_{long}, b_{long}, c_{long})->real[B]\n{{ y=x;\n\n;-y }} // end\ndim B");

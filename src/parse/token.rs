@@ -58,7 +58,11 @@ pub fn tokens(text: &str) -> Vec<Token> {
         let after = |from: usize, keep: &dyn Fn(u8) -> bool| from + bytes[from..].iter().take_while(|b| keep(**b)).count();
         let line = |from: usize| after(from, &|b| b != b'\n' && b != b'\r');
         let (kind, end) = match bytes[at] {
-            b' ' | b'\t' | b'\r' => {
+            b' ' | b'\t' => {
+                at += 1;
+                continue;
+            }
+            b'\r' if bytes.get(at + 1) == Some(&b'\n') => {
                 at += 1;
                 continue;
             }
