@@ -24,7 +24,7 @@ use crate::emit::code::{Elem, ok};
 use crate::emit::dense::LINE;
 use crate::emit::micro::{self, Field, PAIR_ROWS, PANEL};
 use crate::emit::modes::Mode;
-use crate::emit::operand::{Walk, direct, in_place};
+use crate::emit::operand::{Ahead, Walk, direct, in_place};
 use crate::emit::{taps, winograd};
 use crate::ir::{Scalar, Size};
 use crate::kernel::contract::{Contraction, ROWS, Squares, panel, recognise};
@@ -45,7 +45,7 @@ const NEAR: i64 = 3;
 /// The same where it is packed.
 const NEAR_PACKED: i64 = 20;
 /// Tiles that meet a leaf of a panel after the other, so that B comes to the first cache once.
-const LOW: i64 = 10;
+pub const LOW: i64 = 10;
 /// Steps that packing may write beyond the last.
 const SLACK: i64 = 16;
 /// Most axes of an image that a window may leave.
@@ -56,11 +56,9 @@ pub const A_ROW: i64 = BLOCK + 32;
 pub const TILE_STEP: i64 = ROWS;
 /// Most bytes of a row of A that is short.
 const SHORT: i64 = 512;
-/// Rows up to which B is read in place: packing would touch it more often than multiplying.
-const FEW_ROWS: i64 = ROWS;
 
 /// Bytes of a packed panel; then come what packing knows of panels, sums, packed rows of A.
-const B_BYTES: i64 = (BLOCK + SLACK) * PANEL;
+pub const B_BYTES: i64 = (BLOCK + SLACK) * PANEL;
 pub const MASKS_AT: i64 = PANELS * B_BYTES;
 pub const MASKS: i64 = 64;
 pub const BASES_AT: i64 = MASKS_AT + PANELS * MASKS * 8;
@@ -171,10 +169,14 @@ pub struct Group<'c> {
     pub k: IntValue<'c>,
 }
 
-/// Where the panel lies that comes next, and how many steps of it are needed.
-struct Ahead<'c> {
-    place: IntValue<'c>,
-    steps: IntValue<'c>,
+/// How a group's panels are multiplied.
+struct Way<'c> {
+    /// Where they lie, where that is possible at all.
+    few: IntValue<'c>,
+    /// Two that are packed at a time, where that is possible at all: each element of A is loaded half as often then.
+    pairs: Option<IntValue<'c>>,
+    /// All that are whole side by side, where that is possible at all.
+    streams: Option<IntValue<'c>>,
 }
 
 /// Where the packed panel stands.
@@ -192,7 +194,9 @@ pub fn write<'c>(w: &Writer<'_, 'c>, c: &Contraction, level: Level, [lo, hi]: [I
     let factors = c.factors.map(|f| pruned(&stage.body, f));
     let tile = w.code.variable(w.code.context.i64_type().array_type(micro::FIELDS).into());
     let direct = direct(w.kernel, c);
-    w.code.store(micro::word(&w.code, tile, Field::Ahead), w.code.int(0).into(), 8);
+    for (field, value) in [(Field::Ahead, 0), (Field::AheadStep, PANEL)] {
+        w.code.store(micro::word(&w.code, tile, field), w.code.int(value).into(), 8);
+    }
     let engine = Engine { w, c, stage, factors, direct, home: home(w.kernel, c), scratch, tile, width: panel(c.dtype) };
     engine.tasks(level, lo, hi)
 }
@@ -271,8 +275,15 @@ impl<'c> Engine<'_, '_, 'c> {
         let ends = self.add(number, count);
         let [first_tile, end_tile] = [pick(number, from), pick(ends, to)];
         let [first_panel, end_panel] = [pick(from, number), pick(to, ends)];
-        code.range(first_panel, end_panel, PANELS, |panel| {
-            let count = self.w.lesser(self.int(PANELS), self.sub(end_panel, panel));
+        // Columns that a single tile reads along `k` are read from one end to the other, a panel at a time.
+        let single = self.is(IntPredicate::EQ, self.sub(end_tile, first_tile), one);
+        let together = if self.b_turned().is_some() {
+            code.select(single.into(), one.into(), self.int(PANELS).into()).into_int_value()
+        } else {
+            self.int(PANELS)
+        };
+        code.range_by(first_panel, end_panel, together, |panel| {
+            let count = self.w.lesser(together, self.sub(end_panel, panel));
             let group = Group { point: point.clone(), panel, count, from: first_tile, to: end_tile, each, extra, columns, k };
             match self.c.squares {
                 Some(Squares::Results) => winograd::group(self, &group, level),
@@ -297,7 +308,8 @@ impl<'c> Engine<'_, '_, 'c> {
         let i64t = code.ty(Elem::I64, 1);
         let packed = code.variable(i64t);
         code.set(packed, self.int(-1).into());
-        let few = self.is(IntPredicate::SLE, self.sub(self.start(g, g.to), self.start(g, g.from)), self.int(FEW_ROWS));
+        let way = self.way(g, level);
+        let few = way.few;
         // Few tiles meet each panel while a leaf of it is in the first cache; more would wait too long for their sums.
         let low = self.is(IntPredicate::SLE, self.sub(g.to, g.from), self.int(LOW));
         let pick = |low_value: i64, other: i64| code.select(low.into(), self.int(low_value).into(), self.int(other).into()).into_int_value();
@@ -308,12 +320,10 @@ impl<'c> Engine<'_, '_, 'c> {
         let elsewhere = self.is(IntPredicate::SLT, self.wholes(g), g.count);
         let kept = code.select(elsewhere.into(), self.int(CHUNK).into(), self.sub(g.to, g.from).into()).into_int_value();
         let kept = if self.home.is_some() { kept } else { self.int(CHUNK) };
-        let streamed = self.streamed(g);
-        let waits = streamed.map_or(waits, |streams| self.or(waits, streams));
+        let waits = way.streams.map_or(waits, |streams| self.or(waits, streams));
         self.begin_b(g)?;
         // Panels that are packed together: all of them, or those that are multiplied together just before their tiles.
-        let pairs = self.pairs(g, few, level);
-        let alone = pairs.map_or(self.int(1), |pairs| self.add(self.int(1), self.number(pairs)));
+        let alone = way.pairs.map_or(self.int(1), |pairs| self.add(self.int(1), self.number(pairs)));
         let together = code.select(low.into(), alone.into(), g.count.into()).into_int_value();
         code.range_by(g.from, g.to, kept, |chunk| {
             let chunk_end = self.w.lesser(g.to, self.add(chunk, kept));
@@ -327,7 +337,7 @@ impl<'c> Engine<'_, '_, 'c> {
                 let missing = self.is(IntPredicate::NE, code.get(i64t, packed).into_int_value(), block);
                 code.set(packed, block.into());
                 code.only_if(missing, || self.begin_block([block, steps]))?;
-                if let Some(streams) = streamed {
+                if let Some(streams) = way.streams {
                     code.only_if(streams, || self.stream(g, [block, steps], level))?;
                 }
                 code.range_by(self.int(0), g.count, together, |first| {
@@ -338,15 +348,15 @@ impl<'c> Engine<'_, '_, 'c> {
                         let near = [near, self.w.lesser(chunk_end, self.add(near, close))];
                         // Where panels come one by one all tiles come together: A is there since the first panel.
                         let begins = self.is(IntPredicate::EQ, first, self.int(0));
-                        let begins = streamed.map_or(begins, |streams| self.and(begins, self.not(streams)));
+                        let begins = way.streams.map_or(begins, |streams| self.and(begins, self.not(streams)));
                         let walk = self.describe_a(g, begins, [block, steps], near)?;
                         code.range_on(first, end, |number| {
-                            let beside = pairs.map(|pairs| self.beside(g, pairs, number, end));
+                            let beside = way.pairs.map(|pairs| self.beside(g, pairs, number, end));
                             self.describe_b(g, &self.panel(g, number), self.sub(number, first), few, block);
                             let sums = self.add(self.mul(number, self.int(CHUNK * ROWS)), self.sub(self.int(0), self.start(g, chunk)));
                             let next = self.add(number, beside.map_or(self.int(1), |beside| self.add(self.int(1), self.number(beside))));
-                            let ahead = self.after_b(g, next, [block, steps]).map(|place| Ahead { place, steps });
-                            self.tiles(g, (number, beside, ahead, streamed), near, &walk, (waits, sums, block, last), level)?;
+                            let ahead = self.after_b(g, next, [block, steps], low);
+                            self.tiles(g, (number, beside, ahead, way.streams), near, &walk, (waits, sums, block, last), level)?;
                             Ok::<_, String>(next)
                         })?;
                         Ok::<(), String>(())
@@ -360,18 +370,19 @@ impl<'c> Engine<'_, '_, 'c> {
         Ok(())
     }
 
-    /// Whether panels of this group are multiplied two at a time, where that is possible at all: each element of A is loaded half as often then. Tiles
-    /// are taken in halves, which must not be lower than the registers demand.
-    fn pairs(&self, g: &Group<'c>, few: IntValue<'c>, level: Level) -> Option<IntValue<'c>> {
-        if level == Level::V3 || self.c.reach.is_some() || self.c.needs.is_some() {
-            return None;
-        }
-        let highest = self.add(g.each, self.number(self.is(IntPredicate::SGT, g.extra, self.int(0))));
-        let fits =
-            self.or(self.is(IntPredicate::SGE, g.each, self.int(2 * (PAIR_ROWS - 1))), self.is(IntPredicate::SLE, highest, self.int(PAIR_ROWS)));
-        // Panels that are read in place are not packed panels beside each other.
-        let in_place = self.packed().is_none() && in_place(self.w.kernel, self.c).is_some();
-        Some(if in_place { self.and(fits, self.not(few)) } else { fits })
+    /// See [`Way`].
+    fn way(&self, g: &Group<'c>, level: Level) -> Way<'c> {
+        let (few, streams) = (self.few(g), self.streamed(g));
+        let pairs = (level == Level::V4 && self.c.reach.is_none() && self.c.needs.is_none()).then(|| {
+            // Tiles are taken in halves then, which must not be lower than the registers demand.
+            let highest = self.add(g.each, self.number(self.is(IntPredicate::SGT, g.extra, self.int(0))));
+            let halves = self.is(IntPredicate::SGE, g.each, self.int(2 * (PAIR_ROWS - 1)));
+            let fits = self.or(halves, self.is(IntPredicate::SLE, highest, self.int(PAIR_ROWS)));
+            // Panels that are read in place are not packed panels beside each other.
+            let in_place = self.packed().is_none() && in_place(self.w.kernel, self.c).is_some();
+            if in_place { self.and(fits, self.not(few)) } else { fits }
+        });
+        Way { few, pairs, streams }
     }
 
     /// Whether the panel after `number` is multiplied together with it.
@@ -379,8 +390,7 @@ impl<'c> Engine<'_, '_, 'c> {
         let next = self.add(number, self.int(1));
         let both = self.and(pairs, self.is(IntPredicate::SLT, next, end));
         // Sums of both go to the result itself, or none.
-        let alike = self.home.as_ref().map(|_| self.is(IntPredicate::EQ, self.panel(g, next).columns, self.int(self.width)));
-        alike.map_or(both, |alike| self.and(both, alike))
+        if self.home.is_some() { self.and(both, self.is(IntPredicate::SLT, next, self.wholes(g))) } else { both }
     }
 
     /// 1 where it is so, else 0.
@@ -393,7 +403,7 @@ impl<'c> Engine<'_, '_, 'c> {
     fn tiles(
         &self,
         g: &Group<'c>,
-        (number, beside, ahead, streamed): (IntValue<'c>, Option<IntValue<'c>>, Option<Ahead<'c>>, Option<IntValue<'c>>),
+        (number, beside, ahead, streams): (IntValue<'c>, Option<IntValue<'c>>, Option<Ahead<'c>>, Option<IntValue<'c>>),
         [from, to]: [IntValue<'c>; 2],
         walk: &Walk<'c>,
         (waits, sums, block, last): (IntValue<'c>, IntValue<'c>, IntValue<'c>, IntValue<'c>),
@@ -441,14 +451,14 @@ impl<'c> Engine<'_, '_, 'c> {
             self.ask_for_rows(walk, number, [tile, row, rows])?;
             self.describe_reach(row, block);
             let turn = self.sub(tile, from);
-            self.ask_for_part(g, &ahead, turn, self.is(IntPredicate::SGT, self.sub(to, from), self.int(1)));
+            self.ask_for_part(&ahead, turn, self.is(IntPredicate::SGT, self.sub(to, from), self.int(1)));
             let multiply = micro::declare(code.context, &code.module, self.c.dtype, level, self.c.reach.as_ref().map(|r| r.side));
             let call = |function, rows: IntValue<'c>| -> Result<(), String> {
                 ok(code.builder.build_call(function, &[self.tile.into(), rows.into()], ""));
                 Ok(())
             };
             // Whether a panel alone is multiplied here, where not always.
-            let alone = streamed.map(|streams| {
+            let alone = streams.map(|streams| {
                 let part = self.is(IntPredicate::SLT, panel.columns, self.int(self.width));
                 self.or(part, self.not(streams))
             });
@@ -474,7 +484,7 @@ impl<'c> Engine<'_, '_, 'c> {
                         self.field(Field::A, self.add(a, self.mul(r, walk.row)));
                         self.field(Field::C, self.add(c, self.mul(r, row_step)));
                         let second = self.number(self.is(IntPredicate::SGT, r, self.int(0)));
-                        self.ask_for_part(g, &ahead, self.add(self.mul(turn, self.int(2)), second), beside);
+                        self.ask_for_part(&ahead, self.add(self.mul(turn, self.int(2)), second), beside);
                         call(pair, self.w.lesser(half, self.sub(rows, r)))
                     })?;
                     code.go(done);
@@ -502,14 +512,17 @@ impl<'c> Engine<'_, '_, 'c> {
     }
 
     /// Has the micro-kernel ask for its part of what comes next, where that is known and many enough `share` it: calls count from 0.
-    fn ask_for_part(&self, g: &Group<'c>, ahead: &Option<Ahead<'c>>, call: IntValue<'c>, share: IntValue<'c>) {
-        let Some(Ahead { place, steps }) = ahead else { return };
-        let (panel, part) = self.divide(call, self.int(PANEL / micro::AHEAD));
-        let offset = self.add(self.mul(panel, self.mul(g.k, self.int(PANEL))), self.mul(part, self.mul(*steps, self.int(micro::AHEAD))));
+    fn ask_for_part(&self, ahead: &Option<Ahead<'c>>, call: IntValue<'c>, share: IntValue<'c>) {
+        let Some(ahead) = ahead else { return };
+        let (panel, part) = self.divide(call, self.int(micro::AHEAD));
+        let rows = self.divide(ahead.steps, self.int(micro::AHEAD)).0;
+        // A call asks for as many rows as it has rounds.
+        let offset = self.add(self.mul(panel, ahead.panel), self.mul(self.mul(part, rows), ahead.step));
         // Two panels are multiplied together at most.
-        let asks = self.and(share, self.is(IntPredicate::SLT, panel, self.int(2)));
-        let place = self.w.code.select(asks.into(), self.add(*place, offset).into(), self.int(0).into());
-        self.field(Field::Ahead, place.into_int_value());
+        let asks = self.and(self.and(share, ahead.asked), self.is(IntPredicate::SLT, panel, self.int(2)));
+        let pick = |a: IntValue<'c>, b: i64| self.w.code.select(asks.into(), a.into(), self.int(b).into()).into_int_value();
+        self.field(Field::Ahead, pick(self.add(ahead.place, offset), 0));
+        self.field(Field::AheadStep, pick(ahead.step, PANEL));
     }
 
     /// The first row of a tile.

@@ -17,8 +17,8 @@ struct Var {
     n: i64,
 }
 
-/// Sizes at which tiles, panels, leaves and blocks begin and end.
-const EDGES: [i64; 16] = [1, 2, 3, 5, 11, 12, 13, 14, 25, 31, 32, 33, 64, 65, 130, 17];
+/// Sizes at which tiles, panels, leaves and blocks begin and end, and rows a page apart.
+const EDGES: [i64; 17] = [1, 2, 3, 5, 11, 12, 13, 14, 25, 31, 32, 33, 64, 65, 130, 17, 1024];
 const STEPS: [i64; 10] = [1, 3, 16, 17, 255, 256, 257, 300, 1023, 1025];
 
 struct Maker {

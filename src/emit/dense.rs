@@ -14,8 +14,10 @@ use std::fmt::Write as _;
 const UNROLL: i64 = 4;
 /// Bytes of a line of the caches.
 pub const LINE: i64 = 64;
-/// Bytes of what comes next that a step asks for: half a line, so that requests hardly wait for each other.
-pub const AHEAD: i64 = LINE / 2;
+/// Steps that ask for a row of what comes next, 128 bytes: a line each, so that requests hardly wait for each other.
+pub const AHEAD: i64 = PANEL / LINE;
+/// Steps before their turn that a panel's rows are asked for where it is read in place.
+const IN_PLACE: i64 = 8;
 /// Rows that one pointer reaches with the steps an address can hold.
 pub const GROUP: usize = 3;
 /// Pointers to every third row of A.
@@ -158,12 +160,12 @@ impl Loop<'_> {
             self.at(&format!("{place}.steps"));
             for n in 0..UNROLL {
                 self.step(n, step);
-                if n % 2 == 1 {
-                    self.line(format!("prefetcht1 {}(%r9)", n / 2 * LINE));
+                self.line(format!("prefetcht1 {}(%r9)", n % AHEAD * LINE));
+                if n % AHEAD == AHEAD - 1 {
+                    self.line(format!("add {}(%rdi), %r9", 8 * Field::AheadStep as i64));
                 }
             }
             self.moves(UNROLL, Steps::Known(step));
-            self.line(format!("sub $-{}, %r9", UNROLL * AHEAD));
             self.line("dec %rcx");
             self.jump("jnz", &format!("{place}.steps"));
             self.line(format!("mov ${step}, %r9d\ntest %eax, %eax"));
@@ -173,6 +175,10 @@ impl Loop<'_> {
         self.line(".p2align 5");
         self.at("step");
         self.step(0, 0);
+        // Rows of a panel in place lie where no processor sees them coming.
+        if self.panels == 1 {
+            (0..2 * self.bytes() / LINE).for_each(|n| self.line(format!("prefetcht1 {}(%rdx,%r11,{IN_PLACE})", n * LINE)));
+        }
         self.moves(1, Steps::Any);
         self.line("dec %rax");
         self.jump("jnz", "step");

@@ -51,8 +51,10 @@ pub enum Field {
     CRow,
     /// Steps in all.
     Count,
-    /// Where what is read next begins, of which [`AHEAD`] bytes are asked for at each step where steps of A and B are usual ones; or 0.
+    /// Where what is read next begins, of which each [`AHEAD`] steps ask for a row of 128 bytes where steps of A and B are usual ones; or 0.
     Ahead,
+    /// From one of those rows to the next.
+    AheadStep,
     /// Whether `C` holds nothing yet.
     First,
     /// Where rows take some steps only: how many the first row takes (below the diagonal), or the step that it begins with.

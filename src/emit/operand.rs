@@ -1,6 +1,7 @@
 //! Where a contraction's factors are read: in place, packed in advance, or from scratch.
 
-use crate::emit::contract::{A_AT, A_ROW, Engine, Group, Panel, TILE_STEP, named, reductions};
+use crate::emit::contract::{A_AT, A_ROW, Engine, Group, LOW, Panel, TILE_STEP, named, reductions};
+use crate::emit::dense::LINE;
 use crate::emit::micro::{Field, PANEL};
 use crate::ir::Size;
 use crate::kernel::Kernel;
@@ -13,6 +14,13 @@ use inkwell::values::IntValue;
 const LONG_RUN: i64 = 16;
 /// Panels up to which A is read in place even where its steps lie apart.
 const FEW_PANELS: i64 = 1;
+/// Most tiles that read B in place where its rows are whole lines of a page: packing costs more than it saves. As many as [`LOW`] do where rows are not,
+/// as long as a leaf of a panel stays in the caches.
+const FEW_TILES: i64 = 20;
+/// The same where rows are an odd number of pages apart: half of the leaf stays.
+const LEAST_TILES: i64 = 3;
+/// Bytes of a page. Rows a multiple of it apart meet in few sets of the caches.
+const PAGE: i64 = 4096;
 
 /// A where it can be read in place: rows one step apart, `k` in at most two runs, which are not short.
 pub fn direct(kernel: &Kernel, c: &Contraction) -> Option<(Linear, Vec<Run>, Vec<Run>)> {
@@ -46,6 +54,16 @@ pub fn in_place(kernel: &Kernel, c: &Contraction) -> Option<(Linear, Size)> {
     let mut steps = form.runs(&reductions(kernel, &kernel.stages[c.stage]));
     let step = steps.pop().map_or_else(Size::default, |r| r.step);
     steps.is_empty().then_some((form, step))
+}
+
+/// Where the panel lies that comes next, and how many steps of it are needed; how far apart its steps are, and panels.
+pub struct Ahead<'c> {
+    /// Whether it must be asked for.
+    pub asked: IntValue<'c>,
+    pub place: IntValue<'c>,
+    pub steps: IntValue<'c>,
+    pub step: IntValue<'c>,
+    pub panel: IntValue<'c>,
 }
 
 /// How A is read.
@@ -167,14 +185,26 @@ impl<'c> Engine<'_, '_, 'c> {
         Some(self.add(self.add(self.address(self.w.params[self.packed()?]), at), self.mul(block, self.int(PANEL))))
     }
 
-    /// Where panel number `next` of the group lies, or, behind the last one, the first with the steps that follow, where panels were packed in
-    /// advance: no processor that looks ahead by itself sees them coming.
-    pub fn after_b(&self, g: &Group<'c>, next: IntValue<'c>, [block, steps]: [IntValue<'c>; 2]) -> Option<IntValue<'c>> {
-        let column = |number: IntValue<'c>| self.mul(self.add(g.panel, number), self.int(self.width));
-        let further = self.packed_at(g, column(next), block)?;
-        let again = self.packed_at(g, column(self.int(0)), self.add(block, steps))?;
+    /// What is multiplied after panel `next - 1` of the group: the next panel, behind the last one the first with the steps that follow, in the end the
+    /// first panel of the next group. No processor that looks ahead by itself sees it coming where panels were packed in advance, or each is packed just
+    /// before its tiles, as where tiles are few (`low`).
+    pub fn after_b(&self, g: &Group<'c>, next: IntValue<'c>, [block, steps]: [IntValue<'c>; 2], low: IntValue<'c>) -> Option<Ahead<'c>> {
+        let code = &self.w.code;
+        let pick = |a: IntValue<'c>, b: IntValue<'c>, c: IntValue<'c>| code.select(a.into(), b.into(), c.into()).into_int_value();
         let more = self.is(IntPredicate::SLT, next, g.count);
-        Some(self.w.code.select(more.into(), further.into(), again.into()).into_int_value())
+        let follow = self.add(block, steps);
+        let goes_on = self.is(IntPredicate::SLT, follow, g.k);
+        let number = pick(more, next, pick(goes_on, self.int(0), g.count));
+        let block = pick(more, block, pick(goes_on, follow, self.int(0)));
+        let panel = self.panel(g, number);
+        if let Some(place) = self.packed_at(g, panel.first, block) {
+            let always = code.context.bool_type().const_all_ones();
+            return Some(Ahead { asked: always, place, steps, step: self.int(PANEL), panel: self.mul(g.k, self.int(PANEL)) });
+        }
+        let (form, step) = in_place(self.w.kernel, self.c)?;
+        let step = self.bytes(&step);
+        let place = self.add(self.form(&form, &self.batch_point(&panel, &self.c.columns)), self.mul(block, step));
+        Some(Ahead { asked: low, place, steps, step, panel: self.int(PANEL) })
     }
 
     /// B where its panels were packed in advance.
@@ -190,6 +220,19 @@ impl<'c> Engine<'_, '_, 'c> {
     /// B where many of its columns follow each other one or two elements apart: how many, where it is not all, and how far.
     pub fn b_rows(&self) -> Option<(Linear, Vec<Check>, Option<i64>, i64)> {
         b_rows(self.w.kernel, self.c)
+    }
+
+    /// Whether so few tiles use B's panels that these are read in place, where that is possible at all.
+    pub fn few(&self, g: &Group<'c>) -> IntValue<'c> {
+        let single = self.is(IntPredicate::SLE, self.sub(self.start(g, g.to), self.start(g, g.from)), self.int(ROWS));
+        let Some((_, step)) = in_place(self.w.kernel, self.c) else { return single };
+        let (step, tiles) = (self.bytes(&step), self.sub(g.to, g.from));
+        let most = |n: i64| self.is(IntPredicate::SLE, tiles, self.int(n));
+        let rest = |by: i64| self.and(step, self.int(by - 1));
+        let spread = |by: i64| self.is(IntPredicate::NE, rest(by), self.int(0));
+        let whole_lines = self.and(self.not(spread(LINE)), self.is(IntPredicate::SLT, step, self.int(PAGE)));
+        let few = self.or(most(LOW), self.and(whole_lines, most(FEW_TILES)));
+        self.or(single, self.or(self.and(spread(2 * PAGE), most(LEAST_TILES)), self.and(spread(PAGE), few)))
     }
 
     /// Whether B is read in place, where that is possible at all: a whole panel, used by few rows. Then its address and the bytes between steps.

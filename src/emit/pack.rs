@@ -6,7 +6,7 @@
 use crate::emit::Level;
 use crate::emit::body::Scope;
 use crate::emit::code::{Elem, V, ok};
-use crate::emit::contract::{A_AT, A_ROW, BASES, BASES_AT, Engine, Group, MASKS, MASKS_AT, Panel, STEPS_AT, TILE_STEP, reductions};
+use crate::emit::contract::{A_AT, A_ROW, B_BYTES, BASES, BASES_AT, Engine, Group, MASKS, MASKS_AT, Panel, STEPS_AT, TILE_STEP, reductions};
 use crate::emit::dense::LINE;
 use crate::emit::micro::PANEL;
 use crate::emit::operand;
@@ -59,7 +59,14 @@ impl<'c> Engine<'_, '_, 'c> {
     ) -> Result<(), String> {
         let code = &self.w.code;
         let in_place = code.select(few.into(), self.wholes(g).into(), self.int(0).into()).into_int_value();
-        let from = if operand::in_place(self.w.kernel, self.c).is_some() { self.w.greater(first, in_place) } else { first };
+        // Where all of them are read in place no step is walked either.
+        let (from, steps) = match operand::in_place(self.w.kernel, self.c) {
+            None => (first, steps),
+            Some(_) => {
+                let from = self.w.greater(first, in_place);
+                (from, code.select(self.is(IntPredicate::SLT, from, end).into(), steps.into(), self.int(0).into()).into_int_value())
+            }
+        };
         let place = |n: IntValue<'c>| self.packed_panel(self.sub(n, first));
         if let Some((form, runs)) = self.b_turned() {
             return code.range(from, end, 1, |n| self.turn(&self.panel(g, n), &form, &runs, [block, steps], place(n), level)).map(drop);
@@ -68,11 +75,20 @@ impl<'c> Engine<'_, '_, 'c> {
             let plain = |n: IntValue<'c>| Some(self.is(IntPredicate::SLT, n, self.wholes(g))).filter(|_| rows.checks.is_empty() && rows.apart == 1);
             let row = |n: IntValue<'c>, k: IntValue<'c>| code.element(Elem::I8, place(n), self.mul(k, self.int(PANEL)));
             if self.even(&rows).is_some() {
-                // All panels' columns of a step lie side by side in memory.
+                // All panels' columns of a step lie side by side in memory; whole panels' are copied as they are where nothing is left out.
+                let plain = operand::in_place(self.w.kernel, self.c).map(|(form, _)| {
+                    let columns = self.batch_point(&self.panel(g, self.int(0)), &self.c.columns);
+                    (self.form(&form, &columns), self.w.lesser(end, self.w.greater(from, self.wholes(g))))
+                });
+                let masked = plain.map_or(from, |(_, wholes)| wholes);
                 code.range(self.int(0), steps, 1, |k| {
                     let step = self.step(&rows, block, k);
                     let [later, _] = self.step(&rows, block, self.add(k, self.int(LATER)));
-                    code.range(from, end, 1, |n| self.copy_step(&rows, &self.known(&rows, n), plain(n), n, [step[0], step[1], later], row(n, k)))
+                    if let Some((base, wholes)) = plain {
+                        let [row, later] = [step[0], later].map(|offset| self.add(base, offset));
+                        self.copy_row([row, later, self.address(self.at(0))], [from, wholes, first], k)?;
+                    }
+                    code.range(masked, end, 1, |n| self.copy_step(&rows, &self.known(&rows, n), None, n, [step[0], step[1], later], row(n, k)))
                         .map(drop)
                 })?;
             } else {
@@ -207,6 +223,24 @@ impl<'c> Engine<'_, '_, 'c> {
             }
             Ok(())
         })
+    }
+
+    /// Packs a step of whole panels `from..to`, of which `first` is packed first: a row in memory, that of panel 0 at `row`, another asked for.
+    fn copy_row(&self, [row, later, packed]: [IntValue<'c>; 3], [from, to, first]: [IntValue<'c>; 3], k: IntValue<'c>) -> Result<(), String> {
+        let code = &self.w.code;
+        let packed = self.add(packed, self.mul(k, self.int(PANEL)));
+        let vector = code.ty(self.c.dtype.into(), (LINE / self.elements()) as u32);
+        code.range(from, to, 1, |n| {
+            let (source, place) = (self.mul(n, self.int(PANEL)), self.mul(self.sub(n, first), self.int(B_BYTES)));
+            for line in (0..PANEL).step_by(LINE as usize).map(|at| self.int(at)) {
+                let at = self.add(source, line);
+                code.prefetch_near(self.pointer(self.add(later, at)));
+                let value = code.load(vector, self.pointer(self.add(row, at)), self.elements() as u32);
+                code.store(self.pointer(self.add(packed, self.add(place, line))), value, self.elements() as u32);
+            }
+            Ok::<(), String>(())
+        })
+        .map(drop)
     }
 
     /// Packs a step of panel number `n`, of which this is known, to `to`: whole rows where `plain` holds.

@@ -147,7 +147,7 @@ impl<'c> Stream<'c> {
             let columns: Vec<V<'c>> = lines.iter().map(|line| self.vector(self.add(*line, at))).collect();
             // The steps that come next, wherever they lie: each line is asked for once where a vector is one.
             if self.bytes == LINE {
-                lines.iter().for_each(|line| code.prefetch(self.pointer(self.add(self.add(*line, next), at))));
+                lines.iter().for_each(|line| code.prefetch_near(self.pointer(self.add(self.add(*line, next), at))));
             }
             let at = self.add(sums, self.mul(at, code.int(self.rows)));
             for (row, factors) in (0..).zip(&factors) {

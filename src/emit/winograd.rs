@@ -357,7 +357,7 @@ impl<'c> Convolution<'_, '_, '_, 'c> {
                                     e.field(Field::C, e.address(self.at(M_AT, to)));
                                     if self.transformed {
                                         let number = e.add(e.mul(e.sub(own, panel), self.int(CLOSE)), e.sub(tile, close));
-                                        let part = e.mul(e.mul(number, steps), self.int(micro::AHEAD));
+                                        let part = e.mul(e.mul(number, steps), self.int(PANEL / micro::AHEAD));
                                         let asks = e.is(IntPredicate::SLT, part, e.sub(after, here));
                                         let place = e.add(next.into_int_value(), part);
                                         e.field(Field::Ahead, code.select(asks.into(), place.into(), self.int(0).into()).into_int_value());
