@@ -479,12 +479,14 @@ impl<'c> Engine<'_, '_, 'c> {
                     let whole = self.is(IntPredicate::SLE, rows, self.int(PAIR_ROWS));
                     let low = self.divide(self.add(rows, self.int(1)), self.int(2)).0;
                     let half = self.w.greater(code.select(whole.into(), rows.into(), low.into()).into_int_value(), self.int(1));
+                    // What few rows meet is read as fast as it comes, asked for or not.
+                    let share = self.or(self.not(whole), self.is(IntPredicate::SGT, self.sub(to, from), self.int(1)));
                     let pair = micro::declare_pair(code.context, &code.module, self.c.dtype);
                     code.range_by(self.int(0), rows, half, |r| {
                         self.field(Field::A, self.add(a, self.mul(r, walk.row)));
                         self.field(Field::C, self.add(c, self.mul(r, row_step)));
                         let second = self.number(self.is(IntPredicate::SGT, r, self.int(0)));
-                        self.ask_for_part(&ahead, self.add(self.mul(turn, self.int(2)), second), beside);
+                        self.ask_for_part(&ahead, self.add(self.mul(turn, self.int(2)), second), share);
                         call(pair, self.w.lesser(half, self.sub(rows, r)))
                     })?;
                     code.go(done);
