@@ -171,7 +171,7 @@ pub struct Group<'c> {
 
 /// How a group's panels are multiplied.
 struct Way<'c> {
-    /// Where they lie, where that is possible at all.
+    /// Where they lie, not packed, if they can be: [`Engine::few`].
     few: IntValue<'c>,
     /// Two that are packed at a time, where that is possible at all: each element of A is loaded half as often then.
     pairs: Option<IntValue<'c>>,

@@ -56,13 +56,15 @@ pub fn in_place(kernel: &Kernel, c: &Contraction) -> Option<(Linear, Size)> {
     steps.is_empty().then_some((form, step))
 }
 
-/// Where the panel lies that comes next, and how many steps of it are needed; how far apart its steps are, and panels.
+/// Where the panel lies that comes next, and how many steps of it are needed.
 pub struct Ahead<'c> {
     /// Whether it must be asked for.
     pub asked: IntValue<'c>,
     pub place: IntValue<'c>,
     pub steps: IntValue<'c>,
+    /// Bytes from one of its steps to the next.
     pub step: IntValue<'c>,
+    /// Bytes from it to the panel after it.
     pub panel: IntValue<'c>,
 }
 
