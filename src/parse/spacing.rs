@@ -55,7 +55,9 @@ pub fn between(left: &Role, right: &Role) -> bool {
     let angle = |role: &Role| role.parent == Some(Rule::angle);
     // What stands close to what is before it.
     let hugs_left = match b {
-        Rule::comma | Rule::end_of_line | Rule::close | Rule::close_square | Rule::colon | Rule::dot | Rule::range | Rule::power => true,
+        Rule::comma | Rule::end_of_line | Rule::close | Rule::close_square | Rule::colon | Rule::range | Rule::power => true,
+        // `0 .2` asks for a part of 0, `0.2` is a number.
+        Rule::dot => a != Rule::number,
         Rule::open => matches!(right.parent, Some(Rule::call | Rule::parameters | Rule::gradient)),
         Rule::open_square => matches!(right.parent, Some(Rule::subscripts | Rule::shape)),
         Rule::less | Rule::greater => angle(right),

@@ -223,6 +223,13 @@ fn a_carriage_return_alone_is_refused_wherever_it_stands() {
 }
 
 #[test]
+fn a_part_of_a_number_does_not_become_its_digits() {
+    let once = super::format("nn 1\nconst X = 0. 20\n").unwrap();
+    assert_eq!(once, "nn 1\nconst X = 0 .20\n");
+    assert_eq!(super::format(&once).unwrap(), once);
+}
+
+#[test]
 fn signatures_are_broken_and_blocks_spread() {
     let long = "long_parameter_name: real[B, C, H, W]";
     let text = format!("nn 1\n\n\nfn f({long}, a_{long}, b_{long}, c_{long})->real[B]\n{{ y=x;\n\n;-y }} // end\ndim B");
