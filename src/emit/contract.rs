@@ -16,21 +16,22 @@
 //!                                                           (unless the product is all, and C the result itself)
 //! ```
 //!
-//! Where factors are read says [`super::operand`], how they are packed [`super::pack`] and [`super::turn`].
+//! Where factors are read says [`super::operand`], how they are packed [`super::pack`], [`super::turn`] and [`super::windows`], where sums lie [`super::home`].
 
 use crate::emit::Level;
 use crate::emit::body::{Scope, Writer};
 use crate::emit::code::{Elem, ok};
 use crate::emit::dense::LINE;
+use crate::emit::home::Home;
 use crate::emit::micro::{self, Field, PAIR_ROWS, PANEL};
 use crate::emit::modes::Mode;
 use crate::emit::operand::{Ahead, Walk, direct, in_place};
 use crate::emit::{taps, winograd};
 use crate::ir::{Scalar, Size};
 use crate::kernel::contract::{Contraction, ROWS, Squares, panel, recognise};
-use crate::kernel::linear::{Linear, Run, address};
+use crate::kernel::linear::{Linear, Run};
 use crate::kernel::lower::product;
-use crate::kernel::{Index, Instr, Kernel, Stage, Store, Target};
+use crate::kernel::{Index, Instr, Kernel, Stage};
 use inkwell::IntPredicate;
 use inkwell::values::{IntValue, PointerValue};
 
@@ -79,18 +80,6 @@ pub fn scratch(kernel: &Kernel) -> i64 {
         Some(Squares::Taps) => taps::scratch(&c),
         None => A_AT + NEAR_PACKED * ROWS * A_ROW * c.dtype.bytes() as i64,
     })
-}
-
-/// The result where the product is all that is stored, rows one step apart and a panel's columns contiguous; and the step of its rows.
-fn home(kernel: &Kernel, c: &Contraction) -> Option<(Linear, Size)> {
-    let ([stage], outer) = (&kernel.stages[..], kernel.outer.len()) else { return None };
-    let [Store { target: Target::Param { param, index, fold: None }, .. }] = &stage.stores[..] else { return None };
-    let form = address(kernel, *param, index, outer).filter(|_| kernel.params[*param].dtype == c.dtype)?;
-    let rows = form.runs(&named(kernel, &c.rows));
-    let columns = form.runs(&named(kernel, &c.columns));
-    let whole = |run: &Run| columns.len() == 1 || run.extent.as_const().is_some_and(|n| n % panel(c.dtype) == 0);
-    let near = columns.last().is_some_and(|run| run.step.as_const() == Some(1) && whole(run));
-    (rows.len() <= 1 && near).then(|| (form, rows.first().map_or_else(Size::default, |r| r.step.clone())))
 }
 
 pub fn named(kernel: &Kernel, vars: &[usize]) -> Vec<(usize, Size)> {
@@ -146,7 +135,7 @@ pub struct Engine<'a, 'k, 'c> {
     /// The expressions of A and B.
     pub factors: [Vec<Instr>; 2],
     pub direct: Option<(Linear, Vec<Run>, Vec<Run>)>,
-    pub home: Option<(Linear, Size)>,
+    pub home: Option<Home>,
     pub scratch: PointerValue<'c>,
     /// The description handed to the micro-kernel.
     pub tile: PointerValue<'c>,
@@ -197,7 +186,7 @@ pub fn write<'c>(w: &Writer<'_, 'c>, c: &Contraction, level: Level, [lo, hi]: [I
     for (field, value) in [(Field::Ahead, 0), (Field::AheadStep, PANEL)] {
         w.code.store(micro::word(&w.code, tile, field), w.code.int(value).into(), 8);
     }
-    let engine = Engine { w, c, stage, factors, direct, home: home(w.kernel, c), scratch, tile, width: panel(c.dtype) };
+    let engine = Engine { w, c, stage, factors, direct, home: Home::of(w.kernel, c), scratch, tile, width: panel(c.dtype) };
     engine.tasks(level, lo, hi)
 }
 
@@ -317,7 +306,7 @@ impl<'c> Engine<'_, '_, 'c> {
         // Sums of a single block are used at once, those of several wait for the others.
         let waits = self.is(IntPredicate::SGT, g.k, size);
         // Sums wait in scratch, unless the result holds them all.
-        let elsewhere = self.is(IntPredicate::SLT, self.wholes(g), g.count);
+        let elsewhere = self.elsewhere(g);
         let kept = code.select(elsewhere.into(), self.int(CHUNK).into(), self.sub(g.to, g.from).into()).into_int_value();
         let kept = if self.home.is_some() { kept } else { self.int(CHUNK) };
         let waits = way.streams.map_or(waits, |streams| self.or(waits, streams));
@@ -385,16 +374,8 @@ impl<'c> Engine<'_, '_, 'c> {
         Way { few, pairs, streams }
     }
 
-    /// Whether the panel after `number` is multiplied together with it.
-    fn beside(&self, g: &Group<'c>, pairs: IntValue<'c>, number: IntValue<'c>, end: IntValue<'c>) -> IntValue<'c> {
-        let next = self.add(number, self.int(1));
-        let both = self.and(pairs, self.is(IntPredicate::SLT, next, end));
-        // Sums of both go to the result itself, or none.
-        if self.home.is_some() { self.and(both, self.is(IntPredicate::SLT, next, self.wholes(g))) } else { both }
-    }
-
     /// 1 where it is so, else 0.
-    fn number(&self, so: IntValue<'c>) -> IntValue<'c> {
+    pub fn number(&self, so: IntValue<'c>) -> IntValue<'c> {
         ok(self.w.code.builder.build_int_z_extend(so, self.w.code.context.i64_type(), ""))
     }
 
@@ -532,27 +513,8 @@ impl<'c> Engine<'_, '_, 'c> {
         self.add(self.mul(tile, g.each), self.w.lesser(tile, g.extra))
     }
 
-    /// How many of the group's panels are whole.
-    pub fn wholes(&self, g: &Group<'c>) -> IntValue<'c> {
-        let whole = self.divide(g.columns, self.int(self.width)).0;
-        self.w.lesser(g.count, self.sub(whole, g.panel))
-    }
-
     pub fn packed_panel(&self, number: IntValue<'c>) -> PointerValue<'c> {
         self.w.code.element(Elem::I8, self.scratch, self.mul(number, self.int(B_BYTES)))
-    }
-
-    /// Where the panel's sums are stored at once: whether it is whole, the address of row 0, the bytes between rows.
-    pub fn home_of(&self, panel: &Panel<'c>) -> Option<(IntValue<'c>, IntValue<'c>, IntValue<'c>)> {
-        let (form, row) = self.home.as_ref()?;
-        let whole = self.is(IntPredicate::EQ, panel.columns, self.int(self.width));
-        Some((whole, self.form(form, &self.batch_point(panel, &self.c.columns)), self.bytes(row)))
-    }
-
-    /// The bytes from where a panel's sums are stored at once to where the next one's are.
-    fn home_apart(&self, g: &Group<'c>, number: IntValue<'c>) -> IntValue<'c> {
-        let base = |number| self.home_of(&self.panel(g, number)).map_or(self.int(0), |(_, base, _)| base);
-        self.sub(base(self.add(number, self.int(1))), base(number))
     }
 
     /// The address of a linear form's element at given variables: those not in `point` are 0.

@@ -22,6 +22,7 @@ pub mod cuda;
 pub mod data;
 mod dense;
 mod fold;
+mod home;
 mod lanes;
 mod merge;
 mod micro;
@@ -43,6 +44,7 @@ mod triangle;
 mod turn;
 mod walk;
 mod whole;
+mod windows;
 mod winograd;
 #[cfg(test)]
 mod winograd_tests;

@@ -12,10 +12,11 @@ use crate::emit::micro::PANEL;
 use crate::emit::operand;
 use crate::ir::{Scalar, Size};
 use crate::kernel::contract::ROWS;
-use crate::kernel::linear::{Check, Linear, window};
+use crate::kernel::linear::{Check, Linear};
 use inkwell::IntPredicate;
 use inkwell::types::BasicTypeEnum;
 use inkwell::values::{IntValue, PointerValue};
+use std::convert::Infallible;
 
 /// Steps that are asked for before they are packed, where they lie apart.
 const AHEAD: i64 = 12;
@@ -24,6 +25,8 @@ const AHEAD: i64 = 12;
 const LATER: i64 = 8;
 /// The same for the taps of windows.
 const LATER_TAPS: i64 = 18;
+/// The word of what is known of a panel that says whether each part's columns lie together.
+const PLAIN: usize = BASES as usize - 1;
 
 /// B's panels as rows that are copied.
 struct Rows {
@@ -36,6 +39,13 @@ struct Rows {
     run: Option<i64>,
     /// Elements from one column to the next: masks and loads have as many lanes for each, of which the first one counts.
     apart: i64,
+}
+
+impl Rows {
+    /// Whether parts whose columns lie together are copied as they are.
+    fn whole(&self) -> bool {
+        self.checks.is_empty() && self.apart == 1
+    }
 }
 
 /// Where some of a panel's columns lie, and what is written down of them.
@@ -72,24 +82,26 @@ impl<'c> Engine<'_, '_, 'c> {
             return code.range(from, end, 1, |n| self.turn(&self.panel(g, n), &form, &runs, [block, steps], place(n), level)).map(drop);
         }
         if let Some(rows) = self.by_rows() {
-            let plain = |n: IntValue<'c>| Some(self.is(IntPredicate::SLT, n, self.wholes(g))).filter(|_| rows.checks.is_empty() && rows.apart == 1);
+            let plain = |n: IntValue<'c>| rows.whole().then(|| self.is(IntPredicate::NE, self.load_word(self.base(n, PLAIN)), self.int(0)));
             let row = |n: IntValue<'c>, k: IntValue<'c>| code.element(Elem::I8, place(n), self.mul(k, self.int(PANEL)));
             if self.even(&rows).is_some() {
                 // All panels' columns of a step lie side by side in memory; whole panels' are copied as they are where nothing is left out.
-                let plain = operand::in_place(self.w.kernel, self.c).map(|(form, _)| {
+                let one_row = operand::in_place(self.w.kernel, self.c).map(|(form, _)| {
                     let columns = self.batch_point(&self.panel(g, self.int(0)), &self.c.columns);
                     (self.form(&form, &columns), self.w.lesser(end, self.w.greater(from, self.wholes(g))))
                 });
-                let masked = plain.map_or(from, |(_, wholes)| wholes);
+                let masked = one_row.map_or(from, |(_, wholes)| wholes);
                 code.range(self.int(0), steps, 1, |k| {
                     let step = self.step(&rows, block, k);
                     let [later, _] = self.step(&rows, block, self.add(k, self.int(LATER)));
-                    if let Some((base, wholes)) = plain {
+                    if let Some((base, wholes)) = one_row {
                         let [row, later] = [step[0], later].map(|offset| self.add(base, offset));
                         self.copy_row([row, later, self.address(self.at(0))], [from, wholes, first], k)?;
                     }
-                    code.range(masked, end, 1, |n| self.copy_step(&rows, &self.known(&rows, n), None, n, [step[0], step[1], later], row(n, k)))
-                        .map(drop)
+                    code.range(masked, end, 1, |n| {
+                        self.copy_step(&rows, &self.known(&rows, n), plain(n).filter(|_| one_row.is_none()), n, [step[0], step[1], later], row(n, k))
+                    })
+                    .map(drop)
                 })?;
             } else {
                 // Several lie in the same few lines of an image.
@@ -146,7 +158,7 @@ impl<'c> Engine<'_, '_, 'c> {
         self.w.code.element(Elem::I64, self.at(at), number)
     }
 
-    fn load_word(&self, at: PointerValue<'c>) -> IntValue<'c> {
+    pub fn load_word(&self, at: PointerValue<'c>) -> IntValue<'c> {
         self.w.code.load(self.w.code.ty(Elem::I64, 1), at, 8).into_int_value()
     }
 
@@ -188,6 +200,10 @@ impl<'c> Engine<'_, '_, 'c> {
                 first = self.add(first, lanes);
             }
             words.into_iter().enumerate().for_each(|(w, word)| code.store(self.base(n, w), word.into(), 8));
+            let whole = self.is(IntPredicate::EQ, panel.columns, self.int(self.width));
+            let split = rows.run.filter(|_| rows.parts.contains(&Part::Two));
+            let plain = split.map_or(whole, |run| self.and(whole, self.in_run(&panel, run)));
+            code.store(self.base(n, PLAIN), self.number(plain).into(), 8);
             self.masks(&panel, &rows, self.mul(n, self.int(MASKS)))
         })?;
         Ok(())
@@ -263,7 +279,7 @@ impl<'c> Engine<'_, '_, 'c> {
             let base = next();
             let from = self.pointer(self.add(base, offset));
             let asked = (0..part_bytes / LINE).map(|line| self.pointer(self.add(base, self.add(later, self.int(line * LINE)))));
-            if rows.apart > 1 || *part == Part::Two {
+            if rows.apart > 1 || *part == Part::Two && plain.is_none() {
                 asked.for_each(|line| code.prefetch(line));
             } else if plain.is_some() {
                 asked.for_each(|line| code.prefetch_near(line));
@@ -271,22 +287,31 @@ impl<'c> Engine<'_, '_, 'c> {
             let width = (lanes * rows.apart) as u32;
             let (vector, align) = (code.ty(self.c.dtype.into(), width), self.elements() as u32);
             let bits = || ok(code.builder.build_right_shift(self.load_word(mask), self.int(column * rows.apart), false, ""));
-            let masked = || Ok::<_, String>(self.masked_load(vector, from, self.mask(bits(), width), align));
-            let value = match (part, plain) {
-                (Part::One, None) => masked(),
-                (Part::One, Some(plain)) => code.either(plain, || Ok::<_, String>(code.load(vector, from, align)), masked),
-                (Part::Two, _) => {
-                    let (other, own, bits) = (self.pointer(self.add(next(), offset)), next(), bits());
-                    let [first, second] = [self.and(bits, own), self.and(bits, self.not(own))].map(|bits| self.mask(bits, width));
-                    let value = self.masked_load(vector, from, first, align);
-                    Ok(code.masked("llvm.masked.load", &[vector, code.pointer()], vec![other.into(), second, value], 1, align).expect("a value"))
+            let value = match part {
+                Part::One => self.plain_or(plain, vector, from, || self.masked_load(vector, from, self.mask(bits(), width), align)),
+                Part::Two => {
+                    let (other, own) = (self.pointer(self.add(next(), offset)), next());
+                    self.plain_or(plain, vector, from, || {
+                        let bits = bits();
+                        let [first, second] = [self.and(bits, own), self.and(bits, self.not(own))].map(|bits| self.mask(bits, width));
+                        let value = self.masked_load(vector, from, first, align);
+                        code.masked("llvm.masked.load", &[vector, code.pointer()], vec![other.into(), second, value], 1, align).expect("a value")
+                    })
                 }
-            }?;
+            };
             let value = if rows.apart == 1 { value } else { self.shuffle(value, value, &(0..lanes).map(|l| l * rows.apart).collect::<Vec<_>>()) };
             code.store(code.element(Elem::I8, to, self.int(column * self.elements())), value, align);
             column += lanes;
         }
         Ok(())
+    }
+
+    /// Elements that lie there as they are where that is known and holds, else others.
+    fn plain_or(&self, plain: Option<IntValue<'c>>, ty: BasicTypeEnum<'c>, from: PointerValue<'c>, other: impl FnOnce() -> V<'c>) -> V<'c> {
+        let Some(plain) = plain else { return other() };
+        let load = || Ok::<_, Infallible>(self.w.code.load(ty, from, self.elements() as u32));
+        let Ok(value) = self.w.code.either(plain, load, || Ok(other()));
+        value
     }
 
     /// The first of the last reduction variables that the checks know, where these have few points together: the taps of a window.
@@ -424,23 +449,19 @@ impl<'c> Engine<'_, '_, 'c> {
         let rows = self.sub(self.start(g, tiles[1]), row);
         let Some(last) = self.stage.reds.len().checked_sub(1) else { return self.pack_point(g, row, rows, to) };
         let var = self.w.kernel.outer.len() + last;
-        let window = self.a_window();
-        if let Some((form, checks)) = &window
-            && let Some(runs) = self.short_runs(form).filter(|_| checks.is_empty())
-        {
-            return self.copy_runs(g, form, runs, [block, steps], [row, rows]);
+        if let Some(window) = self.a_window() {
+            return match self.short_runs(&window.0).filter(|_| window.1.is_empty()) {
+                Some(runs) => self.copy_runs(g, &window.0, runs, [block, steps], [row, rows]),
+                None => self.copy_windows(g, &window, [block, steps], tiles),
+            };
         }
-        let joined = window.as_ref().filter(|(_, checks)| checks.is_empty()).map_or(last, |(form, _)| self.joined(form));
         code.range(self.int(0), rows, 1, |r| {
             let mut point = g.point.clone();
             self.set(&self.c.rows, self.add(row, r), &mut point);
             let to = code.element(self.c.dtype.into(), to, self.mul(r, self.int(A_ROW)));
-            self.pieces(joined, block, steps, &mut |at, reds, length| {
+            self.pieces(last, block, steps, &mut |at, reds, length| {
                 let scope = self.scope(&point, reds);
                 let to = code.element(self.c.dtype.into(), to, at);
-                if let Some((form, checks)) = &window {
-                    return self.copy_window(form, checks, &scope, length, to);
-                }
                 let from = reds[last];
                 let mut groups = |i: IntValue<'c>, lanes: u32, mask: Option<V<'c>>| {
                     let mut scope = Scope { lane: Some((var, lanes)), mask, ..scope.clone() };
@@ -507,48 +528,7 @@ impl<'c> Engine<'_, '_, 'c> {
         Ok(())
     }
 
-    /// A as a load that is contiguous along the last reduction variable, with what must hold for it not to be zero.
-    pub fn a_window(&self) -> Option<(Linear, Vec<Check>)> {
-        let ranges: Vec<Size> = self.w.kernel.outer.iter().chain(&self.stage.reds).cloned().collect();
-        let (form, checks) = window(self.w.kernel, &self.stage.body[self.c.factors[0]], &ranges)?;
-        let along = self.along(&form, &checks, 1);
-        along.then_some((form, checks))
-    }
-
-    /// Copies `length` steps of a window from the scope's point on. What is written beyond the last the next piece overwrites.
-    fn copy_window(&self, form: &Linear, checks: &[Check], scope: &Scope<'c>, length: IntValue<'c>, to: PointerValue<'c>) -> Result<(), String> {
-        let code = &self.w.code;
-        let (lanes, last) = (16, form.steps.len() - 1);
-        let (vector, align) = (code.ty(self.c.dtype.into(), lanes), self.elements() as u32);
-        let from = self.form(form, &scope.point.iter().copied().enumerate().collect::<Vec<_>>());
-        let (mut begin, mut end) = (self.int(0), length);
-        for (index, size) in checks {
-            let (at, size) = (self.w.affine(index, scope, true).into_int_value(), self.w.size(size));
-            let mut along = false;
-            index.visit_vars(&mut |v| along |= v == last);
-            if along {
-                begin = self.w.greater(begin, self.sub(self.int(0), at));
-                end = self.w.lesser(end, self.sub(size, at));
-            } else {
-                end = code.select(self.is(IntPredicate::ULT, at, size).into(), end.into(), self.int(0).into()).into_int_value();
-            }
-        }
-        let below = |n: IntValue<'c>| {
-            let n = self.w.lesser(self.w.greater(n, self.int(0)), self.int(lanes as i64));
-            self.sub(ok(code.builder.build_left_shift(self.int(1), n, "")), self.int(1))
-        };
-        code.range(self.int(0), length, lanes as i64, |i| {
-            let word = self.and(below(self.sub(end, i)), self.not(below(self.sub(begin, i))));
-            let mask = self.mask(word, lanes);
-            let from = self.add(from, self.mul(i, self.int(self.elements())));
-            let value = self.masked_load(vector, self.pointer(from), mask, align);
-            code.store(code.element(self.c.dtype.into(), to, i), value, align);
-            Ok::<(), String>(())
-        })?;
-        Ok(())
-    }
-
-    /// The same without reduction loops: one step.
+    /// Packs rows of A where there are no reduction loops: one step.
     fn pack_point(&self, g: &Group<'c>, row: IntValue<'c>, rows: IntValue<'c>, to: PointerValue<'c>) -> Result<(), String> {
         let code = &self.w.code;
         code.range(self.int(0), rows, 1, |r| {

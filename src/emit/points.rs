@@ -12,7 +12,7 @@ use inkwell::IntPredicate;
 use inkwell::values::{InstructionOpcode as Op, IntValue, PointerValue};
 
 /// Rows of a vector, at least those of a tile.
-const LANES: i64 = 16;
+pub const LANES: i64 = 16;
 /// Steps of a run that is worth to be copied along itself.
 const LONG_RUN: i64 = 16;
 
@@ -30,7 +30,7 @@ impl<'c> Engine<'_, '_, 'c> {
     }
 
     /// Where word number `n` of a tile's rows stands.
-    fn row_words(&self, tile: IntValue<'c>, n: usize) -> PointerValue<'c> {
+    pub fn row_words(&self, tile: IntValue<'c>, n: usize) -> PointerValue<'c> {
         let number = self.add(self.mul(tile, self.int(1 + CHECKS)), self.int(n as i64));
         self.w.code.element(Elem::I8, self.at(POINTS_AT), self.mul(number, self.int(POINTS)))
     }
@@ -82,7 +82,7 @@ impl<'c> Engine<'_, '_, 'c> {
     }
 
     /// Writes down of every row of some tiles its address at the first step, and the indices that may lead out of the image there.
-    fn note_points(&self, g: &Group<'c>, form: &Linear, checks: &[Check], tiles: [IntValue<'c>; 2]) -> Result<(), String> {
+    pub fn note_points(&self, g: &Group<'c>, form: &Linear, checks: &[Check], tiles: [IntValue<'c>; 2]) -> Result<(), String> {
         let code = &self.w.code;
         let start = vec![self.int(0); self.stage.reds.len()];
         code.range(tiles[0], tiles[1], 1, |tile| {

@@ -7,7 +7,7 @@
 
 use crate::emit::Level;
 use crate::emit::code::{Code, V, ok};
-use crate::emit::contract::{C_AT, CHUNK, Engine, Group, named};
+use crate::emit::contract::{C_AT, CHUNK, Engine, Group};
 use crate::emit::dense::LINE;
 use crate::emit::micro::{self, Field, PANEL};
 use crate::emit::operand::{direct, in_place};
@@ -186,8 +186,7 @@ impl<'c> Stream<'c> {
 impl<'c> Engine<'_, '_, 'c> {
     /// Whether the whole panels of a group are multiplied side by side, where that is possible at all.
     pub fn streamed(&self, g: &Group<'c>) -> Option<IntValue<'c>> {
-        let near = self.home.as_ref().is_none_or(|(form, _)| form.runs(&named(self.w.kernel, &self.c.columns)).len() == 1);
-        if !near || !takes(self.w.kernel, self.c) {
+        if !takes(self.w.kernel, self.c) {
             return None;
         }
         let rows = self.sub(self.start(g, g.to), self.start(g, g.from));
