@@ -5,7 +5,7 @@
 
 use crate::ir::{Affine, Size};
 use crate::kernel::contract::recognise;
-use crate::kernel::{Index, Kernel, Target, rows::loads};
+use crate::kernel::{Index, Kernel, rows::accesses};
 
 /// The parts of a kernel's tasks.
 pub struct Parts {
@@ -31,16 +31,8 @@ pub fn parts(kernel: &Kernel) -> Option<Parts> {
         let same = |n: &usize| shape.get(*n) == Some(&kernel.outer[vars[*n]]) && index.get(*n) == Some(&Index::Affine(Affine::var(vars[*n])));
         along[param] = (0..along[param]).take_while(same).count();
     };
-    for stage in &kernel.stages {
-        loads(&stage.body, &mut see);
-        for store in &stage.stores {
-            if let Target::Param { param, index, fold } = &store.target {
-                see(*param, index);
-                if fold.is_some() {
-                    return None;
-                }
-            }
-        }
+    if !accesses(kernel, &mut see) {
+        return None;
     }
     let sizes: Vec<Size> = vars.iter().map(|v| kernel.outer[*v].clone()).collect();
     (!sizes.is_empty()).then(|| Parts { sizes, along, product: contraction.is_some() })

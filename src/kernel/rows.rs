@@ -40,23 +40,29 @@ pub fn rows(kernel: &Kernel) -> Option<Rows> {
         let axis = shape.iter().position(|n| n.as_const() != Some(1));
         by_rows[param] &= axis.is_some_and(|axis| shape[axis] == *count && index[axis] == Index::Affine(Affine::var(row)));
     };
-    for stage in &kernel.stages {
-        loads(&stage.body, &mut see);
-        for store in &stage.stores {
-            if let Target::Param { param, index, fold } = &store.target {
-                see(*param, index);
-                if fold.is_some() {
-                    return None;
-                }
-            }
-        }
+    if !accesses(kernel, &mut see) {
+        return None;
     }
     let apart = kernel.params.iter().zip(&by_rows).all(|(param, by_rows)| !param.written || *by_rows);
     let params = (0..).zip(by_rows).filter_map(|(param, by_rows)| by_rows.then_some(param)).collect();
     apart.then(|| Rows { count: count.clone(), pieces, params })
 }
 
-pub(super) fn loads(body: &[Instr], see: &mut dyn FnMut(usize, &[Index])) {
+/// Shows all accesses of parameters; false where a result is folded into one, which has no order of tasks.
+pub(super) fn accesses(kernel: &Kernel, see: &mut dyn FnMut(usize, &[Index])) -> bool {
+    kernel.stages.iter().all(|stage| {
+        loads(&stage.body, see);
+        stage.stores.iter().all(|store| match &store.target {
+            Target::Local(_) => true,
+            Target::Param { param, index, fold } => {
+                see(*param, index);
+                fold.is_none()
+            }
+        })
+    })
+}
+
+fn loads(body: &[Instr], see: &mut dyn FnMut(usize, &[Index])) {
     for instr in body {
         match instr {
             Instr::Load { param, index, .. } => see(*param, index),

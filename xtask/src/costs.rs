@@ -5,6 +5,7 @@
 
 use crate::bench::middle;
 use crate::ship::resident;
+use crate::variant::variant;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
@@ -55,20 +56,6 @@ pub fn run(build: &dyn Fn() -> Result<PathBuf, String>) -> Result<(), String> {
     costs.iter().for_each(|Cost { what, figure, most, unit }| println!("{what:48} {figure:8.2}  {most:8.2}  {unit}"));
     let beyond: Vec<&str> = costs.iter().filter(|c| c.figure.is_nan() || c.figure > c.most).map(|c| c.what).collect();
     if beyond.is_empty() { Ok(()) } else { Err(format!("more than it should be: {}", beyond.join("; "))) }
-}
-
-/// A program of `models/bench` with other words in place of its own, written to a file.
-pub fn variant(to: &Path, program: &str, words: &[(&str, &str)]) -> Result<PathBuf, String> {
-    let from = format!("models/bench/{program}.nn");
-    let text = std::fs::read_to_string(&from).map_err(|e| format!("cannot read {from}: {e}"))?;
-    let text = replaced(&text, words).map_err(|word| format!("{from} has no `{word}` any more"))?;
-    std::fs::write(to, text).map_err(|e| format!("cannot write {}: {e}", to.display()))?;
-    Ok(to.to_path_buf())
-}
-
-/// The text with the first of each of these words replaced, or the word that it does not have.
-fn replaced<'a>(text: &str, words: &[(&'a str, &str)]) -> Result<String, &'a str> {
-    words.iter().try_fold(text.to_string(), |text, (from, to)| if text.contains(from) { Ok(text.replacen(from, to, 1)) } else { Err(*from) })
 }
 
 /// The programs that are measured.
@@ -147,22 +134,4 @@ fn timed(command: &mut Command) -> Result<f64, String> {
     let began = Instant::now();
     resident(command)?;
     Ok(began.elapsed().as_secs_f64())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn variants_are_made_of_what_the_programs_say() {
-        assert_eq!(
-            replaced("dim B, T\nconst C = 1, D = 2", &[("dim B, T", "dim B"), ("const ", "const T = 16, ")]).unwrap(),
-            "dim B\nconst T = 16, C = 1, D = 2"
-        );
-        assert_eq!(replaced("repeat(7, Layer)", &[("repeat(6,", "repeat(2,")]), Err("repeat(6,"));
-        for (program, words) in [("gpt_small", &["repeat(6,"][..]), ("lstm", &["dim B, T", "const "])] {
-            let text = std::fs::read_to_string(format!("../models/bench/{program}.nn")).unwrap();
-            assert!(words.iter().all(|word| text.contains(word)), "{program}");
-        }
-    }
 }

@@ -3,7 +3,7 @@
 //! In: programs of `models/bench`, an optimised nnc, valgrind where it is installed. Out: a table of instructions for a batch, twice and four times as much.
 //! The start of the process is left out: of two runs one does a step more. valgrind has no AVX-512, so what is counted is the code for AVX2, on one thread.
 
-use crate::costs::variant;
+use crate::variant::variant;
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;

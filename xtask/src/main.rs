@@ -12,6 +12,7 @@ mod llvm;
 mod manual;
 mod ptxas;
 mod ship;
+mod variant;
 mod wheel;
 
 use std::path::PathBuf;

@@ -3,7 +3,7 @@
 use super::options::Options;
 use super::worker::{Worker, middle};
 use super::{Build, FOLDER, append, build, compile, take_turns};
-use crate::costs::variant;
+use crate::variant::variant;
 use serde_json::json;
 use std::path::Path;
 use std::process::Command;
