@@ -443,9 +443,20 @@ impl<'c> Engine<'_, '_, 'c> {
                 let part = self.is(IntPredicate::SLT, panel.columns, self.int(self.width));
                 self.or(part, self.not(streams))
             });
-            let single = || match needed.or(alone) {
+            let half = (level == Level::V4 && micro::halves(self.w.kernel, self.c)).then(|| {
+                let half = self.is(IntPredicate::SLE, panel.columns, self.int(self.width / 2));
+                (half, micro::declare_half(code.context, &code.module, self.c.dtype))
+            });
+            let by_width = || match half {
                 None => call(multiply, rows),
-                Some(needed) => code.only_if(needed, || call(multiply, rows)),
+                Some((half, function)) => {
+                    code.only_if(half, || call(function, rows))?;
+                    code.only_if(self.not(half), || call(multiply, rows))
+                }
+            };
+            let single = || match needed.or(alone) {
+                None => by_width(),
+                Some(needed) => code.only_if(needed, by_width),
             };
             match beside {
                 None => single()?,

@@ -25,8 +25,9 @@ const A: [&str; 4] = ["rsi", "rbx", "rbp", "r10"];
 /// What functions give back as it was.
 const SAVED: [&str; 6] = ["rbx", "rbp", "r12", "r13", "r14", "r15"];
 
-/// A function `symbol(tile, rows)` for up to `most` rows and one panel or two ([`Field::NextB`] apart) as the level's vectors take it.
-pub fn function(symbol: &str, dtype: DType, level: Level, most: usize, panels: usize) -> String {
+/// A function `symbol(tile, rows)` for up to `most` rows and so many of the level's vectors: one or two of a panel, or two of each of two panels that are
+/// [`Field::NextB`] apart.
+pub fn function(symbol: &str, dtype: DType, level: Level, most: usize, vectors: usize) -> String {
     let mut text = String::new();
     let labels: Vec<String> = (1..=most).map(|rows| format!(".L{symbol}.{rows}")).collect();
     let _ = write!(text, ".text\n.globl {symbol}\n.type {symbol},@function\n.p2align 6\n{symbol}:\n");
@@ -35,7 +36,7 @@ pub fn function(symbol: &str, dtype: DType, level: Level, most: usize, panels: u
     let _ = write!(text, ".p2align 2\n.L{symbol}.table:\n.long .L{symbol}.none-.L{symbol}.table\n");
     labels.iter().for_each(|label| _ = writeln!(text, ".long {label}-.L{symbol}.table"));
     for (rows, label) in (1..).zip(&labels) {
-        Loop { text: &mut text, label, dtype, level, rows, panels }.write();
+        Loop { text: &mut text, label, dtype, level, rows, vectors }.write();
     }
     let _ = writeln!(text, ".size {symbol}, .-{symbol}");
     text
@@ -57,7 +58,8 @@ struct Loop<'a> {
     dtype: DType,
     level: Level,
     rows: usize,
-    panels: usize,
+    /// Of a row.
+    vectors: usize,
 }
 
 impl Loop<'_> {
@@ -92,13 +94,13 @@ impl Loop<'_> {
         if self.level == Level::V4 { 64 } else { 32 }
     }
 
-    /// Vectors of a row: two of each panel.
-    fn vectors(&self) -> usize {
-        2 * self.panels
+    /// Whether there are two panels.
+    fn pair(&self) -> bool {
+        self.vectors == 4
     }
 
     fn sum(&self, row: usize, vector: usize) -> String {
-        self.vector(row * self.vectors() + vector)
+        self.vector(row * self.vectors + vector)
     }
 
     /// A vector's place in a row of B or C, where registers hold its first panel's and how far the second is.
@@ -116,14 +118,14 @@ impl Loop<'_> {
         named.into_iter().for_each(|(field, register)| self.load(field, register));
         self.load(Field::First, "r15");
         // Where there are two panels B is packed, and its steps are known.
-        self.load(if self.panels == 2 { Field::NextB } else { Field::BStep }, "r11");
+        self.load(if self.pair() { Field::NextB } else { Field::BStep }, "r11");
         self.line("lea (%r8,%r8,2), %rax");
         (1..groups).for_each(|g| self.line(format!("lea (%{},%rax), %{}", A[g - 1], A[g])));
         self.ask_for_sums();
 
         // A leaf after the other.
         self.at("leaf");
-        for n in 0..self.rows * self.vectors() {
+        for n in 0..self.rows * self.vectors {
             // Only the newer encoding reaches registers from 16 on.
             let xor = if n < 16 { "vpxor" } else { "vpxord" };
             self.line(format!("{xor} %xmm{n}, %xmm{n}, %xmm{n}"));
@@ -140,7 +142,7 @@ impl Loop<'_> {
         // Within that, some steps at once, then step by step.
         let element = self.dtype.bytes() as i64;
         let known = [("line", element), ("column", TILE_STEP * element)];
-        if self.panels == 1 {
+        if !self.pair() {
             self.line(format!("cmp ${PANEL}, %r11"));
             self.jump("jne", "step");
         }
@@ -176,8 +178,8 @@ impl Loop<'_> {
         self.at("step");
         self.step(0, 0);
         // Rows of a panel in place lie where no processor sees them coming.
-        if self.panels == 1 {
-            (0..2 * self.bytes() / LINE).for_each(|n| self.line(format!("prefetcht1 {}(%rdx,%r11,{IN_PLACE})", n * LINE)));
+        if !self.pair() {
+            (0..self.vectors as i64 * self.bytes() / LINE).for_each(|n| self.line(format!("prefetcht1 {}(%rdx,%r11,{IN_PLACE})", n * LINE)));
         }
         self.moves(1, Steps::Any);
         self.line("dec %rax");
@@ -195,7 +197,7 @@ impl Loop<'_> {
         self.at("join");
         self.load(Field::C, "rax");
         self.load(Field::CRow, "rcx");
-        if self.panels == 2 {
+        if self.pair() {
             self.load(Field::NextC, "r12");
         }
         self.line("test %r15, %r15");
@@ -218,11 +220,11 @@ impl Loop<'_> {
         self.jump("jnz", "leaf");
         self.load(Field::C, "rax");
         self.load(Field::CRow, "rcx");
-        if self.panels == 2 {
+        if self.pair() {
             self.load(Field::NextC, "r12");
         }
         for row in 0..self.rows {
-            let lines: Vec<String> = (0..self.vectors()).map(|v| self.column("rax", "r12", 0, v)).collect();
+            let lines: Vec<String> = (0..self.vectors).map(|v| self.column("rax", "r12", 0, v)).collect();
             lines.iter().for_each(|line| self.line(format!("prefetchw {line}")));
             if row + 1 < self.rows {
                 self.line("add %rcx, %rax");
@@ -232,9 +234,9 @@ impl Loop<'_> {
 
     /// Step number `n` of a round, in which A's are `step` bytes apart.
     fn step(&mut self, n: i64, step: i64) {
-        let sums = self.rows * self.vectors();
-        let (first, spread) = (sums, sums + self.vectors());
-        for v in 0..self.vectors() {
+        let sums = self.rows * self.vectors;
+        let (first, spread) = (sums, sums + self.vectors);
+        for v in 0..self.vectors {
             self.line(format!("vmovups {}, {}", self.column("rdx", "r11", n * PANEL, v), self.vector(first + v)));
         }
         let registers = if self.level == Level::V4 { 32 } else { 16 };
@@ -243,7 +245,7 @@ impl Loop<'_> {
             let beside = ["", ",%r8", ",%r8,2"][row % GROUP];
             let scalar = if self.dtype == DType::F64 { "sd" } else { "ss" };
             self.line(format!("vbroadcast{scalar} {}(%{}{beside}), {element}", n * step, A[row / GROUP]));
-            for v in 0..self.vectors() {
+            for v in 0..self.vectors {
                 self.line(format!("{} {}, {element}, {}", self.packed("vfmadd231"), self.vector(first + v), self.sum(row, v)));
             }
         }
@@ -253,7 +255,7 @@ impl Loop<'_> {
     fn moves(&mut self, n: i64, steps: Steps) {
         let (a, b) = match steps {
             Steps::Known(step) => (format!("${}", n * step), format!("${}", n * PANEL)),
-            Steps::Any => ("%r9".into(), if self.panels == 2 { format!("${PANEL}") } else { "%r11".into() }),
+            Steps::Any => ("%r9".into(), if self.pair() { format!("${PANEL}") } else { "%r11".into() }),
         };
         (0..self.rows.div_ceil(GROUP)).for_each(|g| self.line(format!("add {a}, %{}", A[g])));
         self.line(format!("add {b}, %rdx"));
@@ -262,7 +264,7 @@ impl Loop<'_> {
     /// Stores the sums, or adds them to what is there.
     fn sums(&mut self, add: bool) {
         for row in 0..self.rows {
-            for v in 0..self.vectors() {
+            for v in 0..self.vectors {
                 let (sum, place) = (self.sum(row, v), self.column("rax", "r12", 0, v));
                 if add {
                     self.line(format!("{} {place}, {sum}, {sum}", self.packed("vadd")));

@@ -1,6 +1,7 @@
 //! The result as the place of a contraction's sums: where the product is all that is stored, tiles are summed up there at once.
 
 use crate::emit::contract::{Engine, Group, Panel, named};
+use crate::emit::micro;
 use crate::ir::Size;
 use crate::kernel::contract::{Contraction, panel};
 use crate::kernel::linear::{Linear, address};
@@ -74,7 +75,10 @@ impl<'c> Engine<'_, '_, 'c> {
     /// Whether the panel after `number` is multiplied together with it.
     pub fn beside(&self, g: &Group<'c>, pairs: IntValue<'c>, number: IntValue<'c>, end: IntValue<'c>) -> IntValue<'c> {
         let next = self.add(number, self.int(1));
-        let both = self.and(pairs, self.is(IntPredicate::SLT, next, end));
+        let mut both = self.and(pairs, self.is(IntPredicate::SLT, next, end));
+        if micro::halves(self.w.kernel, self.c) {
+            both = self.and(both, self.is(IntPredicate::SGT, self.panel(g, next).columns, self.int(self.width / 2)));
+        }
         // Sums of both go to the result itself, or none.
         let [own, other] = [number, next].map(|number| self.home_of(&self.panel(g, number)).map(|(whole, ..)| whole));
         own.zip(other).map_or(both, |(own, other)| self.and(both, self.is(IntPredicate::EQ, own, other)))

@@ -5,7 +5,8 @@
 //! registers: per step two vectors of B are loaded, then every element of A is spread and used at once, so that no register is spilled.
 //!
 //! A wide level takes a tile at once; a narrow one has half the registers of half the width and takes it in quarters. At a wide level `multiply.<dtype>.v4.pair`
-//! takes up to [`PAIR_ROWS`] rows and two panels: the same sums in as many registers, with half the loads of A.
+//! takes up to [`PAIR_ROWS`] rows and two panels: the same sums in as many registers, with half the loads of A; `multiply.<dtype>.v4.half` half a panel, where no
+//! more of the last one is left.
 
 use crate::emit::Level;
 use crate::emit::code::{Code, Elem, V, ok};
@@ -13,7 +14,8 @@ pub use crate::emit::dense::AHEAD;
 use crate::emit::dense::GROUP;
 use crate::emit::{dense, target};
 use crate::ir::{DType, Scalar};
-use crate::kernel::contract::{ROWS, Side};
+use crate::kernel::Kernel;
+use crate::kernel::contract::{Contraction, ROWS, Side, panel};
 use inkwell::context::Context;
 use inkwell::module::{Linkage, Module};
 use inkwell::values::{FunctionValue, InstructionOpcode as Op, IntValue, PhiValue, PointerValue};
@@ -96,6 +98,28 @@ fn pair_name(dtype: DType) -> String {
     format!("{}.pair", name(dtype, Level::V4, None))
 }
 
+/// Whether the contraction's last panel has so few columns, or may have, that half a panel holds them: a vector of a wide level.
+pub fn halves(kernel: &Kernel, c: &Contraction) -> bool {
+    let columns = c.width(&kernel.outer).as_const();
+    let width = panel(c.dtype);
+    c.squares.is_none() && c.reach.is_none() && columns.is_none_or(|n| (1..=width / 2).contains(&(n % width)))
+}
+
+/// The function for half a panel, declared, for a wide level.
+pub fn declare_half<'c>(context: &'c Context, module: &Module<'c>, dtype: DType) -> FunctionValue<'c> {
+    add(context, module, &half_name(dtype))
+}
+
+fn half_name(dtype: DType) -> String {
+    format!("{}.half", name(dtype, Level::V4, None))
+}
+
+/// Adds the function for half a panel.
+pub fn define_half<'c>(module: Module<'c>, dtype: DType) -> Module<'c> {
+    module.set_inline_assembly(&dense::function(&half_name(dtype), dtype, Level::V4, ROWS as usize, 1));
+    module
+}
+
 /// A function of a tile's description and its number of rows, if it is not there.
 pub fn add<'c>(context: &'c Context, module: &Module<'c>, name: &str) -> FunctionValue<'c> {
     module.get_function(name).unwrap_or_else(|| {
@@ -109,13 +133,13 @@ pub fn define<'c>(context: &'c Context, module: Module<'c>, dtype: DType, level:
     let name = name(dtype, level, side);
     match (side, level) {
         (None, Level::V4) => {
-            let pair = dense::function(&pair_name(dtype), dtype, level, PAIR_ROWS as usize, 2);
-            module.set_inline_assembly(&(dense::function(&name, dtype, level, ROWS as usize, 1) + &pair));
+            let pair = dense::function(&pair_name(dtype), dtype, level, PAIR_ROWS as usize, 4);
+            module.set_inline_assembly(&(dense::function(&name, dtype, level, ROWS as usize, 2) + &pair));
             module
         }
         (None, Level::V3) => {
             let quarter = format!("{name}.quarter");
-            module.set_inline_assembly(&dense::function(&quarter, dtype, level, ROWS as usize / 2, 1));
+            module.set_inline_assembly(&dense::function(&quarter, dtype, level, ROWS as usize / 2, 2));
             let function = add(context, &module, &quarter);
             whole(context, module, dtype, level, side, |code, tile, rows| _ = ok(code.builder.build_call(function, &[tile.into(), rows.into()], "")))
         }

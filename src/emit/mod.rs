@@ -52,7 +52,7 @@ mod winograd_tests;
 pub use target::version;
 
 use crate::ir::{DType, ScalarOp};
-use crate::kernel::contract::{Side, recognise};
+use crate::kernel::contract::{Contraction, Side, recognise};
 use crate::kernel::{Instr, Kernel};
 use body::Writer;
 use code::{Code, Elem, ok};
@@ -127,6 +127,7 @@ pub fn compile(kernels: &[Kernel], names: &[Declaration], levels: &[Level]) -> R
         let mut module = module(&context, &*target::machine()?);
         match job {
             Job::Multiply(dtype, level, side) => module = micro::define(&context, module, dtype, level, side),
+            Job::Half(dtype) => module = micro::define_half(module, dtype),
             Job::Stream(dtype, level) => module = stream::define(&context, module, dtype, level),
             Job::Kernels(range) => {
                 for (kernel, name) in kernels[range.clone()].iter().zip(&names[range]) {
@@ -154,19 +155,24 @@ enum Job {
     Kernels(Range<usize>),
     /// The functions that multiply, for one type at one level, where rows take all steps or those on one side.
     Multiply(DType, Level, Option<Side>),
+    /// The same for half a panel, at a wide level.
+    Half(DType),
     /// The same for few rows of a B that is read in place.
     Stream(DType, Level),
 }
 
 /// What there is to compile, the heaviest first: a decision from the kernels alone.
 fn jobs(kernels: &[Kernel], levels: &[Level]) -> Vec<(usize, Job)> {
-    let used = kernels.iter().filter_map(recognise).map(|c| (c.dtype, c.reach.map(|r| r.side)));
-    let used: BTreeSet<(DType, Option<Side>)> = used.collect();
+    let contractions: Vec<(&Kernel, Contraction)> = kernels.iter().filter_map(|k| Some((k, recognise(k)?))).collect();
+    let used: BTreeSet<(DType, Option<Side>)> = contractions.iter().map(|(_, c)| (c.dtype, c.reach.as_ref().map(|r| r.side))).collect();
     let multiply = used.iter().flat_map(|(t, side)| levels.iter().map(|level| (MULTIPLY, Job::Multiply(*t, *level, *side))));
-    let streamed = kernels.iter().filter_map(|k| recognise(k).filter(|c| stream::takes(k, c))).map(|c| c.dtype);
-    let streamed: BTreeSet<DType> = streamed.collect();
+    let types = |such: fn(&Kernel, &Contraction) -> bool| -> BTreeSet<DType> {
+        contractions.iter().filter(|(kernel, c)| such(kernel, c)).map(|(_, c)| c.dtype).collect()
+    };
+    let (streamed, halves) = (types(stream::takes), types(micro::halves));
     let stream = streamed.iter().flat_map(|t| levels.iter().map(|level| (STREAM, Job::Stream(*t, *level))));
-    let mut jobs: Vec<(usize, Job)> = multiply.chain(stream).collect();
+    let half = halves.iter().filter(|_| levels.contains(&Level::V4)).map(|t| (HALF, Job::Half(*t)));
+    let mut jobs: Vec<(usize, Job)> = multiply.chain(stream).chain(half).collect();
     let (mut first, mut sum) = (0, 0);
     for (n, kernel) in kernels.iter().enumerate() {
         sum += weight(kernel);
@@ -183,6 +189,8 @@ fn jobs(kernels: &[Kernel], levels: &[Level]) -> Vec<(usize, Job)> {
 const MULTIPLY: usize = 450;
 /// The weight of those for few rows.
 const STREAM: usize = 200;
+/// The weight of that for half a panel.
+const HALF: usize = 100;
 
 /// How long the kernel takes to compile, in units of its instructions: what is packed and multiplied needs many more than it says.
 fn weight(kernel: &Kernel) -> usize {
