@@ -2,7 +2,7 @@
 //! LLVM makes of a loop should not decide how fast models are.
 //!
 //! What costs time beside the multiply-adds is everything else that the core does with them: an element of A is loaded once for all vectors of its
-//! row, addresses are constants beside a pointer wherever steps are, and pointers move once in [`UNROLL`] steps.
+//! row, addresses are constants beside a pointer wherever steps are, and pointers move once in some steps.
 
 use crate::emit::Level;
 use crate::emit::contract::TILE_STEP;
@@ -10,8 +10,6 @@ use crate::emit::micro::{Field, LEAF, PANEL};
 use crate::ir::DType;
 use std::fmt::Write as _;
 
-/// Steps of a round, where A and B lie as constants say.
-const UNROLL: i64 = 4;
 /// Bytes of a line of the caches.
 pub const LINE: i64 = 64;
 /// Steps that ask for a row of what comes next, 128 bytes: a line each, so that requests hardly wait for each other.
@@ -94,6 +92,11 @@ impl Loop<'_> {
         if self.level == Level::V4 { 64 } else { 32 }
     }
 
+    /// Steps of a round, where A and B lie as constants say: half as many where little is multiplied with them, which saves code.
+    fn round(&self) -> i64 {
+        if self.vectors == 1 { AHEAD } else { 2 * AHEAD }
+    }
+
     /// Whether there are two panels.
     fn pair(&self) -> bool {
         self.vectors == 4
@@ -111,7 +114,7 @@ impl Loop<'_> {
 
     fn write(mut self) {
         let groups = self.rows.div_ceil(GROUP);
-        self.line(".p2align 6");
+        self.line(".p2align 4");
         self.line(format!("{}:", self.label));
         SAVED.iter().for_each(|r| self.line(format!("push %{r}")));
         let named = [(Field::A, A[0]), (Field::ARow, "r8"), (Field::AStep, "r9"), (Field::B, "rdx"), (Field::Left, "r13"), (Field::Count, "r14")];
@@ -121,7 +124,10 @@ impl Loop<'_> {
         self.load(if self.pair() { Field::NextB } else { Field::BStep }, "r11");
         self.line("lea (%r8,%r8,2), %rax");
         (1..groups).for_each(|g| self.line(format!("lea (%{},%rax), %{}", A[g - 1], A[g])));
-        self.ask_for_sums();
+        // Those of half a panel wait in scratch.
+        if self.vectors > 1 {
+            self.ask_for_sums();
+        }
 
         // A leaf after the other.
         self.at("leaf");
@@ -153,21 +159,21 @@ impl Loop<'_> {
         self.jump("jmp", "step");
         for (place, step) in known {
             self.at(place);
-            self.line(format!("mov %rax, %rcx\nshr ${}, %rcx", UNROLL.ilog2()));
+            self.line(format!("mov %rax, %rcx\nshr ${}, %rcx", self.round().ilog2()));
             self.jump("jz", "step");
-            self.line(format!("and ${}, %eax", UNROLL - 1));
+            self.line(format!("and ${}, %eax", self.round() - 1));
             // What comes next is asked for meanwhile, a little each round; where nothing is, what is there already.
             self.load(Field::Ahead, "r9");
             self.line("test %r9, %r9\ncmovz %rdx, %r9\n.p2align 5");
             self.at(&format!("{place}.steps"));
-            for n in 0..UNROLL {
+            for n in 0..self.round() {
                 self.step(n, step);
                 self.line(format!("prefetcht1 {}(%r9)", n % AHEAD * LINE));
                 if n % AHEAD == AHEAD - 1 {
                     self.line(format!("add {}(%rdi), %r9", 8 * Field::AheadStep as i64));
                 }
             }
-            self.moves(UNROLL, Steps::Known(step));
+            self.moves(self.round(), Steps::Known(step));
             self.line("dec %rcx");
             self.jump("jnz", &format!("{place}.steps"));
             self.line(format!("mov ${step}, %r9d\ntest %eax, %eax"));
