@@ -327,11 +327,32 @@ fn dropout_keeps_its_share_scales_it_and_masks_the_gradient_alike() {
 }
 
 #[test]
+fn normal_noise_is_normal_and_new_in_every_step() {
+    let body = "    param d: real[200, 100] = constant(0)\n    z = randn_like(d)\n    y[row] = one[row, 0] * sum[i, j](z[i, j] * d[i, j])\n";
+    let noise = |key: i64| {
+        let program = Runnable::new(&checked(&step(body, 1.0), DType::F64), |_| {});
+        let mut store = filled(&program, "M", &[("d".to_string(), Tensor::from_f64(&[200, 100], &[0.0; 20_000]))]);
+        let mut inputs = clock(&program, 0, 1, 1);
+        inputs.insert("one".into(), Tensor::from_f64(&[1, 1], &[1.0]));
+        inputs.insert("key".into(), Tensor::from_i64(&[], &[key]));
+        program.run("train:fit", &[("B".into(), 1)].into(), &mut store, &inputs);
+        // What d lost is the noise.
+        stored(&store, "M.d").as_f64().iter().map(|d| -d).collect::<Vec<f64>>()
+    };
+    let [first, other] = [3, 4].map(noise);
+    let normal = serde_json::json!({"mean": 0.0, "std": 1.0});
+    drawn("a step", &first, &normal).unwrap();
+    drawn("two steps", &std::iter::zip(&first, &other).flat_map(|(a, b)| [*a, *b]).collect::<Vec<_>>(), &normal).unwrap();
+    assert_eq!(first, noise(3), "a key gives its noise");
+}
+
+#[test]
 fn every_library_function_has_a_golden_case() {
     let golden = golden();
     // What has no case, and why.
     let elsewhere = [
         ("dropout", "random: its statistics and its gradient's mask are tested here"),
+        ("randn_like", "random: its distribution is tested here"),
         ("resize_weights", "resize_bilinear2d is this, twice"),
         ("grid_place", "grid_sample is this, and four loads"),
         ("conv_size", "a size: every convolution's shape"),

@@ -40,10 +40,10 @@ Options:
   --check-numerics      ends at the first step with a NaN or infinity: which launch and line made it, and from what
   --data PART|FILE      eval, infer: a part of the data section, or a file in its form (eval: test, else valid, else train)
   --input NAME=FILE     infer: an input (.npy)
-  --output DIR          infer: where results go, DIR/NAME.npy (default: .)
+  -o, --output DIR      infer: where results go, DIR/NAME.npy (default: .)
   --profile[=FILE]      time, FLOP/s and bytes/s of every kernel and line; with FILE, a trace for chrome://tracing too
   --json                JSON lines instead of words
-  --quiet               only errors
+  -q, --quiet           only errors
 ";
 
 /// What to run.
@@ -180,15 +180,11 @@ pub fn parse(args: &[String]) -> Result<Command> {
                 let (name, file) = pair(value()?)?;
                 command.inputs.push((name, file.into()));
             }
-            "--output" => command.output = value()?.into(),
+            "--output" | "-o" => command.output = value()?.into(),
             "--profile" => command.profile = Some(inline.clone().map(PathBuf::from)),
             "--json" => command.style = Style::Json,
-            "--quiet" => command.style = Style::Quiet,
-            _ if flag.starts_with('-') => {
-                let near =
-                    did_you_mean(flag, HELP.split_whitespace().filter(|w| w.starts_with("--")).map(|w| w.split(['[', '=']).next().unwrap_or(w)));
-                return usage(format!("there is no option {flag}{}", near.map_or(String::new(), |near| format!(": did you mean {near}?"))));
-            }
+            "--quiet" | "-q" => command.style = Style::Quiet,
+            _ if flag.starts_with('-') => return Err(no_option(flag, HELP)),
             word if chosen => return usage(format!("{word} is one word too many")),
             word => {
                 let (verb, name) = word.split_once(':').map_or((word, None), |(v, n)| (v, Some(n.to_string())));
@@ -203,6 +199,12 @@ pub fn parse(args: &[String]) -> Result<Command> {
         }
     }
     Ok(command)
+}
+
+/// What is said of an option that is not in the help, with the one of it that may have been meant.
+pub(crate) fn no_option(flag: &str, help: &str) -> RunError {
+    let near = did_you_mean(flag, help.split_whitespace().filter(|w| w.starts_with("--")).map(|w| w.split(['[', '=']).next().unwrap_or(w)));
+    RunError::Usage(format!("there is no option {flag}{}", near.map_or(String::new(), |near| format!(": did you mean {near}?"))))
 }
 
 /// Runs a command.
@@ -304,5 +306,21 @@ pub fn finish(result: Result<()>) -> std::process::ExitCode {
             eprintln!("{kind}: {error}");
             std::process::ExitCode::from(error.exit_code())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_have_short_forms_and_near_ones_are_named() {
+        let line = |text: &str| parse(&text.split_whitespace().map(String::from).collect::<Vec<_>>());
+        let command = line("infer -q -o scores").unwrap();
+        assert_eq!((command.what, command.style, command.output), (What::Infer(None), Style::Quiet, "scores".into()));
+        let refused = |text: &str| line(text).unwrap_err().to_string();
+        assert!(refused("train --resum runs/1").ends_with("there is no option --resum: did you mean --resume?"));
+        assert!(refused("train --qiet").ends_with("did you mean --quiet?"));
+        assert!(refused("train -x").ends_with("there is no option -x"));
     }
 }

@@ -371,7 +371,12 @@ impl Checker<'_> {
         out: &mut ColumnInfo,
     ) -> Option<()> {
         let ExprKind::Name(table) = &base.kind else {
-            self.not_a_column(span);
+            if COLUMN_WORDS.contains(&&*word.name) {
+                let d = Diagnostic::error("E0601", format!("`{}` is no method", word.name), word.span, "a function here");
+                self.report(d.note(format!("functions take columns as arguments: `{0}(x, ..)`, or `x |> {0}(..)`", word.name)));
+            } else {
+                self.not_a_column(span);
+            }
             return None;
         };
         let Some(at) = info.tables.iter().position(|(t, ..)| t.name == *table) else {

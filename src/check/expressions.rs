@@ -53,7 +53,7 @@ impl Checker<'_> {
             }
             ExprKind::List(parts) => Value::List(parts.iter().map(|e| self.expr(b, e)).collect()),
             ExprKind::Rest => self.wrong("E0513", "`...` has a meaning in shapes and indices only", e.span, "here"),
-            ExprKind::Range(..) => self.wrong("E0513", "a range of columns has a meaning in `data` sections only", e.span, "here"),
+            ExprKind::Range(..) => self.no_range(e),
             ExprKind::If { condition, then, otherwise } => {
                 let c = self.expr(b, condition);
                 match c {
@@ -143,6 +143,9 @@ impl Checker<'_> {
         if !library {
             known.extend(self.scope.user.keys().map(|k| k.to_string()));
         }
+        if matches!(&**name, "True" | "False") {
+            known = vec![name.to_lowercase()];
+        }
         let known: Vec<&str> = known.iter().map(String::as_str).collect();
         if !b.elements.is_empty() && crate::diagnostic::did_you_mean(name, known.iter().copied().filter(|k| k.len() > 1)).is_none() {
             let d = Diagnostic::error("E0320", format!("the index `{name}` is not known"), span, "not found");
@@ -183,7 +186,7 @@ impl Checker<'_> {
                     }
                 }
             }
-            other => self.wrong("E0211", format!("there is no `.{}` here", field.name), field.span, format!("this is {}", other.describe())),
+            other => self.no_field(b, &other, field),
         }
     }
 
@@ -206,6 +209,9 @@ impl Checker<'_> {
     /// A call of whatever the callee names.
     pub(super) fn call(&mut self, b: &mut Body, callee: &tree::Expr, given: Vec<Given>, span: Span) -> Value {
         let ExprKind::Name(name) = &callee.kind else {
+            if let Some(poison) = self.no_module(b, callee) {
+                return poison;
+            }
             return match self.expr(b, callee) {
                 Value::Poison => Value::Poison,
                 Value::Function(def) => self.call_function(b, def, given, span),
@@ -254,19 +260,6 @@ impl Checker<'_> {
         if !library && self.declared_at(name).is_some() {
             return self.wrong("E0507", format!("`{name}` cannot be called"), callee.span, "no function");
         }
-        let known: Vec<String> = {
-            let functions = self.scope.names(library);
-            let rest = builtins::LIST.iter().map(|x| x.name).chain(ELEMENTWISE.iter().map(|(n, _)| *n));
-            functions.into_iter().chain(rest).map(str::to_string).collect()
-        };
-        let mut d = Diagnostic::error("E0201", format!("the function `{name}` is not known"), callee.span, "not found");
-        if let Some(near) = crate::diagnostic::did_you_mean(name, known.iter().map(String::as_str)) {
-            d = d.fix(format!("did you mean `{near}`?"), callee.span, near);
-        }
-        if ["sum", "max", "min", "prod", "mean", "any", "all", "argmax", "argmin"].contains(&&**name) {
-            d = d.note(format!("a fold names the indices that it runs over: `{name}[i](x[i])`"));
-        }
-        self.report(d);
-        Value::Poison
+        self.no_function(b, name, callee)
     }
 }

@@ -15,6 +15,7 @@ mod comprehension;
 mod data;
 mod elements;
 mod expressions;
+mod foreign;
 mod functions;
 mod gradient;
 mod lints;

@@ -15,6 +15,13 @@ fn check_ok(text: &str) -> Program {
     program.expect("a program")
 }
 
+/// What is said of a text that is refused.
+pub fn failure(text: &str) -> String {
+    let (program, found, sources) = run(text);
+    assert!(program.is_none(), "not refused: {text}");
+    crate::diagnostic::render(&found, &sources, false)
+}
+
 #[test]
 fn models_pass() {
     let mut files: Vec<_> = std::fs::read_dir("models").expect("models").flatten().map(|e| e.path()).collect();

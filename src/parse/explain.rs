@@ -7,6 +7,9 @@ use crate::diagnostic::{Diagnostic, did_you_mean};
 use crate::span::{FileId, Span};
 use pest::error::{Error, ErrorVariant, InputLocation};
 
+/// How a part of an axis is said.
+pub const PARTS_OF_AXES: &str = "an index stands for all elements of its axis, a range for some: `y[i] = x[i, 0]`, `y[i, j in 4] = x[i, j + 2]`";
+
 /// A text with its tokens.
 pub struct Source<'a> {
     pub text: &'a str,
@@ -244,6 +247,12 @@ impl Place<'_> {
         }
         if word == ":" && matches!(self.bracket, "{" | "") && named && !self.expects(Rule::colon) {
             let span = self.span(self.before?.end, self.blank_end(found.end));
+            let rest = self.source.text[found.end..self.chunk.end].lines().next().unwrap_or("");
+            // `y: real[B] = x`: what stands between is a type.
+            if let Some(equals) = rest.find(" = ") {
+                let ty = self.span(self.before?.end, found.end + equals);
+                return Some(Diagnostic::error("E0115", "a binding has no type", self.at(found), "expected `=`").fix("leave the type out", ty, ""));
+            }
             return Some(Diagnostic::error("E0115", "a name is bound with `=`", self.at(found), "expected `=`").fix("use `=`", span, " = "));
         }
         None
@@ -312,6 +321,9 @@ impl Place<'_> {
         let word = self.text(self.found);
         if self.expects(Rule::name) && matches!(word, "if" | "then" | "else" | "true" | "false" | "not" | "and" | "or" | "in") {
             return diagnostic.note(format!("`{word}` is a word of the language and cannot be a name"));
+        }
+        if word == ":" && self.bracket == "[" {
+            return diagnostic.note(PARTS_OF_AXES);
         }
         if matches!(words.as_slice(), [only] if only == "`else`") {
             return diagnostic.note("an `if` that is a value has one in either case: `if c then a else b`");

@@ -16,6 +16,7 @@ mod tests;
 mod token;
 pub mod tree;
 
+pub use explain::PARTS_OF_AXES;
 pub use format::format;
 
 use crate::diagnostic::Diagnostic;

@@ -3,7 +3,7 @@
 //! Out: a table for people, or JSON lines: first what is timed (`entry`, `dims`, `threads`, `flops`, `bytes`, `launches`, `arena_bytes`, `losses`), then one line a round.
 
 use super::{Bench, Round, Setup, read_inputs};
-use crate::commands::{Device, show};
+use crate::commands::{Device, no_option, show};
 use crate::cuda::Card;
 use crate::error::{Result, RunError};
 use crate::exec::Kernels;
@@ -123,7 +123,7 @@ pub fn parse(args: &[String]) -> Result<Command> {
             "--wait" => command.wait = true,
             "--profile" => command.profile = Some(inline.clone().map(PathBuf::from)),
             "--json" => command.json = true,
-            _ if flag.starts_with('-') => return Err(usage(format!("there is no option {flag}"))),
+            _ if flag.starts_with('-') => return Err(no_option(flag, HELP)),
             word if command.entry.is_some() => return Err(usage(format!("{word} is one word too many"))),
             word => command.entry = Some(word.to_string()),
         }
