@@ -45,15 +45,25 @@ impl Checker<'_> {
             [recipe, call, argument] if CALLS.contains(&call) => {
                 self.for_recipes(path, recipe, |section| set_argument(section, call, argument, kind.clone()))
             }
-            [_, setting] => {
-                let known: Vec<String> = SETTINGS.iter().map(|s| format!("{}.{s}", parts[0])).collect();
+            [recipe, setting] if self.recipes().any(|r| r == recipe) => {
+                let known: Vec<String> = SETTINGS.iter().map(|s| format!("{recipe}.{s}")).collect();
                 self.bad_override(path, format!("`--set {path}`: there is no setting `{setting}`"), &known);
+            }
+            [first, rest] => {
+                let known: Vec<String> = CALLS.into_iter().chain(["const"]).chain(self.recipes()).map(|first| format!("{first}.{rest}")).collect();
+                self.bad_override(path, format!("`--set {path}`: nothing here is called `{first}`"), &known);
             }
             _ => {
                 let known: Vec<String> = SETTINGS.iter().map(|s| s.to_string()).chain(self.longer(path)).collect();
                 self.bad_override(path, format!("`--set {path}` is not a path of a setting"), &known);
             }
         }
+    }
+
+    /// What stands for recipes: `train` for all, and their names.
+    fn recipes(&self) -> impl Iterator<Item = &str> {
+        let named = self.scope.sections.iter().filter(|s| s.kind == SectionKind::Train).map(|s| &*s.name.name);
+        std::iter::once("train").chain(named)
     }
 
     /// The path that ends in `name`: of a constant, or of what a recipe's optimizer or early stop is given.

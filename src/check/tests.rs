@@ -91,7 +91,13 @@ fn settings_are_overridden() {
     for wrong in [("bacth", "64"), ("optimiser.lr", "1"), ("fit.bacth", "64"), ("fti.batch", "64"), ("fit.batch", ""), ("const.Clases", "3")] {
         assert_eq!(with_settings(&[wrong]).1.iter().map(|d| d.code).collect::<Vec<_>>(), ["E0615"], "{wrong:?}");
     }
-    for (short, whole) in [("lr", "optimizer.lr"), ("Classes", "const.Classes"), ("patience", "early_stop.patience"), ("bacth", "batch")] {
+    for (short, whole) in [
+        ("lr", "optimizer.lr"),
+        ("Classes", "const.Classes"),
+        ("patience", "early_stop.patience"),
+        ("bacth", "batch"),
+        ("optimiser.lr", "optimizer.lr"),
+    ] {
         let (_, found) = with_settings(&[(short, "1")]);
         assert_eq!(found[0].notes, [format!("did you mean `{whole}`?")], "{short}");
     }
