@@ -325,6 +325,11 @@ impl Place<'_> {
         if word == ":" && self.bracket == "[" {
             return diagnostic.note(PARTS_OF_AXES);
         }
+        if word == "=" && self.text(self.before) == "]" && self.in_section() {
+            return diagnostic.note(
+                "index notation belongs to functions, which a section calls: `fn shifted(x: real[B, D]) -> real[B, D] { y[b, d] = x[b, d] + 1 }`",
+            );
+        }
         if matches!(words.as_slice(), [only] if only == "`else`") {
             return diagnostic.note("an `if` that is a value has one in either case: `if c then a else b`");
         }

@@ -230,6 +230,12 @@ fn a_part_of_a_number_does_not_become_its_digits() {
 }
 
 #[test]
+fn index_notation_in_a_section_is_sent_to_a_function() {
+    let said = rendered("nn 1\ntrain fit {\n    noisy[b, i] = x[b, i] + 1\n}\n");
+    assert!(said.contains("index notation belongs to functions"), "{said}");
+}
+
+#[test]
 fn signatures_are_broken_and_blocks_spread() {
     let long = "long_parameter_name: real[B, C, H, W]";
     let text = format!("nn 1\n\n\nfn f({long}, a_{long}, b_{long}, c_{long})->real[B]\n{{ y=x;\n\n;-y }} // end\ndim B");
