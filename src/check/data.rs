@@ -371,7 +371,7 @@ impl Checker<'_> {
         out: &mut ColumnInfo,
     ) -> Option<()> {
         let ExprKind::Name(table) = &base.kind else {
-            if COLUMN_WORDS.contains(&&*word.name) {
+            if matches!(&*word.name, "standardize" | "reshape" | "classes") {
                 let d = Diagnostic::error("E0601", format!("`{}` is no method", word.name), word.span, "a function here");
                 self.report(d.note(format!("functions take columns as arguments: `{0}(x, ..)`, or `x |> {0}(..)`", word.name)));
             } else {

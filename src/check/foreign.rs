@@ -150,6 +150,20 @@ mod tests {
     ];
 
     #[test]
+    fn what_is_proposed_is_there_and_nothing_impossible_is() {
+        let rest = super::builtins::LIST.iter().map(|x| x.name);
+        let library = crate::std::FILES.iter().map(|(_, text)| *text).collect::<String>();
+        let ours: Vec<&str> = rest.collect();
+        for (theirs, name) in super::NAMES {
+            assert!(ours.contains(&name) || library.contains(&format!(" {name}(")), "{theirs} is called {name}, which is not there");
+        }
+        let said = failure("nn 1\nmodel M(w: f32[8, 8]) -> real[8] {\n    w[-9]\n}\n");
+        assert!(said.contains("there is no element -9") && !said.contains("count from the end"), "{said}");
+        let said = failure("nn 1\ndata d {\n    t = csv(\"a.csv\", header: [\"a\", \"b\"])\n    x = t.columns(\"a\", \"b\").reshape(1, 2)\n}\n");
+        assert!(said.contains("`reshape` is no method") && said.contains("`x |> reshape(..)`"), "{said}");
+    }
+
+    #[test]
     fn habits_from_elsewhere_are_answered() {
         for (written, answer) in HABITS {
             let text = format!("nn 1\ndim B\nmodel M(x: f32[B, 8], w: f32[8, 8]) -> real[B, 8] {{\n    {written}\n}}\n");

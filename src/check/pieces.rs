@@ -69,7 +69,7 @@ impl Checker<'_> {
                         if negative || self.at_most(axis, size) == Some(true) {
                             let d =
                                 Diagnostic::error("E0328", format!("there is no element {size}"), e.span, format!("the axis has {axis} elements"));
-                            let d = match axis.checked_add(size).filter(|last| negative && self.at_most(axis, last) != Some(true)) {
+                            let d = match axis.checked_add(size).filter(|last| negative && self.interval(last).1.is_none_or(|x| x >= 0)) {
                                 Some(last) => d.fix(format!("count from the end: `{last}`"), e.span, last.to_string()),
                                 None => d,
                             };

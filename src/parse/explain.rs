@@ -247,7 +247,8 @@ impl Place<'_> {
         }
         if word == ":" && matches!(self.bracket, "{" | "") && named && !self.expects(Rule::colon) {
             let span = self.span(self.before?.end, self.blank_end(found.end));
-            let rest = self.source.text[found.end..self.chunk.end].lines().next().unwrap_or("");
+            let line = self.source.text[found.end..self.chunk.end].lines().next().unwrap_or("");
+            let rest = line.split("//").next().unwrap_or("");
             // `y: real[B] = x`: what stands between is a type.
             if let Some(equals) = rest.find(" = ") {
                 let ty = self.span(self.before?.end, found.end + equals);
