@@ -33,6 +33,7 @@ mod pieces;
 mod points;
 #[cfg(test)]
 mod rows_tests;
+mod squares;
 mod stage;
 mod stream;
 mod strided;

@@ -21,7 +21,7 @@ use crate::emit::code::{Elem, V, ok};
 use crate::emit::contract::{Engine, Group};
 use crate::emit::micro::{self, Field, PANEL};
 use crate::emit::modes::Mode;
-use crate::emit::winograd::{POINT, RESULTS, Squares, V_AT, VECTORS, cut};
+use crate::emit::squares::{KNOWN, POINT, RESULTS, Squares, VECTORS, cut};
 use crate::ir::Scalar;
 use crate::kernel::contract::{Contraction, ROWS};
 use crate::kernel::linear::Linear;
@@ -44,7 +44,7 @@ const LANES: i64 = 16;
 const Z_NEXT: i64 = (SQUARES + 1) * PANEL;
 const M_ROW: i64 = 17 * PANEL;
 
-const Z_AT: i64 = V_AT;
+const Z_AT: i64 = KNOWN;
 const M_AT: i64 = Z_AT + 16 * Z_NEXT;
 /// Two lines of points, turned.
 const TURNED_AT: i64 = M_AT + PANELS * MOST * M_ROW;
@@ -163,50 +163,44 @@ impl<'c> Taps<'_, '_, '_, 'c> {
         let below = e.bytes(&self.gradient.steps[kernel.outer.len() + 1]);
         let first = e.mul(e.add(g.panel, panel), self.int(e.width));
         let highest = e.sub(g.columns, self.int(1));
-        // By vectors of points, which are half as many squares.
-        code.range(self.int(0), count, lanes / 2, |square| {
-            let (number, vector) = e.divide(e.divide(square, self.int(lanes / 2)).0, self.int(VECTORS));
-            let known = |segment: i64, n: IntValue<'c>| s.known_at(number, vector, self.int(segment), n);
-            code.range(self.int(0), self.int(2), 1, |side| {
-                // Columns beyond the last repeat it: what they give is never used.
-                let column = e.add(first, e.mul(side, self.int(lanes)));
-                let columns: Vec<IntValue<'c>> = (0..lanes).map(|n| e.mul(e.w.lesser(e.add(column, self.int(n)), highest), apart)).collect();
-                code.range(self.int(0), self.int(2), 1, |line| {
-                    let offset = e.mul(line, below);
-                    let segments: Vec<(IntValue<'c>, V<'c>)> = (0..s.segments)
-                        .map(|n| {
-                            let bits = known(n, e.add(line, self.int(RESULTS)));
-                            (e.add(known(n, self.int(POINT)), offset), e.mask(bits, lanes as u32))
-                        })
-                        .collect();
-                    let read = |column: &IntValue<'c>| {
-                        segments.iter().fold(ty.const_zero(), |others, (at, inside)| {
-                            let args = vec![e.pointer(e.add(*at, *column)).into(), *inside, others];
-                            code.masked("llvm.masked.load", &[ty, code.pointer()], args, 1, align).expect("a value")
-                        })
-                    };
-                    let turned = e.transpose(columns.iter().map(read).collect());
-                    let to = e.mul(line, self.int(LANES * PANEL));
-                    for (n, value) in turned.into_iter().enumerate() {
-                        code.store(s.at(TURNED_AT + n as i64 * part, to), value, align);
-                    }
-                    Ok::<(), String>(())
-                })?;
-                code.range(self.int(0), self.int(lanes / 2), 1, |own| {
-                    let from = e.mul(own, self.int(2 * part));
-                    let y = [0, 1].map(|i| [0, 1].map(|j| code.load(ty, s.at(TURNED_AT + i * LANES * PANEL + j * part, from), align)));
-                    let z = winograd::gradient(&mut |op, args| e.w.op(op, &args), y);
-                    let to = e.add(e.mul(e.add(square, own), self.int(PANEL)), e.mul(side, self.int(part)));
-                    for (n, value) in z.into_iter().flatten().enumerate() {
-                        code.store(s.at(Z_AT + n as i64 * Z_NEXT, to), value, align);
-                    }
+        s.by_segments(&|way| {
+            // By vectors of points, which are half as many squares.
+            code.range(self.int(0), count, lanes / 2, |square| {
+                let (number, vector) = e.divide(e.divide(square, self.int(lanes / 2)).0, self.int(VECTORS));
+                code.range(self.int(0), self.int(2), 1, |side| {
+                    // Columns beyond the last repeat it: what they give is never used.
+                    let column = e.add(first, e.mul(side, self.int(lanes)));
+                    let columns: Vec<IntValue<'c>> = (0..lanes).map(|n| e.mul(e.w.lesser(e.add(column, self.int(n)), highest), apart)).collect();
+                    code.range(self.int(0), self.int(2), 1, |line| {
+                        let offset = e.mul(line, below);
+                        let pieces = s.pieces(way, |segment| {
+                            let known = |n: IntValue<'c>| s.known_at(number, vector, segment, n);
+                            vec![(known(self.int(POINT)), e.mask(known(e.add(line, self.int(RESULTS))), lanes as u32)); columns.len()]
+                        });
+                        let offsets: Vec<IntValue<'c>> = columns.iter().map(|column| e.add(offset, *column)).collect();
+                        let turned = e.transpose(s.read(&pieces, &offsets));
+                        let to = e.mul(line, self.int(LANES * PANEL));
+                        for (n, value) in turned.into_iter().enumerate() {
+                            code.store(s.at(TURNED_AT + n as i64 * part, to), value, align);
+                        }
+                        Ok::<(), String>(())
+                    })?;
+                    code.range(self.int(0), self.int(lanes / 2), 1, |own| {
+                        let from = e.mul(own, self.int(2 * part));
+                        let y = [0, 1].map(|i| [0, 1].map(|j| code.load(ty, s.at(TURNED_AT + i * LANES * PANEL + j * part, from), align)));
+                        let z = winograd::gradient(&mut |op, args| e.w.op(op, &args), y);
+                        let to = e.add(e.mul(e.add(square, own), self.int(PANEL)), e.mul(side, self.int(part)));
+                        for (n, value) in z.into_iter().flatten().enumerate() {
+                            code.store(s.at(Z_AT + n as i64 * Z_NEXT, to), value, align);
+                        }
+                        Ok::<(), String>(())
+                    })?;
                     Ok::<(), String>(())
                 })?;
                 Ok::<(), String>(())
             })?;
-            Ok::<(), String>(())
-        })?;
-        Ok(())
+            Ok(())
+        })
     }
 
     /// Where the sums of a row are, of those that wait together.

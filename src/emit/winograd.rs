@@ -11,32 +11,23 @@
 //!       after the last block: row by row the results of M, lines of points in lanes, then the kernel's stages on these
 //! ```
 //!
-//! Nothing transformed goes to memory. The image is read in lines: of the 4 columns of a square's window the first two follow each other from square to
-//! square, and so do the last two, which makes two loads and a shuffle of each. A vector's squares may lie in several lines of the image: *segments*.
+//! Nothing transformed goes to memory.
 
 use crate::emit::Level;
 use crate::emit::body::Scope;
-use crate::emit::code::{Code, Elem, V, ok};
+use crate::emit::code::{Elem, V, ok};
 use crate::emit::contract::{Engine, Group, named};
 use crate::emit::micro::{self, Field, LEAF, PANEL};
 use crate::emit::modes::Mode;
-use crate::ir::{Scalar, ScalarOp, Size};
-use crate::kernel::Kernel;
+use crate::emit::squares::{KNOWN, PANELS, POINT, RESULTS, Squares, VECTORS, cut};
+use crate::ir::{Scalar, ScalarOp};
 use crate::kernel::contract::{Contraction, ROWS};
 use crate::kernel::linear::Linear;
-use crate::kernel::winograd::{Image, factors, squares, transformed};
+use crate::kernel::winograd::{squares, transformed};
 use crate::math::winograd;
 use inkwell::IntPredicate;
 use inkwell::values::{IntValue, PointerValue};
 
-/// Panels of a group: as many as [`super::contract`] takes together.
-const PANELS: i64 = 16;
-/// Vectors of points of one line in a panel: half of a vector of squares each.
-pub const VECTORS: i64 = 4;
-/// Most segments of a vector.
-const SEGMENTS: i64 = 8;
-/// Words that are known of a segment.
-const WORDS: i64 = 32;
 /// Packed steps of all tiles that are multiplied together.
 const STEPS: i64 = 4 * LEAF;
 /// Tiles that are multiplied together where their weights are transformed in advance: sums, images and weights fit the second cache.
@@ -53,7 +44,7 @@ const M_ROW: i64 = 17 * PANEL;
 /// From a panel's transformed image to the next one's.
 const V_PANEL: i64 = 16 * V_NEXT;
 
-pub const V_AT: i64 = PANELS * VECTORS * SEGMENTS * WORDS * 8;
+const V_AT: i64 = KNOWN;
 const LINES_AT: i64 = V_AT + TOGETHER * V_PANEL;
 const M_AT: i64 = LINES_AT + VECTORS * PANEL;
 const U_AT: i64 = M_AT + SUMS * M_ROW;
@@ -68,33 +59,12 @@ fn u_next(c: &Contraction) -> i64 {
     STEPS * ROWS * c.dtype.bytes() as i64 + PANEL
 }
 
-/// Words of a segment: the address of the image at its first lane, lanes inside of two vectors in each of 4 lines, lanes of both lines of results, the
-/// first lane's point in the image and in the columns' variables.
-const ADDRESS: i64 = 0;
-const INSIDE: i64 = 1;
-pub const RESULTS: i64 = 9;
-pub const POINT: i64 = 11;
-
-/// What a square's image, line and column are in variables, and words to keep.
-type Place<'p, 'c> = &'p dyn Fn([IntValue<'c>; 3]) -> (Vec<(usize, IntValue<'c>)>, Vec<IntValue<'c>>);
-
-/// The image that is cut into squares.
-pub struct Squares<'e, 'a, 'k, 'c> {
-    pub e: &'e Engine<'a, 'k, 'c>,
-    image: Image,
-    /// Lanes of a vector, which hold as many squares, or half as many of their points.
-    pub lanes: i64,
-    /// Lines and columns of results.
-    pub sizes: [i64; 2],
-    pub segments: i64,
-}
-
 /// The convolution being written.
 struct Convolution<'e, 'a, 'k, 'c> {
     squares: Squares<'e, 'a, 'k, 'c>,
     weights: Linear,
     /// Channels.
-    steps: i64,
+    steps: IntValue<'c>,
     transformed: bool,
 }
 
@@ -110,211 +80,34 @@ impl<'e, 'a, 'k, 'c> std::ops::Deref for Convolution<'e, 'a, 'k, 'c> {
 pub fn group<'c>(e: &Engine<'_, '_, 'c>, g: &Group<'c>, level: Level) -> Result<(), String> {
     let last = e.w.kernel.outer.len() - 2;
     let (squares, weights) = cut(e, &e.w.kernel.outer[last..])?;
-    let steps = known(e, &e.stage.reds[0])?;
+    let steps = e.w.size(&e.stage.reds[0]);
     Convolution { squares, weights, steps, transformed: transformed(e.stage) }.group(g, level)
-}
-
-fn known(e: &Engine, size: &Size) -> Result<i64, String> {
-    size.as_const().ok_or_else(|| format!("kernel {}: windows of no known form", e.w.kernel.name))
-}
-
-/// The image, cut into squares of that many results, and the address of what it is multiplied by.
-pub fn cut<'e, 'a, 'k, 'c>(e: &'e Engine<'a, 'k, 'c>, sizes: &[Size]) -> Result<(Squares<'e, 'a, 'k, 'c>, Linear), String> {
-    let kernel: &Kernel = e.w.kernel;
-    let (image, other) = factors(kernel, e.c).ok_or_else(|| format!("kernel {}: windows of no known form", kernel.name))?;
-    let sizes = [known(e, &sizes[0])?, known(e, &sizes[1])?];
-    let lanes = PANEL / 2 / e.elements();
-    // A vector's squares begin anywhere in a line, unless lines and vectors end together.
-    let (line, half) = ((sizes[1] + 1) / 2, lanes / 2);
-    let segments = if line % half == 0 {
-        1
-    } else if half % line == 0 {
-        half / line
-    } else {
-        (half - 1 + line - 1) / line + 1
-    };
-    Ok((Squares { e, image, lanes, sizes, segments }, other))
-}
-
-impl<'c> Squares<'_, '_, '_, 'c> {
-    pub fn code(&self) -> &Code<'c> {
-        &self.e.w.code
-    }
-
-    pub fn int(&self, n: i64) -> IntValue<'c> {
-        self.e.int(n)
-    }
-
-    /// The place `bytes` behind this one in scratch.
-    pub fn at(&self, base: i64, bytes: IntValue<'c>) -> PointerValue<'c> {
-        self.code().element(Elem::I8, self.e.at(base), bytes)
-    }
-
-    /// Where word number `n` of a panel's segment is.
-    fn word(&self, panel: IntValue<'c>, vector: IntValue<'c>, segment: IntValue<'c>, n: IntValue<'c>) -> PointerValue<'c> {
-        let e = self.e;
-        let number = e.add(e.mul(e.add(e.mul(panel, self.int(VECTORS)), vector), self.int(SEGMENTS)), segment);
-        self.code().element(Elem::I64, self.e.at(0), e.add(e.mul(number, self.int(WORDS)), n))
-    }
-
-    /// Elements between neighbours of the image along a variable.
-    pub fn step(&self, var: usize) -> Size {
-        self.image.form.steps[var].clone()
-    }
-
-    fn known(&self, panel: IntValue<'c>, vector: IntValue<'c>, segment: IntValue<'c>, n: i64) -> IntValue<'c> {
-        self.known_at(panel, vector, segment, self.int(n))
-    }
-
-    /// That word.
-    pub fn known_at(&self, panel: IntValue<'c>, vector: IntValue<'c>, segment: IntValue<'c>, n: IntValue<'c>) -> IntValue<'c> {
-        self.code().load(self.code().ty(Elem::I64, 1), self.word(panel, vector, segment, n), 8).into_int_value()
-    }
-
-    /// Bits `from..to` of a vector.
-    fn bits(&self, from: IntValue<'c>, to: IntValue<'c>) -> IntValue<'c> {
-        let (e, b) = (self.e, &self.code().builder);
-        let below = |n: IntValue<'c>| {
-            let n = e.w.lesser(e.w.greater(n, self.int(0)), self.int(self.lanes));
-            e.sub(ok(b.build_left_shift(self.int(1), n, "")), self.int(1))
-        };
-        e.and(below(to), e.not(below(from)))
-    }
-
-    /// Writes down what is known of a panel's segments, from a square on, of so many in all; `note` is what more is known of one at an image, a line and
-    /// a column: the variables of the image's address, and words.
-    pub fn survey(&self, panel: IntValue<'c>, [start, total]: [IntValue<'c>; 2], note: Place<'_, 'c>) -> Result<(), String> {
-        let (e, code) = (self.e, self.code());
-        let i64t = code.ty(Elem::I64, 1);
-        let half = self.lanes / 2;
-        let halves = |n: i64| self.int((n + 1) / 2);
-        let [lines, across] = self.sizes.map(halves);
-        let done = code.variable(i64t);
-        let two = self.int(2);
-        code.range(self.int(0), self.int(VECTORS), 1, |vector| {
-            let start = e.add(start, e.mul(vector, self.int(half)));
-            code.set(done, self.int(0).into());
-            code.range(self.int(0), self.int(self.segments), 1, |segment| {
-                let taken = code.get(i64t, done).into_int_value();
-                let square = e.add(start, taken);
-                let (line, place) = e.divide(square, across);
-                let (image, line) = e.divide(line, lines);
-                let left = e.w.lesser(e.sub(self.int(half), taken), e.sub(total, square));
-                let count = e.w.greater(e.w.lesser(e.sub(across, place), left), self.int(0));
-                let some = e.is(IntPredicate::SGT, count, self.int(0));
-                let [from, to] = [taken, e.add(taken, count)].map(|n| e.mul(n, two));
-                let [top, first] = [e.mul(line, two), e.mul(e.sub(place, taken), two)];
-                let put = |n: i64, value: IntValue<'c>| code.store(self.word(panel, vector, segment, self.int(n)), value.into(), 8);
-                let (known, words) = note([image, top, first]);
-                let nowhere = e.address(e.w.params[self.image.form.param]);
-                put(ADDRESS, code.select(some.into(), e.form(&self.image.form, &known).into(), nowhere.into()).into_int_value());
-                words.into_iter().enumerate().for_each(|(n, word)| put(POINT + n as i64, word));
-                let zero = self.int(0);
-                let inside = |such: IntValue<'c>, bits: IntValue<'c>| code.select(such.into(), bits.into(), zero.into()).into_int_value();
-                let [(above, height), (before, width)] = &self.image.axes;
-                for next in [0, 2] {
-                    let at = e.add(first, self.int(before + next));
-                    let bits = self.bits(e.w.greater(from, e.sub(zero, at)), e.w.lesser(to, e.sub(e.w.size(width), at)));
-                    for a in 0..4 {
-                        let line = e.add(top, self.int(above + a));
-                        let within = e.is(IntPredicate::ULT, line, e.w.size(height));
-                        put(INSIDE + 2 * a + next / 2, inside(within, bits));
-                    }
-                }
-                let results = self.bits(from, e.w.lesser(to, e.sub(self.int(self.sizes[1]), first)));
-                put(RESULTS, inside(some, results));
-                let second = e.is(IntPredicate::SLT, e.add(top, self.int(1)), self.int(self.sizes[0]));
-                put(RESULTS + 1, inside(self.e.and(some, second), results));
-                code.set(done, e.add(taken, count).into());
-                Ok::<(), String>(())
-            })?;
-            Ok::<(), String>(())
-        })?;
-        Ok(())
-    }
-
-    /// Transforms some steps of a panel of the image: so many from a place on, each so many bytes behind the one before. Where they go: the first of 16
-    /// values of the first step, the bytes to the next step's, and to the next value.
-    pub fn image(
-        &self,
-        panel: IntValue<'c>,
-        [from, step, steps]: [IntValue<'c>; 3],
-        (to, apart, next_value): (PointerValue<'c>, i64, i64),
-    ) -> Result<(), String> {
-        let (e, code, outer) = (self.e, self.code(), self.e.w.kernel.outer.len());
-        let lanes = self.lanes as u32;
-        let (ty, align) = (code.ty(e.c.dtype.into(), lanes), e.elements() as u32);
-        let form = &self.image.form;
-        let [line, next] = [1, 2].map(|n| e.bytes(&form.steps[outer + n]));
-        let unit = form.steps[outer + 2].as_const() == Some(1);
-        if !unit {
-            return Err(format!("kernel {}: lines of the image are not contiguous", e.w.kernel.name));
-        }
-        code.range(self.int(0), self.int(2), 1, |half| {
-            // Of two vectors of points and each segment: where it is, and lanes inside.
-            let segments: Vec<Vec<(IntValue<'c>, Vec<V<'c>>)>> = (0..2)
-                .map(|v| {
-                    let vector = e.add(e.mul(half, self.int(2)), self.int(v));
-                    let segment = |s: i64| {
-                        let known = |n: i64| self.known(panel, vector, self.int(s), n);
-                        (known(ADDRESS), (0..8).map(|n| e.mask(known(INSIDE + n), lanes)).collect())
-                    };
-                    (0..self.segments).map(segment).collect()
-                })
-                .collect();
-            let place = e.mul(half, self.int(PANEL / 2));
-            code.range(self.int(0), steps, 1, |k| {
-                let offset = e.add(from, e.mul(k, step));
-                let d = [0, 1, 2, 3].map(|a: usize| {
-                    let offset = e.add(offset, e.mul(line, self.int(a as i64)));
-                    let pair = |of: i64| {
-                        let offset = e.add(offset, e.mul(next, self.int(2 * of)));
-                        let read = |v: usize| {
-                            segments[v].iter().fold(ty.const_zero(), |others, (at, inside)| {
-                                let args = vec![e.pointer(e.add(*at, offset)).into(), inside[2 * a + of as usize], others];
-                                code.masked("llvm.masked.load", &[ty, code.pointer()], args, 1, align).expect("a value")
-                            })
-                        };
-                        let (low, high) = (read(0), read(1));
-                        [0, 1].map(|odd| e.shuffle(low, high, &(0..self.lanes).map(|l| 2 * l + odd).collect::<Vec<_>>()))
-                    };
-                    let ([first, second], [third, fourth]) = (pair(0), pair(1));
-                    [first, second, third, fourth]
-                });
-                let v = winograd::image(&mut |op, args| e.w.op(op, &args), d);
-                let place = e.add(place, e.mul(k, self.int(apart)));
-                for (n, value) in v.into_iter().flatten().enumerate() {
-                    let place = e.add(place, self.int(n as i64 * next_value));
-                    code.store(code.element(Elem::I8, to, place), value, align);
-                }
-                Ok::<(), String>(())
-            })?;
-            Ok::<(), String>(())
-        })?;
-        Ok(())
-    }
 }
 
 impl<'c> Convolution<'_, '_, '_, 'c> {
     fn group(&self, g: &Group<'c>, level: Level) -> Result<(), String> {
         let (e, code) = (self.e, self.code());
         self.survey_columns(g)?;
-        let most = self.steps.min(LEAF);
-        let several = self.steps > LEAF;
+        let (leaf, steps, one) = (self.int(LEAF), self.steps, self.int(1));
+        let several = e.is(IntPredicate::SGT, steps, leaf);
+        let pick = |a: IntValue<'c>, b: IntValue<'c>| code.select(several.into(), a.into(), b.into()).into_int_value();
         let multiply = micro::declare(code.context, &code.module, e.c.dtype, level, None);
         // Weights that are transformed already take no room; sums do, of all panels where there are several blocks.
-        let tiles = if self.transformed && !several { NEAR.max(STEPS / most) } else { STEPS / most }.min(SUMS / ROWS / TOGETHER);
+        let packed = e.divide(self.int(STEPS), e.w.greater(e.w.lesser(steps, leaf), one)).0;
+        let tiles = if self.transformed { pick(packed, e.w.greater(packed, self.int(NEAR))) } else { packed };
+        let tiles = e.w.lesser(tiles, self.int(SUMS / ROWS / TOGETHER));
         let together = if self.transformed { TOGETHER } else { 1 };
-        code.range(g.from, g.to, tiles, |first| {
-            let last = e.w.lesser(g.to, e.add(first, self.int(tiles)));
+        code.range_by(g.from, g.to, tiles, |first| {
+            let last = e.w.lesser(g.to, e.add(first, tiles));
             let (row, end) = (e.start(g, first), e.start(g, last));
-            code.range(self.int(0), self.int(self.steps), LEAF, |block| {
-                let steps = e.w.lesser(self.int(LEAF), e.sub(self.int(self.steps), block));
+            // Once even where there is no channel: sums are zero then.
+            code.range(self.int(0), e.w.greater(steps, one), LEAF, |block| {
+                let steps = e.w.lesser(leaf, e.sub(steps, block));
                 if !self.transformed {
                     self.weights(g, [first, last], [block, steps])?;
                 }
                 let begins = e.is(IntPredicate::EQ, block, self.int(0));
-                let ends = e.is(IntPredicate::EQ, e.add(block, steps), self.int(self.steps));
+                let ends = e.is(IntPredicate::EQ, e.add(block, steps), self.steps);
                 for (field, value) in [Field::Left, Field::Run].into_iter().zip([self.int(i64::MAX); 2]) {
                     e.field(field, value);
                 }
@@ -330,7 +123,7 @@ impl<'c> Convolution<'_, '_, '_, 'c> {
                     let panels = [panel, e.w.lesser(g.count, e.add(panel, self.int(together)))];
                     // Where a panel's image is, and where its sums of the first row are.
                     let image = |own: IntValue<'c>| e.mul(e.sub(own, panel), self.int(V_PANEL));
-                    let sums = |own: IntValue<'c>| e.mul(if several { own } else { e.sub(own, panel) }, self.int(tiles * ROWS * M_ROW));
+                    let sums = |own: IntValue<'c>| e.mul(pick(own, e.sub(own, panel)), e.mul(tiles, self.int(ROWS * M_ROW)));
                     code.range(panels[0], panels[1], 1, |own| {
                         let step = e.bytes(&self.step(e.w.kernel.outer.len()));
                         self.image(own, [e.mul(block, step), step, steps], (self.at(V_AT, image(own)), PANEL, V_NEXT))
@@ -498,7 +291,7 @@ impl<'c> Convolution<'_, '_, '_, 'c> {
         e.set(&c.rows, row, &mut point);
         let (y, x) = (kernel.outer.len() - 2, kernel.outer.len() - 1);
         code.range(self.int(0), self.int(VECTORS), 1, |vector| {
-            code.range(self.int(0), self.int(self.segments), 1, |segment| {
+            code.range(self.int(0), self.segments, 1, |segment| {
                 let known = |n: i64| self.known(panel, vector, segment, n);
                 let mut point = point.clone();
                 for (n, v) in c.columns.iter().enumerate() {

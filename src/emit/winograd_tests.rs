@@ -13,34 +13,73 @@ fn c(n: i64) -> Size {
     Size::constant(n)
 }
 
+/// Sizes of programs, which are tried with two sets of them.
+struct Sizes {
+    random: Random,
+    tried: [Dims; 2],
+}
+
+impl Sizes {
+    fn new(seed: u64) -> Sizes {
+        Sizes { random: Random::new(seed), tried: [Dims::new(), Dims::new()] }
+    }
+
+    fn pick(&mut self, from: &[i64]) -> i64 {
+        from[self.random.below(from.len())]
+    }
+
+    /// Two numbers of these, the second one perhaps less than all.
+    fn two(&mut self, from: &[i64]) -> [i64; 2] {
+        let less = self.pick(&[0, 1]);
+        [self.pick(from), self.pick(&[from, &[less]].concat())]
+    }
+
+    /// A size that is the first one, or known at run time only: both in turn.
+    fn size(&mut self, values: [i64; 2]) -> Size {
+        if self.pick(&[0, 1]) == 0 {
+            return c(values[0]);
+        }
+        let name = format!("N{}", self.tried[0].len());
+        self.tried.iter_mut().zip(values).for_each(|(dims, n)| {
+            dims.insert(name.as_str().into(), n);
+        });
+        Size::dim(&name)
+    }
+}
+
 /// A convolution `[b, o, y, x]` of an image `[b, c, y, x]` with weights `[o, c, r, s]`, or the gradient of the image; then half of the time a map of its
 /// own box.
-fn convolution(random: &mut Random, f: &mut Function) -> Value {
-    let dtype = if random.once_in(4) { DType::F64 } else { DType::F32 };
-    let mut pick = |from: &[i64]| from[random.below(from.len())];
-    let (back, padding, map) = (pick(&[0, 1]) == 1, pick(&[0, 1, 1]), pick(&[0, 1]) == 1);
-    let [height, width] = [0, 1].map(|_| pick(&[2, 3, 4, 5, 7, 8, 9, 14, 16, 17, 28, 33]));
-    let (from, to) = (pick(&[1, 3, 6, 17, 40, 255, 257, 300]), pick(&[1, 2, 5, 13, 25]));
-    let (from, to) = if height * width > 100 { (from.min(7), to.min(5)) } else { (from, to) };
-    let images = if pick(&[0, 1]) == 1 { Size::dim("B") } else { c(pick(&[1, 2, 3])) };
+fn convolution(sizes: &mut Sizes, f: &mut Function) -> Value {
+    let dtype = if sizes.random.once_in(4) { DType::F64 } else { DType::F32 };
+    let (back, padding, map) = (sizes.pick(&[0, 1]) == 1, sizes.pick(&[0, 1, 1]), sizes.pick(&[0, 1]) == 1);
+    let [height, width] = [0, 1].map(|_| sizes.two(&[2, 3, 4, 5, 7, 8, 9, 14, 16, 17, 28, 33]));
+    let (mut from, mut to) = (sizes.two(&[1, 3, 6, 17, 40, 255, 257, 300]), sizes.two(&[1, 2, 5, 13, 25]));
+    if height.iter().max() > Some(&9) || width.iter().max() > Some(&9) {
+        (from, to) = (from.map(|n| n.min(7)), to.map(|n| n.min(5)));
+    }
+    let images = [sizes.pick(&[1, 2, 3]), 3];
+    let [images, from, to, height, width] = [images, from, to, height, width].map(|values| sizes.size(values));
     let var = Affine::var;
     let at = |v: usize, tap: usize| match back {
         false => var(v).add(&var(tap)).sub(&Affine::constant(padding)),
         true => var(v).sub(&var(tap)).add(&Affine::constant(2 - padding)),
     };
-    let edge = 2 - 2 * padding;
-    let image = [images.clone(), c(from), c(height + edge), c(width + edge)];
-    let (weight, weights) =
-        if back { ([c(from), c(to), c(3), c(3)], load_at(1, [4, 1, 5, 6])) } else { ([c(to), c(from), c(3), c(3)], load_at(1, [1, 4, 5, 6])) };
+    let further = |n: &Size| n + &c(2 - 2 * padding);
+    let image = [images.clone(), from.clone(), further(&height), further(&width)];
+    let (weight, weights) = if back {
+        ([from.clone(), to.clone(), c(3), c(3)], load_at(1, [4, 1, 5, 6]))
+    } else {
+        ([to.clone(), from.clone(), c(3), c(3)], load_at(1, [1, 4, 5, 6]))
+    };
     let pixel = Expr::Load {
         operand: 0,
         index: [var(0), var(4), at(2, 5), at(3, 6)].map(Index::Affine).to_vec(),
         otherwise: Some(Scalar::float(dtype, 0.0)),
     };
-    let outer = [images, c(to), c(height), c(width)];
+    let outer = [images, to, height, width];
     let mut input = |shape: &[Size]| f.input(&format!("x{}", f.inputs.len()), Type::new(dtype, shape));
     let (inputs, extra) = ([input(&image), input(&weight)], [input(&outer), input(&outer[1..2])]);
-    let nest = Nest::fold(outer.to_vec(), vec![c(from), c(3), c(3)], Fold::Dot, Expr::op(ScalarOp::Mul, [pixel, weights]));
+    let nest = Nest::fold(outer.to_vec(), vec![from, c(3), c(3)], Fold::Dot, Expr::op(ScalarOp::Mul, [pixel, weights]));
     let dot = f.nest(nest, inputs, Span::default());
     if !map {
         return dot;
@@ -52,28 +91,32 @@ fn convolution(random: &mut Random, f: &mut Function) -> Value {
 
 /// The gradient `[o, c, r, s]` of a convolution's weights, or `[c, o, r, s]`, by that of its results `[b, o, y, x]` and the image `[b, c, y, x]`; then
 /// half of the time what an optimizer does with it.
-fn gradient(random: &mut Random, f: &mut Function) -> Value {
-    let dtype = if random.once_in(4) { DType::F64 } else { DType::F32 };
-    let mut pick = |from: &[i64]| from[random.below(from.len())];
-    let (swapped, padding, map) = (pick(&[0, 0, 1]) == 1, pick(&[0, 1, 1, 2]), pick(&[0, 1]) == 1);
-    let [height, width] = [0, 1].map(|_| pick(&[2, 3, 4, 5, 7, 8, 9, 14, 16, 17, 28, 33]));
-    let (mut rows, mut columns) = (pick(&[1, 3, 6, 13, 25, 100]), pick(&[1, 2, 5, 17, 33, 70]));
-    while rows * columns * height * width > 40_000 {
-        (rows, columns) = if rows > columns { (rows / 2, columns) } else { (rows, columns / 2) };
+fn gradient(sizes: &mut Sizes, f: &mut Function) -> Value {
+    let dtype = if sizes.random.once_in(4) { DType::F64 } else { DType::F32 };
+    let (swapped, padding, map) = (sizes.pick(&[0, 0, 1]) == 1, sizes.pick(&[0, 1, 1, 2]), sizes.pick(&[0, 1]) == 1);
+    let [height, width] = [0, 1].map(|_| sizes.two(&[2, 3, 4, 5, 7, 8, 9, 14, 16, 17, 28, 33]).map(|n| if padding == 2 { n.max(2) } else { n }));
+    let (mut rows, mut columns) = (sizes.two(&[1, 3, 6, 13, 25, 100]), sizes.two(&[1, 2, 5, 17, 33, 70]));
+    let most = |n: [i64; 2]| n[0].max(n[1]);
+    while most(rows) * most(columns) * most(height) * most(width) > 40_000 {
+        let less = if most(rows) > most(columns) { &mut rows } else { &mut columns };
+        *less = less.map(|n| (n + 1) / 2);
     }
-    let images = if pick(&[0, 1]) == 1 { Size::dim("B") } else { c(pick(&[1, 2, 3])) };
-    let (var, edge) = (Affine::var, 2 - 2 * padding);
+    let images = [sizes.pick(&[1, 2, 3]), 3];
+    let [images, rows, columns, height, width] = [images, rows, columns, height, width].map(|values| sizes.size(values));
+    let var = Affine::var;
     let (o, i) = if swapped { (1, 0) } else { (0, 1) };
-    let outer = if swapped { [c(rows), c(columns), c(3), c(3)] } else { [c(columns), c(rows), c(3), c(3)] };
+    let [first, second] = if swapped { [&rows, &columns] } else { [&columns, &rows] };
+    let outer = [first.clone(), second.clone(), c(3), c(3)];
     let at = |tap: usize, point: usize| var(point).add(&var(tap)).sub(&Affine::constant(padding));
     let index = [var(4), var(i), at(2, 5), at(3, 6)].map(Index::Affine).to_vec();
     let pixel = Expr::Load { operand: 0, index, otherwise: Some(Scalar::float(dtype, 0.0)) };
     let mut input = |shape: &[Size]| f.input(&format!("x{}", f.inputs.len()), Type::new(dtype, shape));
-    let image = input(&[images.clone(), c(rows), c(height + edge), c(width + edge)]);
-    let inputs = [image, input(&[images.clone(), c(columns), c(height), c(width)])];
+    let further = |n: &Size| n + &c(2 - 2 * padding);
+    let image = input(&[images.clone(), rows, further(&height), further(&width)]);
+    let inputs = [image, input(&[images.clone(), columns, height.clone(), width.clone()])];
     let extra = [input(&outer), input(&outer[..1])];
     let product = Expr::op(ScalarOp::Mul, [load_at(1, [4, o, 5, 6]), pixel]);
-    let dot = f.nest(Nest::fold(outer.to_vec(), vec![images, c(height), c(width)], Fold::Dot, product), inputs, Span::default());
+    let dot = f.nest(Nest::fold(outer.to_vec(), vec![images, height, width], Fold::Dot, product), inputs, Span::default());
     if !map {
         return dot;
     }
@@ -83,9 +126,9 @@ fn gradient(random: &mut Random, f: &mut Function) -> Value {
 }
 
 /// The function with all convolutions in squares, and how many there are.
-fn in_squares(f: Function) -> (Module, usize) {
+fn in_squares(f: Function, dims: &Dims) -> (Module, usize) {
     let mut module = program(f);
-    module.dims.push(Dim { name: "B".into(), min: 1, max: None });
+    module.dims = dims.keys().map(|name| Dim { name: name.clone(), min: 0, max: None }).collect();
     let mut found = 0;
     for n in 0..module.functions[0].nodes.len() {
         let node = module.functions[0].nodes[n].clone();
@@ -101,8 +144,8 @@ fn in_squares(f: Function) -> (Module, usize) {
 }
 
 /// The same where most must be.
-fn mostly_in_squares(f: Function) -> Module {
-    let (module, found) = in_squares(f);
+fn mostly_in_squares(f: Function, sizes: &Sizes) -> Module {
+    let (module, found) = in_squares(f, &sizes.tried[0]);
     assert!(found > 2, "{found} convolutions are in squares");
     module
 }
@@ -110,10 +153,10 @@ fn mostly_in_squares(f: Function) -> Module {
 #[test]
 fn random_squares_are_what_they_mean() {
     for seed in generate::seeds(8) {
-        let mut random = Random::new(seed);
+        let mut sizes = Sizes::new(seed);
         let mut f = Function::new("squares");
-        f.results = (0..4).map(|_| (None, convolution(&mut random, &mut f))).collect();
-        let mut module = mostly_in_squares(f);
+        f.results = (0..4).map(|_| (None, convolution(&mut sizes, &mut f))).collect();
+        let mut module = mostly_in_squares(f, &sizes);
         if seed % 2 == 1 {
             // Weights that are stored are transformed in advance.
             module.entries[0].inputs.iter_mut().filter(|s| matches!(s, Source::Data(_))).for_each(|s| *s = Source::Tensor(format!("{s:?}").into()));
@@ -121,17 +164,17 @@ fn random_squares_are_what_they_mean() {
         let kernels = crate::plan::plan(&module, &crate::kernel::lower(&module), &crate::span::Sources::default()).0;
         let advance = kernels.iter().any(|k| k.stages.iter().any(|s| s.fold == Fold::Winograd && crate::kernel::winograd::transformed(s)));
         assert!(advance || seed % 2 == 0 || seed > 7, "no weights are transformed in advance");
-        law(&module, &[[("B".into(), 1)].into(), [("B".into(), 3)].into()], seed);
+        law(&module, &sizes.tried, seed);
     }
 }
 
 #[test]
 fn random_gradients_in_squares_are_what_they_mean() {
     for seed in generate::seeds(8) {
-        let mut random = Random::new(seed);
+        let mut sizes = Sizes::new(seed);
         let mut f = Function::new("squares");
-        f.results = (0..4).map(|_| (None, gradient(&mut random, &mut f))).collect();
-        law(&mostly_in_squares(f), &[[("B".into(), 1)].into(), [("B".into(), 3)].into()], seed);
+        f.results = (0..4).map(|_| (None, gradient(&mut sizes, &mut f))).collect();
+        law(&mostly_in_squares(f, &sizes), &sizes.tried, seed);
     }
 }
 
@@ -139,13 +182,13 @@ fn random_gradients_in_squares_are_what_they_mean() {
 #[test]
 fn squares_are_near_the_sums_of_their_windows() {
     for seed in 0..24 {
-        let mut random = Random::new(seed);
+        let mut sizes = Sizes::new(seed);
         let mut f = Function::new("squares");
         let one = if seed < 12 { convolution } else { gradient };
-        f.results = (0..4).map(|_| (None, one(&mut random, &mut f))).collect();
+        f.results = (0..4).map(|_| (None, one(&mut sizes, &mut f))).collect();
         let direct = program(f.clone());
-        let module = mostly_in_squares(f);
-        let dims: Dims = [("B".into(), 2)].into();
+        let module = mostly_in_squares(f, &sizes);
+        let Sizes { mut random, tried: [dims, _] } = sizes;
         let function = &direct.functions[0];
         let inputs: Vec<_> = function
             .inputs
@@ -207,7 +250,7 @@ fn errors_of_squares_are_near_those_of_windows() {
             (0..y.len()).map(|i| y.get(i).to_f64()).collect()
         };
         let exact = run(&program(function(text, size, "f64")), DType::F64);
-        let squares = in_squares(single.clone()).0;
+        let squares = in_squares(single.clone(), &Dims::new()).0;
         let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>().sqrt();
         let errors = [&squares, &program(single)].map(|module| {
             let found = run(module, DType::F32);

@@ -37,7 +37,8 @@ fn is_window(image: &[Affine], outs: usize, rank: usize) -> bool {
 
 /// Whether the nest is what [`Fold::Winograd`] says.
 pub fn is_winograd(nest: &Nest) -> bool {
-    let known = |n: Option<i64>, least: i64| n.is_some_and(|n| n >= least);
+    // Sizes that are known at run time only may be any.
+    let known = |n: Option<i64>, least: i64| n.is_none_or(|n| n >= least);
     let (outs, rank) = (nest.outs.len(), nest.rank());
     let Expr::Op(ScalarOp::Mul, factors) = &nest.body else { return false };
     let [Expr::Load { index: weights, otherwise: None, .. }, Expr::Load { index: image, otherwise: Some(zero), .. }] = &factors[..] else {
@@ -68,7 +69,7 @@ pub fn is_winograd_weights(nest: &Nest) -> bool {
     if nest.fold != Fold::WinogradWeights || !nest.guards.is_empty() || outs < 2 || zero.bits() != 0 {
         return false;
     }
-    let sized = nest.outs[outs - 2..].iter().all(|size| size.as_const() == Some(3)) && [y, x].iter().all(|n| n.as_const().is_some_and(|n| n >= 2));
+    let sized = nest.outs[outs - 2..].iter().all(|size| size.as_const() == Some(3)) && [y, x].iter().all(|n| n.as_const().is_none_or(|n| n >= 2));
     let apart = !knows(&gradient, outs - 2) && !knows(&gradient, outs - 1);
     // Lines of the gradient are contiguous, and rows and columns of the product one axis each.
     let lines = gradient.iter().all(|a| a.as_var().is_some()) && gradient.last().and_then(Affine::as_var) == Some(rank - 1);

@@ -7,7 +7,7 @@
 //! or many enough to fill panels with squares. The gradient of the weights shares what is transformed alike: the image by all rows of the result, its
 //! gradient by all channels of the image.
 
-use crate::ir::bounds::Ranges;
+use crate::ir::bounds::{Ranges, nonnegative};
 use crate::ir::window::{affine, is_winograd, is_winograd_weights, moves};
 use crate::ir::*;
 use crate::passes::rebuild::{each, keep, rebuild};
@@ -27,7 +27,7 @@ pub fn run(module: &Module) -> Module {
     each(module, &mut |f| {
         let full = if alone.next().unwrap_or(true) { PANEL } else { BATCHED };
         rebuild(f, &mut |new, mut node| {
-            if let Some(squares) = squares(module, new, &node).filter(|nest| pays(nest, full)) {
+            if let Some(squares) = squares(module, new, &node).filter(|nest| pays(module, nest, full)) {
                 node.op = Op::Nest(squares);
             }
             keep(new, node)
@@ -111,9 +111,9 @@ pub fn squares(module: &Module, f: &Function, node: &Node) -> Option<Nest> {
     (is_winograd(&squares) || is_winograd_weights(&squares)).then_some(squares)
 }
 
-/// Whether that is faster, where images of so many squares fill panels.
-fn pays(nest: &Nest, full: i64) -> bool {
-    let known = |size: &Size| size.as_const().unwrap_or(i64::MAX);
+/// Whether that is faster, where images of so many squares fill panels. Images of a size known at run time only are taken to be large enough; channels
+/// count where the bounds of dims say that there are so many.
+fn pays(module: &Module, nest: &Nest, full: i64) -> bool {
     let Expr::Op(_, factors) = &nest.body else { return false };
     let [other, image] = [0, 1].map(|n| {
         let mut knows = vec![false; nest.rank()];
@@ -122,14 +122,49 @@ fn pays(nest: &Nest, full: i64) -> bool {
         }
         knows
     });
-    let extent =
-        |such: &dyn Fn(usize) -> bool| (0..nest.outs.len() - 2).filter(|v| such(*v)).fold(1i64, |n, v| n.saturating_mul(known(&nest.outs[v])));
-    let rows = extent(&|v| other[v]);
+    let extent = |knows: &[bool]| {
+        let known = nest.outs[..nest.outs.len() - 2].iter().zip(knows).filter(|(_, knows)| **knows);
+        known.fold(Size::constant(1), |n, (size, _)| n.checked_mul(size).unwrap_or(Size::constant(i64::MAX)))
+    };
     // Squares are of results or, of the weights' gradient, of what is summed up; what image and weights share is the other way round.
     let (points, shared) = match nest.fold {
-        Fold::WinogradWeights => (&nest.reds[1..], extent(&|v| image[v])),
-        _ => (&nest.outs[nest.outs.len() - 2..], known(&nest.reds[0])),
+        Fold::WinogradWeights => (&nest.reds[1..], extent(&image)),
+        _ => (&nest.outs[nest.outs.len() - 2..], nest.reds[0].clone()),
     };
-    let squares = points.iter().fold(1i64, |n, size| n.saturating_mul((known(size) + 1) / 2));
-    shared >= LEAST && rows >= LEAST && squares >= full
+    let enough = |size: Size| nonnegative(&module.dims, &(&size - &Size::constant(LEAST)));
+    let squares = points.iter().map(|size| size.as_const().map_or(i64::MAX, |n| (n + 1) / 2)).fold(1, i64::saturating_mul);
+    enough(shared) && enough(extent(&other)) && squares >= full
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ir::{parse, print};
+
+    /// Images of a size that is known at run time only are in squares, channels only where dims bound them.
+    #[test]
+    fn sizes_decide() {
+        for (dims, channels, size, training, expected) in [
+            ("B >= 1", "32", "16", false, true),
+            ("B >= 1", "32", "8", false, false),
+            ("B >= 1", "32", "8", true, true),
+            ("B >= 1", "31", "16", false, false),
+            ("H >= 1", "32", "H", false, true),
+            ("C >= 32", "C", "16", false, true),
+            ("C >= 31", "C", "16", false, false),
+        ] {
+            let text = format!(
+                "dim {dims}\n\nfn @f(x: f32[4, {channels}, {size}, {size}], w: f32[32, {channels}, 3, 3]) {{
+  %y[b, o, i, j]: f32[4, 32, {size}, {size}] = dot[c < {channels}, r < 3, s < 3](%w[o, c, r, s] * %x[b, c, i + r - 1, j + s - 1, else 0.0])
+  return %y
+}}
+"
+            );
+            let mut module = parse::module(&text).unwrap();
+            let sink = if training { Sink::Tensor("y".into()) } else { Sink::Result("y".into()) };
+            module.entries = vec![Entry { name: "infer:test".into(), function: FunctionId(0), inputs: vec![], results: vec![sink] }];
+            let text = print::module(&run(&module));
+            assert_eq!(text.contains("winograd["), expected, "{text}");
+        }
+    }
 }

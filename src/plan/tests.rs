@@ -255,9 +255,13 @@ fn @f(x: f32[B, 3, 5, 8], d: f32[B, 4, 5, 8], w: f32[4, 3, 3, 3]) {
 ";
     let module = ir::parse::module(text).unwrap();
     assert_eq!(ir::print::module(&module), text);
+    // Nor need lines and columns be known.
+    let free = text.replace(" 5", " H").replace(" 8", " W").replace("dim B >= 0", "dim B >= 0\ndim H >= 0\ndim W >= 0");
+    let free = ir::parse::module(&free).unwrap();
     for images in [0, 1, 9] {
         let inputs = [f32s(&[images, 3, 5, 8], -0.7), f32s(&[images, 4, 5, 8], 0.3), f32s(&[4, 3, 3, 3], 0.2)];
         law(module.clone(), &inputs, &dims(images));
+        law(free.clone(), &inputs, &[dims(images), [("H".into(), 5), ("W".into(), 8)].into()].into_iter().flatten().collect());
     }
 }
 

@@ -39,6 +39,10 @@ const CONVOLUTIONS: &[[u64; 6]] =
     &[[16, 64, 64, 32, 3, 1], [16, 256, 256, 14, 3, 1], [16, 3, 64, 32, 3, 1], [16, 64, 128, 32, 3, 2], [16, 256, 256, 14, 1, 1]];
 /// So many of them, from the first on, are timed with sizes known at run time only, too.
 const FREE: usize = 3;
+/// Channels from which on a program may say that there are so many, and what it declares then.
+const MANY: u64 = 32;
+const BOUNDED: &str = "dim B, 32 <= C, 32 <= O, H, W\nconst Side = 3, Stride = 1, Padding = 1\n";
+const DIMS: &str = "dim B, C, O, H, W\nconst Side = 3, Stride = 1, Padding = 1\n";
 
 /// Prints a line for each shape and number of threads.
 ///
@@ -75,21 +79,27 @@ pub fn run(options: &Options, binaries: &Path) -> Result<(), String> {
         }
     }
     let free = build("convolution", false, binaries)?;
-    for (number, shape @ [b, c, o, size, side, stride]) in CONVOLUTIONS.iter().enumerate() {
-        let known = known(shape, binaries)?;
-        for (model, fixed) in ["Forward", "Data", "Weights"].iter().flat_map(|m| [(m, true), (m, false)]) {
-            let window = if (*side, *stride) == (3, 1) { String::new() } else { format!(" {side}x{side}/{stride}") };
-            let name = format!("{} {model} {b}x{c}->{o}x{size}x{size}{window}", if fixed { "layer" } else { "convolution" });
-            if !options.wants(&name) || !fixed && number >= FREE {
+    let bounded = declared("convolution_of_many", BOUNDED, binaries)?;
+    for (number, [b, c, o, size, side, stride]) in CONVOLUTIONS.iter().enumerate() {
+        let window = if (*side, *stride) == (3, 1) { String::new() } else { format!(" {side}x{side}/{stride}") };
+        let constants =
+            format!("dim B\nconst C = {c}, O = {o}, H = {size}, W = {size}\nconst Side = {side}, Stride = {stride}, Padding = {}\n", side / 2);
+        let batch = format!("B={b}");
+        let sizes = [batch.clone(), format!("C={c}"), format!("O={o}"), format!("H={size}"), format!("W={size}")];
+        let mut ways = vec![("layer", declared(&format!("layer_{c}_{o}_{size}_{side}_{stride}"), &constants, binaries)?.artifact, vec![batch])];
+        if number < FREE && *c.min(o) >= MANY {
+            ways.push(("convolution", bounded.artifact.clone(), sizes.to_vec()));
+        }
+        if number < FREE {
+            ways.push(("unbounded", free.artifact.clone(), sizes.to_vec()));
+        }
+        for (model, (what, artifact, sizes)) in ["Forward", "Data", "Weights"].iter().flat_map(|m| ways.iter().map(move |way| (m, way))) {
+            let name = format!("{what} {model} {b}x{c}->{o}x{size}x{size}{window}");
+            if !options.wants(&name) {
                 continue;
             }
-            let mut sizes = vec![format!("B={b}")];
-            if !fixed {
-                sizes.extend([format!("C={c}"), format!("O={o}"), format!("H={size}"), format!("W={size}")]);
-            }
             for &threads in &threads {
-                let artifact = if fixed { &known.artifact } else { &free.artifact };
-                let mut workers = vec![own(binaries, artifact, model, &sizes, threads)?];
+                let mut workers = vec![own(binaries, artifact, model, sizes, threads)?];
                 if let Some(environment) = options.environment() {
                     keep(&mut workers, environment.convolution(model, &format!("{b},{c},{o},{size},{side},{stride}"), threads));
                 }
@@ -100,14 +110,10 @@ pub fn run(options: &Options, binaries: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// The convolutions as a model's layer has them: all sizes but the batch are known, which lets nnc choose how to compute them.
-fn known([_, c, o, size, side, stride]: &[u64; 6], binaries: &Path) -> Result<Build, String> {
-    const DIMS: &str = "dim B, C, O, H, W\nconst Side = 3, Stride = 1, Padding = 1\n";
-    let window = format!("const Side = {side}, Stride = {stride}, Padding = {}\n", side / 2);
-    let constants = format!("dim B\nconst C = {c}, O = {o}, H = {size}, W = {size}\n{window}");
-    let name = format!("layer_{c}_{o}_{size}_{side}_{stride}");
+/// The convolutions where a program says so much of their sizes: what nnc knows lets it choose how to compute them.
+fn declared(name: &str, sizes: &str, binaries: &Path) -> Result<Build, String> {
     let file = Path::new(FOLDER).join(format!("{name}.nn"));
-    compile(&variant(&file, "convolution", &[(DIMS, &constants)])?, &name, false, binaries)
+    compile(&variant(&file, "convolution", &[(DIMS, sizes)])?, name, false, binaries)
 }
 
 fn own(binaries: &Path, artifact: &Path, model: &str, sizes: &[String], threads: usize) -> Result<Worker, String> {
