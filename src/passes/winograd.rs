@@ -13,8 +13,11 @@ use crate::ir::*;
 use crate::passes::rebuild::{each, keep, rebuild};
 use nnc_runtime::manifest::Sink;
 
-/// Channels and rows from which on the transforms are small beside the products.
-const LEAST: i64 = 32;
+/// Channels of the image, and of the results, from which on squares are faster. Measured: results that are many wait for the transform of few channels,
+/// but a few results take nothing away from many.
+const RESULTS: [i64; 2] = [8, 3];
+/// The same for gradients of weights: products of fewer results do not fill registers.
+const WEIGHTS: [i64; 2] = [8, 16];
 
 /// Squares that an image must have to fill a panel more or less, and where it is one of a batch.
 const PANEL: i64 = 32;
@@ -122,18 +125,19 @@ fn pays(module: &Module, nest: &Nest, full: i64) -> bool {
         }
         knows
     });
-    let extent = |knows: &[bool]| {
-        let known = nest.outs[..nest.outs.len() - 2].iter().zip(knows).filter(|(_, knows)| **knows);
-        known.fold(Size::constant(1), |n, (size, _)| n.checked_mul(size).unwrap_or(Size::constant(i64::MAX)))
+    // Along what only one of both knows: groups are products of their own.
+    let extent = |one: &[bool], both: &[bool]| {
+        let own = (0..nest.outs.len() - 2).filter(|v| one[*v] && !both[*v]);
+        own.fold(Size::constant(1), |n, v| n.checked_mul(&nest.outs[v]).unwrap_or(Size::constant(i64::MAX)))
     };
     // Squares are of results or, of the weights' gradient, of what is summed up; what image and weights share is the other way round.
-    let (points, shared) = match nest.fold {
-        Fold::WinogradWeights => (&nest.reds[1..], extent(&image)),
-        _ => (&nest.outs[nest.outs.len() - 2..], nest.reds[0].clone()),
+    let (points, shared, least) = match nest.fold {
+        Fold::WinogradWeights => (&nest.reds[1..], extent(&image, &other), WEIGHTS),
+        _ => (&nest.outs[nest.outs.len() - 2..], nest.reds[0].clone(), RESULTS),
     };
-    let enough = |size: Size| nonnegative(&module.dims, &(&size - &Size::constant(LEAST)));
+    let enough = |size: Size, least: i64| nonnegative(&module.dims, &(&size - &Size::constant(least)));
     let squares = points.iter().map(|size| size.as_const().map_or(i64::MAX, |n| (n + 1) / 2)).fold(1, i64::saturating_mul);
-    enough(shared) && enough(extent(&other)) && squares >= full
+    enough(shared, least[0]) && enough(extent(&other, &image), least[1]) && squares >= full
 }
 
 #[cfg(test)]
@@ -145,13 +149,13 @@ mod tests {
     #[test]
     fn sizes_decide() {
         for (dims, channels, size, training, expected) in [
-            ("B >= 1", "32", "16", false, true),
-            ("B >= 1", "32", "8", false, false),
-            ("B >= 1", "32", "8", true, true),
-            ("B >= 1", "31", "16", false, false),
-            ("H >= 1", "32", "H", false, true),
-            ("C >= 32", "C", "16", false, true),
-            ("C >= 31", "C", "16", false, false),
+            ("B >= 1", "8", "16", false, true),
+            ("B >= 1", "8", "8", false, false),
+            ("B >= 1", "8", "8", true, true),
+            ("B >= 1", "7", "16", false, false),
+            ("H >= 1", "8", "H", false, true),
+            ("C >= 8", "C", "16", false, true),
+            ("C >= 7", "C", "16", false, false),
         ] {
             let text = format!(
                 "dim {dims}\n\nfn @f(x: f32[4, {channels}, {size}, {size}], w: f32[32, {channels}, 3, 3]) {{
