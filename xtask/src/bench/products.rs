@@ -40,8 +40,8 @@ const CONVOLUTIONS: &[[u64; 6]] =
 /// So many of them, from the first on, are timed with sizes known at run time only, too.
 const FREE: usize = 3;
 /// Channels from which on a program may say that there are so many, and what it declares then.
-const MANY: u64 = 8;
-const BOUNDED: &str = "dim B, 8 <= C, 16 <= O, H, W\nconst Side = 3, Stride = 1, Padding = 1\n";
+const MANY: u64 = 32;
+const BOUNDED: &str = "dim B, 32 <= C, 32 <= O, H, W\nconst Side = 3, Stride = 1, Padding = 1\n";
 const DIMS: &str = "dim B, C, O, H, W\nconst Side = 3, Stride = 1, Padding = 1\n";
 
 /// Prints a line for each shape and number of threads.
