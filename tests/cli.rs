@@ -17,6 +17,7 @@ fn files_that_are_none() {
         desk.fails(1, &format!("{command} latin.nn"));
     }
     desk.fails(1, "check empty.nn");
+    desk.fails(4, "check kinsd.nn");
     assert_eq!(desk.names(), ["empty.nn", "folder.nn", "kinds.nn", "latin.nn", "points.csv"]);
     desk.snapshot("files");
 }

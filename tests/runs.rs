@@ -216,7 +216,8 @@ fn an_artifact_needs_no_compiler() {
         (4, "absent.nnc", "cannot read absent.nnc: No such file or directory"),
         (1, "kinds.nn", "kinds.nn is not an artifact of nnc"),
         (2, "kinds.nnc eval", "the program has no trained weights"),
-        (2, "kinds.nnc learn", "learn is none of train, eval, infer"),
+        (2, "kinds.nnc learn", "learn is none of train, eval, infer\n"),
+        (2, "kinds.nnc evl", "evl is none of train, eval, infer: did you mean eval?"),
     ] {
         let output = run(args);
         let said = String::from_utf8_lossy(&output.stderr);

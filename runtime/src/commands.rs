@@ -192,7 +192,10 @@ pub fn parse(args: &[String]) -> Result<Command> {
                     "train" => What::Train(name),
                     "eval" => What::Eval(name),
                     "infer" => What::Infer(name),
-                    _ => return usage(format!("{word} is none of train, eval, infer")),
+                    _ => {
+                        let meant = did_you_mean(verb, ["train", "eval", "infer"]).map_or(String::new(), |meant| format!(": did you mean {meant}?"));
+                        return usage(format!("{word} is none of train, eval, infer{meant}"));
+                    }
                 };
                 chosen = true;
             }

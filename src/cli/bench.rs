@@ -11,9 +11,15 @@ use nnc_runtime::commands::Device;
 use nnc_runtime::loader;
 use std::path::PathBuf;
 
+const EXAMPLES: &str = "\
+Examples:
+  nnc bench digits.nn                              a step of training, on one thread and on all
+  nnc bench digits.nn infer --batch 1 --threads 1
+  nnc bench digits.nn --profile                    which kernels and lines its time goes to";
+
 /// Arguments of `nnc bench`.
 #[derive(clap::Args)]
-#[command(after_help = HELP)]
+#[command(after_help = format!("{HELP}\n\n{EXAMPLES}"))]
 pub struct Args {
     /// A program or an artifact
     file: PathBuf,

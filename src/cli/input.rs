@@ -1,6 +1,7 @@
 //! Reading programs from disk, and refusing them with their diagnostics.
 
 use super::{Failure, colour};
+use crate::diagnostic::did_you_mean;
 use crate::driver::{self, Checked, Mark};
 use crate::ir::DType;
 use std::io::ErrorKind;
@@ -24,7 +25,7 @@ pub fn read(path: &Path) -> Result<String, Failure> {
     std::fs::read_to_string(path).map_err(|e| {
         let name = path.display();
         match e.kind() {
-            ErrorKind::NotFound => Failure::world(format!("there is no file {name}")),
+            ErrorKind::NotFound => Failure::world(format!("there is no file {name}{}", meant(path))),
             ErrorKind::IsADirectory => Failure::world(format!("{name} is a directory, not a file")),
             ErrorKind::InvalidData if path.extension().is_some_and(|e| e == "nn") => Failure::program(format!("{name} is not UTF-8 text")),
             ErrorKind::InvalidData => {
@@ -33,6 +34,16 @@ pub fn read(path: &Path) -> Result<String, Failure> {
             _ => Failure::world(format!("cannot read {name}: {e}")),
         }
     })
+}
+
+/// The program beside a missing one that may have been meant.
+fn meant(missing: &Path) -> String {
+    let folder = missing.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let beside = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let programs: Vec<String> = beside.filter(|name| name.ends_with(".nn")).collect();
+    let name = missing.file_name().unwrap_or_default().to_string_lossy();
+    let near = did_you_mean(&name, programs.iter().map(String::as_str));
+    near.map_or(String::new(), |near| format!(": did you mean {}?", missing.with_file_name(near).display()))
 }
 
 /// Checks the program and reports what was found; fails if there are errors.

@@ -12,9 +12,19 @@ use nnc_runtime::loader;
 use nnc_runtime::program::Program;
 use std::path::{Path, PathBuf};
 
+const EXAMPLES: &str = "\
+Examples:
+  nnc run digits.nn                                     trains, in a run of its own: runs/digits/fit/1
+  nnc run digits.nn train --set batch=64 --seed 7 --save-every 10m
+  nnc run digits.nn train --resume runs/digits/fit/1    goes on where it was stopped
+  nnc run digits.nn train --weights pretrained.safetensors   fine-tunes
+  nnc run digits.nn eval --weights run:fit --data test
+  nnc run digits.nn infer --weights run:fit --input image=x.npy -o results
+  nnc run runs/digits/fit/1/model.nnc eval              what a run left";
+
 /// Arguments of `nnc run`.
 #[derive(clap::Args)]
-#[command(after_help = HELP)]
+#[command(after_help = format!("{HELP}\n\n{EXAMPLES}"))]
 pub struct Args {
     /// A program or an artifact
     file: PathBuf,
