@@ -145,9 +145,10 @@ impl<'c> Squares<'_, '_, '_, 'c> {
         if let [all] = self.ways[..] {
             return body(all);
         }
+        let known = self.ways.iter().flatten().copied().max().unwrap_or(0);
         self.ways.iter().try_for_each(|way| {
             let relation = if way.is_some() { IntPredicate::EQ } else { IntPredicate::SGT };
-            self.code().only_if(self.e.is(relation, self.segments, self.int(way.unwrap_or(2))), || body(*way))
+            self.code().only_if(self.e.is(relation, self.segments, self.int(way.unwrap_or(known))), || body(*way))
         })
     }
 

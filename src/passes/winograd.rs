@@ -172,4 +172,20 @@ mod tests {
             assert_eq!(text.contains("winograd["), expected, "{text}");
         }
     }
+
+    /// Gradients of weights need many channels and results: few would make steps of what zeros round to.
+    #[test]
+    fn gradients_of_few_weights_are_exact_where_zero() {
+        for (channels, results, expected) in [(32, 32, true), (31, 32, false), (32, 31, false)] {
+            let text = format!(
+                "fn @f(x: f32[4, {channels}, 16, 16], d: f32[4, {results}, 16, 16]) {{
+  %g[o, c, r, s]: f32[{results}, {channels}, 3, 3] = dot[b < 4, i < 16, j < 16](%d[b, o, i, j] * %x[b, c, i + r - 1, j + s - 1, else 0.0])
+  return %g
+}}
+"
+            );
+            let text = print::module(&run(&parse::module(&text).unwrap()));
+            assert_eq!(text.contains("winograd_weights["), expected, "{text}");
+        }
+    }
 }

@@ -42,6 +42,7 @@ const FREE: usize = 3;
 /// Channels from which on a program may say that there are so many, and what it declares then.
 const MANY: u64 = 32;
 const BOUNDED: &str = "dim B, 32 <= C, 32 <= O, H, W\nconst Side = 3, Stride = 1, Padding = 1\n";
+/// What `convolution.nn` declares.
 const DIMS: &str = "dim B, C, O, H, W\nconst Side = 3, Stride = 1, Padding = 1\n";
 
 /// Prints a line for each shape and number of threads.
