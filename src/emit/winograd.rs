@@ -11,6 +11,15 @@
 //!       after the last block: row by row the results of M, lines of points in lanes, then the kernel's stages on these
 //! ```
 //!
+//! Where channels are few a line's 4 sums of some rows stay in registers, and become results there:
+//!
+//! ```text
+//! for each panel: transform the image; for each 12 rows:
+//!   for each vector of squares, each 4 rows (one at the narrow level), each line of the window:
+//!     4 sums of each row, over the channels; their two results join those of the lines before
+//!   the kernel's stages
+//! ```
+//!
 //! Nothing transformed goes to memory.
 
 use crate::emit::Level;
@@ -26,7 +35,8 @@ use crate::kernel::linear::Linear;
 use crate::kernel::winograd::{squares, transformed};
 use crate::math::winograd;
 use inkwell::IntPredicate;
-use inkwell::values::{IntValue, PointerValue};
+use inkwell::types::BasicTypeEnum;
+use inkwell::values::IntValue;
 
 /// Packed steps of all tiles that are multiplied together.
 const STEPS: i64 = 4 * LEAF;
@@ -44,9 +54,20 @@ const M_ROW: i64 = 17 * PANEL;
 /// From a panel's transformed image to the next one's.
 const V_PANEL: i64 = 16 * V_NEXT;
 
+/// Bytes of a row's lines of points: two of each of a panel's vectors.
+const LINES: i64 = VECTORS * PANEL;
+
+/// Channels that are few: with more, what the micro-kernel saves in loads is more than what sums cost that come and go.
+const FEW: i64 = 10;
+/// Channels up to which their loop is written out.
+const UNROLLED: i64 = 4;
+/// Rows whose sums are in registers together, at a wide level and at a narrow one.
+const WIDE_ROWS: i64 = 4;
+const NARROW_ROWS: i64 = 1;
+
 const V_AT: i64 = KNOWN;
 const LINES_AT: i64 = V_AT + TOGETHER * V_PANEL;
-const M_AT: i64 = LINES_AT + VECTORS * PANEL;
+const M_AT: i64 = LINES_AT + ROWS * LINES;
 const U_AT: i64 = M_AT + SUMS * M_ROW;
 
 /// Bytes of scratch that the kernel needs.
@@ -80,14 +101,19 @@ impl<'e, 'a, 'k, 'c> std::ops::Deref for Convolution<'e, 'a, 'k, 'c> {
 pub fn group<'c>(e: &Engine<'_, '_, 'c>, g: &Group<'c>, level: Level) -> Result<(), String> {
     let last = e.w.kernel.outer.len() - 2;
     let (squares, weights) = cut(e, &e.w.kernel.outer[last..])?;
-    let steps = e.w.size(&e.stage.reds[0]);
-    Convolution { squares, weights, steps, transformed: transformed(e.stage) }.group(g, level)
+    let channels = &e.stage.reds[0];
+    let few = channels.as_const().filter(|n| *n <= FEW);
+    let convolution = Convolution { squares, weights, steps: e.w.size(channels), transformed: transformed(e.stage) };
+    convolution.survey_columns(g)?;
+    match few {
+        Some(channels) => convolution.few(g, level, channels),
+        None => convolution.group(g, level),
+    }
 }
 
 impl<'c> Convolution<'_, '_, '_, 'c> {
     fn group(&self, g: &Group<'c>, level: Level) -> Result<(), String> {
         let (e, code) = (self.e, self.code());
-        self.survey_columns(g)?;
         let (leaf, steps, one) = (self.int(LEAF), self.steps, self.int(1));
         let several = e.is(IntPredicate::SGT, steps, leaf);
         let pick = |a: IntValue<'c>, b: IntValue<'c>| code.select(several.into(), a.into(), b.into()).into_int_value();
@@ -104,7 +130,7 @@ impl<'c> Convolution<'_, '_, '_, 'c> {
             code.range(self.int(0), e.w.greater(steps, one), LEAF, |block| {
                 let steps = e.w.lesser(leaf, e.sub(steps, block));
                 if !self.transformed {
-                    self.weights(g, [first, last], [block, steps])?;
+                    self.weights(g, [first, last], &|tile| e.start(g, tile), [block, steps])?;
                 }
                 let begins = e.is(IntPredicate::EQ, block, self.int(0));
                 let ends = e.is(IntPredicate::EQ, e.add(block, steps), self.steps);
@@ -166,9 +192,20 @@ impl<'c> Convolution<'_, '_, '_, 'c> {
                     })?;
                     code.only_if(ends, || {
                         code.range(panels[0], panels[1], 1, |own| {
-                            code.range(row, end, 1, |r| {
-                                let sums = e.add(sums(own), e.mul(e.sub(r, row), self.int(M_ROW)));
-                                self.row(g, own, r, self.at(M_AT, sums))
+                            code.range(row, end, ROWS, |from| {
+                                let to = e.w.lesser(e.add(from, self.int(ROWS)), end);
+                                code.range(from, to, 1, |r| {
+                                    let at = self.at(M_AT, e.add(sums(own), e.mul(e.sub(r, row), self.int(M_ROW))));
+                                    for side in 0..2 {
+                                        let place = |n: i64| code.element(Elem::I8, at, self.int(n * PANEL + side * PANEL / 2));
+                                        let side = self.int(side);
+                                        let m = [0, 1, 2, 3]
+                                            .map(|a| [0, 1, 2, 3].map(|b| code.load(self.vector(), place(4 * a + b), e.elements() as u32)));
+                                        self.lines(e.sub(r, from), side, winograd::results(&mut |op: ScalarOp, args| e.w.op(op, &args), m));
+                                    }
+                                    Ok::<(), String>(())
+                                })?;
+                                self.finish(g, own, [from, to])
                             })?;
                             Ok::<(), String>(())
                         })?;
@@ -180,6 +217,94 @@ impl<'c> Convolution<'_, '_, '_, 'c> {
             Ok::<(), String>(())
         })?;
         Ok(())
+    }
+
+    /// A group of tasks where channels are few.
+    fn few(&self, g: &Group<'c>, level: Level, channels: i64) -> Result<(), String> {
+        let (e, code, zero) = (self.e, self.code(), self.int(0));
+        let together = if level == Level::V4 { WIDE_ROWS } else { NARROW_ROWS };
+        let step = e.bytes(&self.step(e.w.kernel.outer.len()));
+        let [row_step, weight_step] = self.weight_steps();
+        code.range(e.start(g, g.from), e.start(g, g.to), STEPS / FEW * ROWS, |row| {
+            let end = e.w.lesser(e.start(g, g.to), e.add(row, self.int(STEPS / FEW * ROWS)));
+            if !self.transformed {
+                let start = |tile: IntValue<'c>| e.w.lesser(end, e.add(row, e.mul(tile, self.int(ROWS))));
+                let tiles = e.divide(e.add(e.sub(end, row), self.int(ROWS - 1)), self.int(ROWS)).0;
+                self.weights(g, [zero, tiles], &start, [zero, self.steps])?;
+            }
+            let weights = self.weights_of(g, zero, zero, row);
+            code.range(zero, g.count, 1, |panel| {
+                self.image(panel, [zero, step, self.steps], (self.at(V_AT, zero), PANEL, channels * PANEL))?;
+                code.range(row, end, ROWS, |from| {
+                    let to = e.w.lesser(end, e.add(from, self.int(ROWS)));
+                    let tile = e.mul(e.sub(from, row), self.int(channels * e.elements()));
+                    code.range(from, to, together, |first| {
+                        // Beyond the last row packed weights repeat it; where they are read in place, it is read again.
+                        let own = |n: i64| match self.transformed {
+                            true => e.mul(e.sub(e.w.lesser(e.add(first, self.int(n)), e.sub(end, self.int(1))), row), row_step),
+                            false => e.add(e.add(tile, e.mul(e.sub(first, from), row_step)), self.int(n * e.elements())),
+                        };
+                        let rows: Vec<IntValue<'c>> = (0..together).map(|n| e.add(weights, own(n))).collect();
+                        code.range(zero, self.int(2), 1, |side| {
+                            let results = self.sums(&rows, weight_step, side, channels);
+                            (0..).zip(results).for_each(|(n, y)| self.lines(e.add(e.sub(first, from), self.int(n)), side, y));
+                            Ok::<(), String>(())
+                        })?;
+                        Ok::<(), String>(())
+                    })?;
+                    self.finish(g, panel, [from, to])
+                })?;
+                Ok::<(), String>(())
+            })?;
+            Ok::<(), String>(())
+        })?;
+        Ok(())
+    }
+
+    /// The results of some rows, whose weights begin at these addresses, and a vector of squares: line by line of the window, so that sums of one line and
+    /// results of those before fill the registers.
+    fn sums(&self, rows: &[IntValue<'c>], step: IntValue<'c>, side: IntValue<'c>, channels: i64) -> Vec<[[V<'c>; 2]; 2]> {
+        let (e, code, outer) = (self.e, self.code(), self.e.w.kernel.outer.len());
+        let (vector, align, lanes) = (self.vector(), e.elements() as u32, self.lanes as u32);
+        let image = self.at(V_AT, e.mul(side, self.int(PANEL / 2)));
+        let behind = |a: i64, b: i64| match self.transformed {
+            true => {
+                let along = |n: i64, axis: usize| e.mul(self.int(n), e.bytes(&self.weights.steps[outer + axis]));
+                e.add(along(a, 1), along(b, 2))
+            }
+            false => self.int((4 * a + b) * u_next(e.c)),
+        };
+        let sums: Vec<_> = rows.iter().map(|_| [(); 4].map(|()| code.variable(vector))).collect();
+        let mut y = vec![[[vector.const_zero(); 2]; 2]; rows.len()];
+        for (n, a) in (0..4).enumerate() {
+            sums.iter().flatten().for_each(|sum| code.set(*sum, vector.const_zero()));
+            let channel = |k: IntValue<'c>| {
+                let image = code.element(Elem::I8, image, e.mul(k, self.int(PANEL)));
+                let v = [0, 1, 2, 3].map(|b| code.load(vector, code.element(Elem::I8, image, self.int((4 * a + b) * channels * PANEL)), align));
+                for (row, sums) in rows.iter().zip(&sums) {
+                    let row = e.pointer(e.add(*row, e.mul(k, step)));
+                    for ((b, v), sum) in (0..).zip(v).zip(sums) {
+                        let u = code.load(code.ty(e.c.dtype.into(), 1), code.element(Elem::I8, row, behind(a, b)), align);
+                        code.set(*sum, e.w.op(ScalarOp::Fma, &[code.splat(u, lanes), v, code.get(vector, *sum)]));
+                    }
+                }
+            };
+            if channels <= UNROLLED {
+                (0..channels).for_each(|k| channel(self.int(k)));
+            } else {
+                let Ok(_) = code.range(self.int(0), self.int(channels), 1, |k| {
+                    channel(k);
+                    Ok::<(), std::convert::Infallible>(())
+                });
+            }
+            for (y, sums) in y.iter_mut().zip(&sums) {
+                let op: winograd::Apply<V<'c>> = &mut |op, args| e.w.op(op, &args);
+                let line = winograd::line(op, sums.map(|sum| code.get(vector, sum)));
+                let [[a, b], [c, d]] = [0, 1].map(|i| winograd::join(op, n, [y[0][i], y[1][i]], line[i]));
+                *y = [[a, c], [b, d]];
+            }
+        }
+        y
     }
 
     /// Bytes between rows and between steps of the transformed weights.
@@ -207,7 +332,13 @@ impl<'c> Convolution<'_, '_, '_, 'c> {
 
     /// Transforms the weights of some tiles, a vector of 16 rows at a time: 9 numbers of each are turned in registers. Rows beyond a tile's last repeat
     /// it, and what is written there the next step overwrites.
-    fn weights(&self, g: &Group<'c>, [first, last]: [IntValue<'c>; 2], [block, steps]: [IntValue<'c>; 2]) -> Result<(), String> {
+    fn weights(
+        &self,
+        g: &Group<'c>,
+        [first, last]: [IntValue<'c>; 2],
+        start: &dyn Fn(IntValue<'c>) -> IntValue<'c>,
+        [block, steps]: [IntValue<'c>; 2],
+    ) -> Result<(), String> {
         let (e, code, outer) = (self.e, self.code(), self.e.w.kernel.outer.len());
         let lanes = 16;
         let (vector, align) = (code.ty(e.c.dtype.into(), lanes), e.elements() as u32);
@@ -227,8 +358,8 @@ impl<'c> Convolution<'_, '_, '_, 'c> {
         let base = e.add(e.form(&self.weights, &point), self.int(least * e.elements()));
         let half = code.constant(Scalar::float(e.c.dtype, 0.5), lanes);
         code.range(first, last, 1, |tile| {
-            let row = e.start(g, tile);
-            let highest = e.sub(e.start(g, e.add(tile, one)), one);
+            let row = start(tile);
+            let highest = e.sub(start(e.add(tile, one)), one);
             let rows: Vec<IntValue<'c>> = (0..ROWS).map(|n| e.add(base, e.mul(e.w.lesser(e.add(row, self.int(n)), highest), apart))).collect();
             let place = e.mul(e.mul(e.sub(tile, first), steps), self.int(ROWS * e.elements()));
             code.range(self.int(0), steps, 1, |k| {
@@ -267,53 +398,58 @@ impl<'c> Convolution<'_, '_, '_, 'c> {
         Ok(())
     }
 
-    /// The results of a row of a panel, and the kernel's other stages.
-    fn row(&self, g: &Group<'c>, panel: IntValue<'c>, row: IntValue<'c>, sums: PointerValue<'c>) -> Result<(), String> {
-        let (e, code) = (self.e, self.code());
-        let (w, c, kernel) = (e.w, e.c, e.w.kernel);
-        let lanes = self.lanes as u32;
-        let (ty, align) = (code.ty(c.dtype.into(), lanes), e.elements() as u32);
-        let half = PANEL / 2;
-        for side in 0..2 {
-            let at = |n: i64| code.element(Elem::I8, sums, self.int(n * PANEL + side * half));
-            let m = [0, 1, 2, 3].map(|a| [0, 1, 2, 3].map(|b| code.load(ty, at(4 * a + b), align)));
-            let y = winograd::results(&mut |op: ScalarOp, args| w.op(op, &args), m);
-            for (line, [even, odd]) in y.into_iter().enumerate() {
-                for part in 0..2 {
-                    let place = |l: i64| part * self.lanes / 2 + l / 2 + if l % 2 == 0 { 0 } else { self.lanes };
-                    let value = e.shuffle(even, odd, &(0..self.lanes).map(place).collect::<Vec<_>>());
-                    let to = (line as i64 * VECTORS + 2 * side + part) * half;
-                    code.store(self.at(LINES_AT, self.int(to)), value, align);
-                }
+    /// A vector of squares, or of points.
+    fn vector(&self) -> BasicTypeEnum<'c> {
+        self.code().ty(self.e.c.dtype.into(), self.lanes as u32)
+    }
+
+    /// Keeps a row's results of a vector of squares, the first or second of the panel, as lines of points. Rows count from the first whose lines are kept.
+    fn lines(&self, row: IntValue<'c>, side: IntValue<'c>, y: [[V<'c>; 2]; 2]) {
+        let e = self.e;
+        for (line, [even, odd]) in y.into_iter().enumerate() {
+            for part in 0..2 {
+                let place = |l: i64| part * self.lanes / 2 + l / 2 + if l % 2 == 0 { 0 } else { self.lanes };
+                let value = e.shuffle(even, odd, &(0..self.lanes).map(place).collect::<Vec<_>>());
+                let to = e.add(e.mul(row, self.int(LINES)), e.mul(side, self.int(PANEL)));
+                self.code().store(self.at(LINES_AT + (line as i64 * VECTORS + part) * PANEL / 2, to), value, e.elements() as u32);
             }
         }
-        let mut point = g.point.clone();
-        e.set(&c.rows, row, &mut point);
+    }
+
+    /// The kernel's other stages on rows of a panel whose lines are kept.
+    fn finish(&self, g: &Group<'c>, panel: IntValue<'c>, [from, to]: [IntValue<'c>; 2]) -> Result<(), String> {
+        let (e, code) = (self.e, self.code());
+        let (w, c, kernel) = (e.w, e.c, e.w.kernel);
+        let (lanes, align) = (self.lanes as u32, e.elements() as u32);
         let (y, x) = (kernel.outer.len() - 2, kernel.outer.len() - 1);
         code.range(self.int(0), self.int(VECTORS), 1, |vector| {
             code.range(self.int(0), self.segments, 1, |segment| {
                 let known = |n: i64| self.known(panel, vector, segment, n);
-                let mut point = point.clone();
+                let mut point = g.point.clone();
                 for (n, v) in c.columns.iter().enumerate() {
                     point[*v] = known(POINT + n as i64);
                 }
                 code.range(self.int(0), self.int(2), 1, |line| {
-                    let bits = self.known(panel, vector, segment, RESULTS);
-                    let second = self.known(panel, vector, segment, RESULTS + 1);
-                    let is_second = e.is(IntPredicate::NE, line, self.int(0));
-                    let bits = code.select(is_second.into(), second.into(), bits.into()).into_int_value();
+                    let bits = self.known_at(panel, vector, segment, e.add(self.int(RESULTS), line));
                     let some = e.is(IntPredicate::NE, bits, self.int(0));
+                    let mask = e.mask(bits, lanes);
+                    let place = e.mul(e.add(e.mul(line, self.int(VECTORS)), vector), self.int(PANEL / 2));
                     let mut point = point.clone();
                     point[y] = e.add(point[y], line);
                     code.only_if(some, || {
-                        let from = e.add(e.mul(line, self.int(VECTORS)), vector);
-                        let value = code.load(ty, self.at(LINES_AT, e.mul(from, self.int(half))), align);
-                        let (ranges, mask) = (kernel.outer.clone(), Some(e.mask(bits, lanes)));
-                        let scope = Scope { point, ranges, lane: Some((x, lanes)), mask, within: None, locals: w.locals(lanes) };
-                        kernel.stages.iter().enumerate().try_for_each(|(n, stage)| match n == c.stage {
-                            true => w.results(stage, &[value], &scope, &[]),
-                            false => w.stage(stage, Mode::Scalar, &scope),
-                        })
+                        code.range(from, to, 1, |row| {
+                            let mut point = point.clone();
+                            e.set(&c.rows, row, &mut point);
+                            let kept = e.add(place, e.mul(e.sub(row, from), self.int(LINES)));
+                            let value = code.load(self.vector(), self.at(LINES_AT, kept), align);
+                            let ranges = kernel.outer.clone();
+                            let scope = Scope { point, ranges, lane: Some((x, lanes)), mask: Some(mask), within: None, locals: w.locals(lanes) };
+                            kernel.stages.iter().enumerate().try_for_each(|(n, stage)| match n == c.stage {
+                                true => w.results(stage, &[value], &scope, &[]),
+                                false => w.stage(stage, Mode::Scalar, &scope),
+                            })
+                        })?;
+                        Ok::<(), String>(())
                     })
                 })?;
                 Ok::<(), String>(())

@@ -42,12 +42,24 @@ pub fn image<T: Copy>(op: Apply<T>, d: [[T; 4]; 4]) -> [[T; 4]; 4] {
     turned([0, 1, 2, 3].map(|n| line(rows.map(|row| row[n]))))
 }
 
+/// What sum number `n` of a line makes of its two results, which sums before it began.
+pub fn join<T: Copy>(op: Apply<T>, n: usize, [y0, y1]: [T; 2], sum: T) -> [T; 2] {
+    match n {
+        0 => [sum, sum],
+        1 => [op(Add, [y0, sum]), sum],
+        2 => [op(Add, [y0, sum]), op(Sub, [y1, sum])],
+        _ => [y0, op(Sub, [y1, sum])],
+    }
+}
+
+/// The two results of a line's sums.
+pub fn line<T: Copy>(op: Apply<T>, m: [T; 4]) -> [T; 2] {
+    (0..4).fold([m[0]; 2], |y, n| join(op, n, y, m[n]))
+}
+
 /// The 2x2 results of 4x4 sums.
 pub fn results<T: Copy>(op: Apply<T>, m: [[T; 4]; 4]) -> [[T; 2]; 2] {
-    let mut line = |[m0, m1, m2, m3]: [T; 4]| {
-        let (first, second) = (op(Add, [m0, m1]), op(Sub, [m1, m2]));
-        [op(Add, [first, m2]), op(Sub, [second, m3])]
-    };
+    let mut line = |m: [T; 4]| line(op, m);
     let rows = m.map(&mut line);
     let [[a, c], [b, d]] = [0, 1].map(|n| line(rows.map(|row| row[n])));
     [[a, b], [c, d]]

@@ -13,9 +13,10 @@ use crate::ir::*;
 use crate::passes::rebuild::{each, keep, rebuild};
 use nnc_runtime::manifest::Sink;
 
-/// Channels of the image, and of the results, from which on squares are faster. Measured: results that are many wait for the transform of few channels,
-/// but a few results take nothing away from many.
-const RESULTS: [i64; 2] = [8, 3];
+/// Channels of the image, and of the results, from which on squares are faster; fewer channels are mostly images of one, whose zeros should stay zeros.
+const RESULTS: [i64; 2] = [3, 3];
+/// Channels where their number is known at run time only: sums of few stay in registers only where code is written for these.
+const BOUNDED: i64 = 8;
 /// The same for gradients of weights. They are faster from 8 and 16 on, but what is exactly zero, as where an image is empty, becomes what its neighbours
 /// round: of few channels that took Adam, which divides by a gradient's size, a thousandth away from PyTorch's losses in a hundred steps.
 const WEIGHTS: [i64; 2] = [32, 32];
@@ -134,7 +135,10 @@ fn pays(module: &Module, nest: &Nest, full: i64) -> bool {
     // Squares are of results or, of the weights' gradient, of what is summed up; what image and weights share is the other way round.
     let (points, shared, least) = match nest.fold {
         Fold::WinogradWeights => (&nest.reds[1..], extent(&image, &other), WEIGHTS),
-        _ => (&nest.outs[nest.outs.len() - 2..], nest.reds[0].clone(), RESULTS),
+        _ => {
+            let channels = if nest.reds[0].as_const().is_some() { RESULTS[0] } else { BOUNDED };
+            (&nest.outs[nest.outs.len() - 2..], nest.reds[0].clone(), [channels, RESULTS[1]])
+        }
     };
     let enough = |size: Size, least: i64| nonnegative(&module.dims, &(&size - &Size::constant(least)));
     let squares = points.iter().map(|size| size.as_const().map_or(i64::MAX, |n| (n + 1) / 2)).fold(1, i64::saturating_mul);
@@ -153,7 +157,8 @@ mod tests {
             ("B >= 1", "8", "16", false, true),
             ("B >= 1", "8", "8", false, false),
             ("B >= 1", "8", "8", true, true),
-            ("B >= 1", "7", "16", false, false),
+            ("B >= 1", "3", "16", false, true),
+            ("B >= 1", "2", "16", false, false),
             ("H >= 1", "8", "H", false, true),
             ("C >= 8", "C", "16", false, true),
             ("C >= 7", "C", "16", false, false),
