@@ -56,6 +56,8 @@ const V_PANEL: i64 = 16 * V_NEXT;
 
 /// Bytes of a row's lines of points: two of each of a panel's vectors.
 const LINES: i64 = VECTORS * PANEL;
+/// Rows whose lines are kept until the kernel's stages run on them: few, so that what is stored goes to memory while the next rows are computed.
+const KEPT: i64 = 8;
 
 /// Channels that are few: with more, what the micro-kernel saves in loads is more than what sums cost that come and go.
 const FEW: i64 = 10;
@@ -67,7 +69,7 @@ const NARROW_ROWS: i64 = 1;
 
 const V_AT: i64 = KNOWN;
 const LINES_AT: i64 = V_AT + TOGETHER * V_PANEL;
-const M_AT: i64 = LINES_AT + ROWS * LINES;
+const M_AT: i64 = LINES_AT + KEPT * LINES;
 const U_AT: i64 = M_AT + SUMS * M_ROW;
 
 /// Bytes of scratch that the kernel needs.
@@ -192,8 +194,8 @@ impl<'c> Convolution<'_, '_, '_, 'c> {
                     })?;
                     code.only_if(ends, || {
                         code.range(panels[0], panels[1], 1, |own| {
-                            code.range(row, end, ROWS, |from| {
-                                let to = e.w.lesser(e.add(from, self.int(ROWS)), end);
+                            code.range(row, end, KEPT, |from| {
+                                let to = e.w.lesser(e.add(from, self.int(KEPT)), end);
                                 code.range(from, to, 1, |r| {
                                     let at = self.at(M_AT, e.add(sums(own), e.mul(e.sub(r, row), self.int(M_ROW))));
                                     for side in 0..2 {
@@ -235,14 +237,15 @@ impl<'c> Convolution<'_, '_, '_, 'c> {
             let weights = self.weights_of(g, zero, zero, row);
             code.range(zero, g.count, 1, |panel| {
                 self.image(panel, [zero, step, self.steps], (self.at(V_AT, zero), PANEL, channels * PANEL))?;
-                code.range(row, end, ROWS, |from| {
-                    let to = e.w.lesser(end, e.add(from, self.int(ROWS)));
-                    let tile = e.mul(e.sub(from, row), self.int(channels * e.elements()));
+                code.range(row, end, KEPT, |from| {
+                    let to = e.w.lesser(end, e.add(from, self.int(KEPT)));
                     code.range(from, to, together, |first| {
+                        let (tile, within) = e.divide(e.sub(first, row), self.int(ROWS));
+                        let packed = e.add(e.mul(tile, self.int(ROWS * channels * e.elements())), e.mul(within, row_step));
                         // Beyond the last row packed weights repeat it; where they are read in place, it is read again.
                         let own = |n: i64| match self.transformed {
                             true => e.mul(e.sub(e.w.lesser(e.add(first, self.int(n)), e.sub(end, self.int(1))), row), row_step),
-                            false => e.add(e.add(tile, e.mul(e.sub(first, from), row_step)), self.int(n * e.elements())),
+                            false => e.add(packed, self.int(n * e.elements())),
                         };
                         let rows: Vec<IntValue<'c>> = (0..together).map(|n| e.add(weights, own(n))).collect();
                         code.range(zero, self.int(2), 1, |side| {

@@ -229,6 +229,7 @@ fn errors_of_squares_are_near_those_of_windows() {
         crate::ir::parse::module(&text).unwrap().functions.remove(0)
     };
     for (what, text, size, shown, most) in [
+        ("results", forward, 3, "3 channels", [0.25, 0.35]),
         ("results", forward, 8, "8 channels", [0.25, 0.35]),
         ("results", forward, 32, "32 channels", [0.25, 0.35]),
         ("results", forward, 512, "512 channels", [0.60, 0.35]),
