@@ -14,10 +14,10 @@
 //! Where channels are few a line's 4 sums of some rows stay in registers, and become results there:
 //!
 //! ```text
-//! for each panel: transform the image; for each 12 rows:
-//!   for each vector of squares, each 4 rows (one at the narrow level), each line of the window:
+//! for each panel: transform the image; for each 8 rows:
+//!   for each 4 of them (one at the narrow level), each vector of squares, each line of the window:
 //!     4 sums of each row, over the channels; their two results join those of the lines before
-//!   the kernel's stages
+//!   the kernel's stages on these rows
 //! ```
 //!
 //! Nothing transformed goes to memory.
