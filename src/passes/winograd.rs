@@ -13,13 +13,14 @@ use crate::ir::*;
 use crate::passes::rebuild::{each, keep, rebuild};
 use nnc_runtime::manifest::Sink;
 
-/// Channels of the image, and of the results, from which on squares are faster; fewer channels are mostly images of one, whose zeros should stay zeros.
+/// Channels of the image, and of the results, from which on squares are faster. With one or two channels they are not tried: such images are mostly grey,
+/// with much that is exactly zero and should stay so.
 const RESULTS: [i64; 2] = [3, 3];
-/// Channels where their number is known at run time only: sums of few stay in registers only where code is written for these.
-const BOUNDED: i64 = 8;
 /// The same for gradients of weights. They are faster from 8 and 16 on, but what is exactly zero, as where an image is empty, becomes what its neighbours
 /// round: of few channels that took Adam, which divides by a gradient's size, a thousandth away from PyTorch's losses in a hundred steps.
 const WEIGHTS: [i64; 2] = [32, 32];
+/// Channels of the image where only a bound of their dim is known: then no code is written that keeps the sums of few in registers.
+const BOUNDED: i64 = 8;
 
 /// Squares that an image must have to fill a panel more or less, and where it is one of a batch.
 const PANEL: i64 = 32;
