@@ -8,7 +8,7 @@ mod common;
 use common::{clock, compiled, floats, level, median};
 use nnc::ir::*;
 use nnc::kernel::lower;
-use nnc::passes::winograd::squares;
+use nnc::passes::windows::squares;
 use nnc::plan::plan;
 use nnc::span::{Sources, Span};
 use nnc_runtime::exec::Kernels;

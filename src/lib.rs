@@ -24,7 +24,7 @@
 //!   attention by heads (`nnc_runtime::manifest::Chain`).
 //! * **Machine code** ([`emit`]): one function a kernel and code level (x86-64-v3, -v4), which calls nothing but the program's
 //!   micro-kernels: products and convolutions are cut into tiles and packed (`emit::contract`), points of small images gathered as rows
-//!   (`emit::points`), 3x3 windows cut into squares (`emit::squares`). The micro-kernels' loops are assembly (`emit::dense`); where rows are few, B is read in whole rows (`emit::stream`).
+//!   (`emit::points`), 3x3 windows cut into squares (`emit::squares`), gradients of few weights along lines (`emit::lines`). The micro-kernels' loops are assembly (`emit::dense`); where rows are few, B is read in whole rows (`emit::stream`).
 //!   For GPUs the same writers make PTX ([`emit::cuda`]).
 //!
 //! # The numeric order is part of the meaning
@@ -32,7 +32,7 @@
 //! in leaves of 256. Transcendental functions are fixed sequences of basic operations ([`math`]), the same for constants, interpreters and machine
 //! code. So no pass, schedule, thread count or code level can change a bit of a result, and "interpreter = compiled" is equality of bits (all NaN count
 //! as one). Two passes define a program rather than keep its bits: the algebra of a gradient's formula ([`passes::algebra`]), before all others, and which
-//! convolutions are computed in squares ([`passes::winograd`], a fold of its own), after all others.
+//! sums over windows are taken in another order ([`passes::windows`]: squares, lanes along lines; folds of their own), after all others.
 //!
 //! # Invariants, and the tests that hold them
 //! | invariant | held by |

@@ -26,9 +26,9 @@ use crate::emit::home::Home;
 use crate::emit::micro::{self, Field, PAIR_ROWS, PANEL};
 use crate::emit::modes::Mode;
 use crate::emit::operand::{Ahead, Walk, direct, in_place};
-use crate::emit::{taps, winograd};
+use crate::emit::{lines, taps, winograd};
 use crate::ir::{Scalar, Size};
-use crate::kernel::contract::{Contraction, ROWS, Squares, panel, recognise};
+use crate::kernel::contract::{Contraction, ROWS, Windows, panel, recognise};
 use crate::kernel::linear::{Linear, Run};
 use crate::kernel::lower::product;
 use crate::kernel::{Index, Instr, Kernel, Stage};
@@ -75,9 +75,10 @@ pub const A_AT: i64 = POINTS_AT + NEAR_PACKED * (1 + CHECKS) * POINTS;
 
 /// Bytes of scratch that the kernel needs.
 pub fn scratch(kernel: &Kernel) -> i64 {
-    recognise(kernel).map_or(0, |c| match c.squares {
-        Some(Squares::Results) => winograd::scratch(&c),
-        Some(Squares::Taps) => taps::scratch(&c),
+    recognise(kernel).map_or(0, |c| match c.windows {
+        Some(Windows::Results) => winograd::scratch(&c),
+        Some(Windows::Taps) => taps::scratch(&c),
+        Some(Windows::Lines) => lines::scratch(kernel, &c),
         None => A_AT + NEAR_PACKED * ROWS * A_ROW * c.dtype.bytes() as i64,
     })
 }
@@ -274,9 +275,10 @@ impl<'c> Engine<'_, '_, 'c> {
         code.range_by(first_panel, end_panel, together, |panel| {
             let count = self.w.lesser(together, self.sub(end_panel, panel));
             let group = Group { point: point.clone(), panel, count, from: first_tile, to: end_tile, each, extra, columns, k };
-            match self.c.squares {
-                Some(Squares::Results) => winograd::group(self, &group, level),
-                Some(Squares::Taps) => taps::group(self, &group, level),
+            match self.c.windows {
+                Some(Windows::Results) => winograd::group(self, &group, level),
+                Some(Windows::Taps) => taps::group(self, &group, level),
+                Some(Windows::Lines) => lines::group(self, &group, level),
                 None => self.group(&group, level),
             }
         })?;
@@ -546,7 +548,7 @@ impl<'c> Engine<'_, '_, 'c> {
     }
 
     /// All stages at the rows of a tile; the product's sums are at `sums`.
-    fn rows(&self, panel: &Panel<'c>, row: IntValue<'c>, rows: IntValue<'c>, sums: PointerValue<'c>) -> Result<(), String> {
+    pub fn rows(&self, panel: &Panel<'c>, row: IntValue<'c>, rows: IntValue<'c>, sums: PointerValue<'c>) -> Result<(), String> {
         let (w, code) = (self.w, &self.w.code);
         code.range(self.int(0), rows, 1, |r| {
             let mut point = panel.point.clone();

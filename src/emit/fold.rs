@@ -19,7 +19,7 @@ impl<'c> Writer<'_, 'c> {
         let elem = self.value_type(stage)?;
         match stage.fold {
             Fold::None => Err(format!("kernel {}: no fold", self.kernel.name)),
-            Fold::Winograd | Fold::WinogradWeights => Err(format!("kernel {}: engines take whole squares", self.kernel.name)),
+            Fold::Winograd | Fold::WinogradWeights | Fold::DotLines => Err(format!("kernel {}: engines take windows as a whole", self.kernel.name)),
             Fold::Dot if stage.reds.len() == 1 => self.dot(stage, elem, scope).map(|v| vec![v]),
             Fold::Dot => self.dot_box(stage, elem, scope).map(|v| vec![v]),
             Fold::Sum | Fold::Prod | Fold::Max | Fold::Min => {

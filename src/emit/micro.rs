@@ -102,7 +102,7 @@ fn pair_name(dtype: DType) -> String {
 pub fn halves(kernel: &Kernel, c: &Contraction) -> bool {
     let columns = c.width(&kernel.outer).as_const();
     let width = panel(c.dtype);
-    c.squares.is_none() && c.reach.is_none() && columns.is_none_or(|n| (1..=width / 2).contains(&(n % width)))
+    c.windows.is_none() && c.reach.is_none() && columns.is_none_or(|n| (1..=width / 2).contains(&(n % width)))
 }
 
 /// The function for half a panel, declared, for a wide level.

@@ -24,6 +24,7 @@ mod dense;
 mod fold;
 mod home;
 mod lanes;
+mod lines;
 mod merge;
 mod micro;
 mod modes;

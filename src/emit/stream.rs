@@ -32,7 +32,7 @@ pub fn takes(kernel: &Kernel, c: &Contraction) -> bool {
     let [columns, steps] = [c.extent(&c.columns, &kernel.outer), product(&kernel.stages[c.stage].reds)].map(|n| n.as_const());
     let far = columns.zip(steps).is_none_or(|(columns, steps)| columns * steps * c.dtype.bytes() as i64 > NEAR);
     let few = c.extent(&c.rows, &kernel.outer).as_const().is_none_or(|n| n <= FEW);
-    let whole = c.squares.is_none() && c.reach.is_none() && c.needs.is_none() && c.columns.len() == 1;
+    let whole = c.windows.is_none() && c.reach.is_none() && c.needs.is_none() && c.columns.len() == 1;
     let one_run = direct(kernel, c).is_none_or(|(_, _, steps)| steps.len() <= 1);
     far && few && whole && one_run && packed(kernel, c).is_none() && in_place(kernel, c).is_some()
 }

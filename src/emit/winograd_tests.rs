@@ -1,11 +1,11 @@
-//! The law of convolutions in squares: random ones, of every size at which lines, vectors, panels, tiles and blocks begin and end, give the
-//! interpreter's bits.
+//! The law of folds over windows, in squares and along lines: random ones, of every size at which lines, vectors, panels, tiles and blocks begin and end,
+//! give the interpreter's bits.
 
 use super::tests::{law, program};
 use crate::ir::generate::{self, Random};
 use crate::ir::*;
 use crate::kernel::contract::recognise;
-use crate::passes::winograd::squares;
+use crate::passes::windows::{lines, squares};
 use crate::span::Span;
 use nnc_runtime::manifest::Source;
 
@@ -92,9 +92,24 @@ fn convolution(sizes: &mut Sizes, f: &mut Function) -> Value {
 /// The gradient `[o, c, r, s]` of a convolution's weights, or `[c, o, r, s]`, by that of its results `[b, o, y, x]` and the image `[b, c, y, x]`; then
 /// half of the time what an optimizer does with it.
 fn gradient(sizes: &mut Sizes, f: &mut Function) -> Value {
+    let [height, width] = [0, 1].map(|_| sizes.two(&[2, 3, 4, 5, 7, 8, 9, 14, 16, 17, 28, 33]));
+    gradient_of(sizes, f, [3, 3], [height, width])
+}
+
+/// The same of any window, where lines and columns are cut into blocks.
+fn gradient_along_lines(sizes: &mut Sizes, f: &mut Function) -> Value {
+    let taps = [0, 1].map(|_| sizes.pick(&[2, 3, 3, 4, 5, 7]));
+    let height = sizes.two(&[1, 2, 5, 31, 33, 66]);
+    let width = sizes.two(&[1, 15, 16, 17, 28, 32, 48, 257, 300]);
+    gradient_of(sizes, f, taps, [height, width])
+}
+
+fn gradient_of(sizes: &mut Sizes, f: &mut Function, taps: [i64; 2], [height, width]: [[i64; 2]; 2]) -> Value {
     let dtype = if sizes.random.once_in(4) { DType::F64 } else { DType::F32 };
     let (swapped, padding, map) = (sizes.pick(&[0, 0, 1]) == 1, sizes.pick(&[0, 1, 1, 2]), sizes.pick(&[0, 1]) == 1);
-    let [height, width] = [0, 1].map(|_| sizes.two(&[2, 3, 4, 5, 7, 8, 9, 14, 16, 17, 28, 33]).map(|n| if padding == 2 { n.max(2) } else { n }));
+    // An image is a window's size less its padding larger than its results.
+    let least = taps.map(|n| (2 * padding + 2 - n).max(0));
+    let [height, width] = [(height, least[0]), (width, least[1])].map(|(size, least)| size.map(|n| n.max(least)));
     let (mut rows, mut columns) = (sizes.two(&[1, 3, 6, 13, 25, 100]), sizes.two(&[1, 2, 5, 17, 33, 70]));
     let most = |n: [i64; 2]| n[0].max(n[1]);
     while most(rows) * most(columns) * most(height) * most(width) > 40_000 {
@@ -106,13 +121,13 @@ fn gradient(sizes: &mut Sizes, f: &mut Function) -> Value {
     let var = Affine::var;
     let (o, i) = if swapped { (1, 0) } else { (0, 1) };
     let [first, second] = if swapped { [&rows, &columns] } else { [&columns, &rows] };
-    let outer = [first.clone(), second.clone(), c(3), c(3)];
+    let outer = [first.clone(), second.clone(), c(taps[0]), c(taps[1])];
     let at = |tap: usize, point: usize| var(point).add(&var(tap)).sub(&Affine::constant(padding));
     let index = [var(4), var(i), at(2, 5), at(3, 6)].map(Index::Affine).to_vec();
     let pixel = Expr::Load { operand: 0, index, otherwise: Some(Scalar::float(dtype, 0.0)) };
     let mut input = |shape: &[Size]| f.input(&format!("x{}", f.inputs.len()), Type::new(dtype, shape));
-    let further = |n: &Size| n + &c(2 - 2 * padding);
-    let image = input(&[images.clone(), rows, further(&height), further(&width)]);
+    let further = |n: &Size, taps: i64| n + &c(taps - 1 - 2 * padding);
+    let image = input(&[images.clone(), rows, further(&height, taps[0]), further(&width, taps[1])]);
     let inputs = [image, input(&[images.clone(), columns, height.clone(), width.clone()])];
     let extra = [input(&outer), input(&outer[..1])];
     let product = Expr::op(ScalarOp::Mul, [load_at(1, [4, o, 5, 6]), pixel]);
@@ -125,28 +140,31 @@ fn gradient(sizes: &mut Sizes, f: &mut Function) -> Value {
     f.nest(Nest::map(outer.to_vec(), beside), [dot, extra[0], extra[1]], Span::default())
 }
 
-/// The function with all convolutions in squares, and how many there are.
-fn in_squares(f: Function, dims: &Dims) -> (Module, usize) {
+/// What gives a node another fold.
+type Declare = fn(&Module, &Function, &Node) -> Option<Nest>;
+
+/// The function with all convolutions in squares, or along lines, and how many there are.
+fn declared(f: Function, dims: &Dims, declare: Declare) -> (Module, usize) {
     let mut module = program(f);
     module.dims = dims.keys().map(|name| Dim { name: name.clone(), min: 0, max: None }).collect();
     let mut found = 0;
     for n in 0..module.functions[0].nodes.len() {
         let node = module.functions[0].nodes[n].clone();
-        if let Some(squares) = squares(&module, &module.functions[0], &node) {
-            module.functions[0].nodes[n].op = Op::Nest(squares);
+        if let Some(nest) = declare(&module, &module.functions[0], &node) {
+            module.functions[0].nodes[n].op = Op::Nest(nest);
             found += 1;
         }
     }
     verify::verify(&module).unwrap();
     let kernels = crate::kernel::lower(&module).kernels;
-    assert!(kernels.iter().any(|k| recognise(k).is_some_and(|c| c.squares.is_some())));
+    assert!(kernels.iter().any(|k| recognise(k).is_some_and(|c| c.windows.is_some())));
     (module, found)
 }
 
 /// The same where most must be.
-fn mostly_in_squares(f: Function, sizes: &Sizes) -> Module {
-    let (module, found) = in_squares(f, &sizes.tried[0]);
-    assert!(found > 2, "{found} convolutions are in squares");
+fn mostly(f: Function, sizes: &Sizes, declare: Declare) -> Module {
+    let (module, found) = declared(f, &sizes.tried[0], declare);
+    assert!(found > 2, "{found} convolutions are declared so");
     module
 }
 
@@ -156,7 +174,7 @@ fn random_squares_are_what_they_mean() {
         let mut sizes = Sizes::new(seed);
         let mut f = Function::new("squares");
         f.results = (0..4).map(|_| (None, convolution(&mut sizes, &mut f))).collect();
-        let mut module = mostly_in_squares(f, &sizes);
+        let mut module = mostly(f, &sizes, squares);
         if seed % 2 == 1 {
             // Weights that are stored are transformed in advance.
             module.entries[0].inputs.iter_mut().filter(|s| matches!(s, Source::Data(_))).for_each(|s| *s = Source::Tensor(format!("{s:?}").into()));
@@ -174,20 +192,34 @@ fn random_gradients_in_squares_are_what_they_mean() {
         let mut sizes = Sizes::new(seed);
         let mut f = Function::new("squares");
         f.results = (0..4).map(|_| (None, gradient(&mut sizes, &mut f))).collect();
-        law(&mostly_in_squares(f, &sizes), &sizes.tried, seed);
+        law(&mostly(f, &sizes, squares), &sizes.tried, seed);
+    }
+}
+
+#[test]
+fn random_gradients_along_lines_are_what_they_mean() {
+    for seed in generate::seeds(8) {
+        let mut sizes = Sizes::new(seed);
+        let mut f = Function::new("lines");
+        f.results = (0..4).map(|_| (None, gradient_along_lines(&mut sizes, &mut f))).collect();
+        law(&mostly(f, &sizes, lines), &sizes.tried, seed);
     }
 }
 
 /// They are those of the window, but for what is rounded.
 #[test]
-fn squares_are_near_the_sums_of_their_windows() {
-    for seed in 0..24 {
+fn they_are_near_the_sums_of_their_windows() {
+    for seed in 0..36 {
         let mut sizes = Sizes::new(seed);
         let mut f = Function::new("squares");
-        let one = if seed < 12 { convolution } else { gradient };
+        let (one, declare): (fn(&mut Sizes, &mut Function) -> Value, Declare) = match seed {
+            0..12 => (convolution, squares),
+            12..24 => (gradient, squares),
+            _ => (gradient_along_lines, lines),
+        };
         f.results = (0..4).map(|_| (None, one(&mut sizes, &mut f))).collect();
         let direct = program(f.clone());
-        let module = mostly_in_squares(f, &sizes);
+        let module = mostly(f, &sizes, declare);
         let Sizes { mut random, tried: [dims, _] } = sizes;
         let function = &direct.functions[0];
         let inputs: Vec<_> = function
@@ -228,13 +260,16 @@ fn errors_of_squares_are_near_those_of_windows() {
         let text = text.replace("SIZE", &size.to_string()).replace("TYPE", dtype);
         crate::ir::parse::module(&text).unwrap().functions.remove(0)
     };
-    for (what, text, size, shown, most) in [
-        ("results", forward, 3, "3 channels", [0.25, 0.35]),
-        ("results", forward, 8, "8 channels", [0.25, 0.35]),
-        ("results", forward, 32, "32 channels", [0.25, 0.35]),
-        ("results", forward, 512, "512 channels", [0.60, 0.35]),
-        ("gradients of weights", gradient, 1, "64 squares", [0.35, 0.35]),
-        ("gradients of weights", gradient, 64, "4096 squares", [0.50, 0.35]),
+    let long = &gradient.replace("16, 16]", "64, 64]").replace("< 16", "< 64");
+    for (what, text, declare, size, shown, most) in [
+        ("results", forward, squares as Declare, 3, "3 channels", [0.25, 0.35]),
+        ("results", forward, squares as Declare, 8, "8 channels", [0.25, 0.35]),
+        ("results", forward, squares as Declare, 32, "32 channels", [0.25, 0.35]),
+        ("results", forward, squares as Declare, 512, "512 channels", [0.60, 0.35]),
+        ("gradients of weights", gradient, squares, 1, "64 squares", [0.35, 0.35]),
+        ("gradients of weights", gradient, squares, 64, "4096 squares", [0.50, 0.35]),
+        ("gradients of weights", gradient, lines, 64, "16384 points along lines", [0.35, 0.35]),
+        ("gradients of weights", long, lines, 4, "16384 points along longer lines", [0.35, 0.35]),
     ] {
         let mut random = Random::new(size as u64);
         let single = function(text, size, "f32");
@@ -252,13 +287,13 @@ fn errors_of_squares_are_near_those_of_windows() {
             (0..y.len()).map(|i| y.get(i).to_f64()).collect()
         };
         let exact = run(&program(function(text, size, "f64")), DType::F64);
-        let squares = in_squares(single.clone(), &Dims::new()).0;
+        let other = declared(single.clone(), &Dims::new(), declare).0;
         let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>().sqrt();
-        let errors = [&squares, &program(single)].map(|module| {
+        let errors = [&other, &program(single)].map(|module| {
             let found = run(module, DType::F32);
             1e6 * norm(&mut found.iter().zip(&exact).map(|(a, b)| a - b)) / norm(&mut exact.iter().copied())
         });
-        println!("{what}, {shown}: in squares {:.2} millionths, in windows {:.2}", errors[0], errors[1]);
+        println!("{what}, {shown}: declared {:.2} millionths, in windows {:.2}", errors[0], errors[1]);
         assert!(errors.iter().zip(most).all(|(error, most)| (0.05..most).contains(error)), "{what}, {shown}: {errors:?}");
     }
 }

@@ -36,7 +36,7 @@ pub fn pull(dims: &[Dim], f: &mut Function, id: NodeId, active: &[bool], dy: Val
             value = Some(load_at(extra(&mut points, y), 0..outs));
             adj
         }
-        Fold::Sum | Fold::Dot | Fold::Winograd | Fold::WinogradWeights => adj,
+        Fold::Sum | Fold::Dot | Fold::Winograd | Fold::WinogradWeights | Fold::DotLines => adj,
         Fold::ArgMax | Fold::ArgMin => {
             let at = load_at(extra(&mut points, Value { node: id, result: 1 }), 0..outs);
             let here = Expr::Index(linear(&nest.reds, outs));

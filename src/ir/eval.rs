@@ -196,8 +196,12 @@ fn nest(nest: &Nest, types: &[Type], operands: &[&Tensor], dims: &Dims) -> Resul
     let env = Env { operands, dims, point: &[] };
     let (outs, reds) = (sizes(&nest.outs, dims)?, sizes(&nest.reds, dims)?);
     let mut results: Vec<Tensor> = types.iter().map(|t| Tensor::zeros(t.dtype, &outs)).collect();
-    if nest.fold.in_squares() {
-        let all = if nest.fold == Fold::Winograd { squares } else { windows };
+    if nest.fold.is_windowed() {
+        let all = match nest.fold {
+            Fold::Winograd => squares,
+            Fold::WinogradWeights => windows,
+            _ => lines,
+        };
         all(nest, [&outs, &reds], &env, &mut results[0])?;
         return Ok(results);
     }
@@ -266,6 +270,17 @@ fn windows(nest: &Nest, [outs, reds]: [&[i64]; 2], env: &Env, result: &mut Tenso
     })
 }
 
+/// The nest of a [`Fold::DotLines`], tap by tap.
+fn lines(nest: &Nest, [outs, reds]: [&[i64]; 2], env: &Env, result: &mut Tensor) -> Result<(), String> {
+    let (Expr::Op(_, factors), &[images, height, width]) = (&nest.body, reds) else { return Err("no window".into()) };
+    points(outs, &mut |linear, at| {
+        let factor = |n: usize, point: [i64; 3]| env.at(&[at, &point].concat()).expr(&factors[n]);
+        let both = &mut |point| Ok::<_, String>([factor(0, point)?, factor(1, point)?]);
+        result.set(linear, math::lines::sum(result.dtype, [images, height, width], both)?);
+        Ok(())
+    })
+}
+
 /// What a fold remembers between points.
 struct Accumulator {
     fold: Fold,
@@ -281,7 +296,7 @@ impl Accumulator {
     fn new(fold: Fold, dtype: DType) -> Accumulator {
         let lanes = match fold {
             Fold::Sum | Fold::Prod | Fold::Max | Fold::Min => vec![fold.neutral(dtype); 16],
-            Fold::Dot | Fold::Winograd | Fold::WinogradWeights => vec![],
+            Fold::Dot | Fold::Winograd | Fold::WinogradWeights | Fold::DotLines => vec![],
             Fold::None | Fold::ArgMax | Fold::ArgMin => vec![fold.neutral(dtype)],
         };
         Accumulator { fold, dtype, lanes, any: false, position: 0 }
@@ -313,7 +328,7 @@ impl Accumulator {
                     (self.lanes[0], self.position) = (value, k as i64);
                 }
             }
-            Fold::Dot | Fold::Winograd | Fold::WinogradWeights => unreachable!("the body of a dot is a product"),
+            Fold::Dot | Fold::Winograd | Fold::WinogradWeights | Fold::DotLines => unreachable!("the body of a dot is a product"),
         }
     }
 
@@ -330,7 +345,7 @@ impl Accumulator {
                 }
                 (Some(self.lanes[0]), 0)
             }
-            Fold::Dot | Fold::Winograd | Fold::WinogradWeights => {
+            Fold::Dot | Fold::Winograd | Fold::WinogradWeights | Fold::DotLines => {
                 (self.lanes.into_iter().reduce(|sum, leaf| math::apply(ScalarOp::Add, &[sum, leaf])), 0)
             }
         }

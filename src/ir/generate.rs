@@ -250,7 +250,7 @@ impl Builder<'_> {
         let fold = *self.random.pick(&folds);
         let dtype = match fold {
             Fold::Sum | Fold::Prod => *self.random.pick(&[DType::F32, DType::F64, DType::I64]),
-            Fold::Dot | Fold::Winograd | Fold::WinogradWeights => *self.random.pick(&[DType::F32, DType::F64]),
+            Fold::Dot | Fold::Winograd | Fold::WinogradWeights | Fold::DotLines => *self.random.pick(&[DType::F32, DType::F64]),
             Fold::None | Fold::Max | Fold::Min | Fold::ArgMax | Fold::ArgMin => self.random.dtype(),
         };
         let outs: Vec<Size> = (0..self.random.below(3)).map(|_| self.random.size()).collect();
@@ -261,7 +261,7 @@ impl Builder<'_> {
         }
         let mut scope = Scope { ranges: [outs.clone(), reds.clone()].concat(), operands: vec![] };
         let body = match fold {
-            Fold::Dot | Fold::Winograd | Fold::WinogradWeights => {
+            Fold::Dot | Fold::Winograd | Fold::WinogradWeights | Fold::DotLines => {
                 Expr::op(ScalarOp::Mul, [self.expr(&mut scope, dtype, 1), self.expr(&mut scope, dtype, 1)])
             }
             Fold::None | Fold::Sum | Fold::Prod | Fold::Max | Fold::Min | Fold::ArgMax | Fold::ArgMin => self.expr(&mut scope, dtype, 3),

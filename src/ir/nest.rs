@@ -47,6 +47,10 @@ pub enum Fold {
     /// last two are the points of the results. The gradient does not know the window's indices and is 0 beyond the box, the image's index moves with each
     /// of them as with that of the results and is 0 outside (`otherwise`).
     WinogradWeights,
+    /// Sum of products of a window's weights' gradient, in lanes along lines of points: [`crate::math::lines`].
+    ///
+    /// The body is as [`Fold::WinogradWeights`] has it, with a window of any known size from 2 to 16 points along each axis.
+    DotLines,
     /// Product, over 16 lanes from 1, joined as `Sum`'s.
     Prod,
     /// Largest; NaN if any is NaN; the empty fold is -inf (the least integer, false). Over 16 lanes from that value, joined as `Sum`'s
@@ -65,7 +69,7 @@ impl Fold {
     pub fn results(self) -> usize {
         match self {
             Fold::ArgMax | Fold::ArgMin => 2,
-            Fold::None | Fold::Sum | Fold::Dot | Fold::Winograd | Fold::WinogradWeights | Fold::Prod | Fold::Max | Fold::Min => 1,
+            Fold::None | Fold::Sum | Fold::Dot | Fold::Winograd | Fold::WinogradWeights | Fold::DotLines | Fold::Prod | Fold::Max | Fold::Min => 1,
         }
     }
 
@@ -77,6 +81,7 @@ impl Fold {
             Fold::Dot => "dot",
             Fold::Winograd => "winograd",
             Fold::WinogradWeights => "winograd_weights",
+            Fold::DotLines => "dot_lines",
             Fold::Prod => "prod",
             Fold::Max => "max",
             Fold::Min => "min",
@@ -87,12 +92,12 @@ impl Fold {
 
     /// Whether the body is a product of two factors, which are summed up.
     pub fn multiplies(self) -> bool {
-        matches!(self, Fold::Dot | Fold::Winograd | Fold::WinogradWeights)
+        self == Fold::Dot || self.is_windowed()
     }
 
-    /// Whether its sums are those of squares.
-    pub fn in_squares(self) -> bool {
-        matches!(self, Fold::Winograd | Fold::WinogradWeights)
+    /// Whether it is over the windows of an image, as a whole.
+    pub fn is_windowed(self) -> bool {
+        matches!(self, Fold::Winograd | Fold::WinogradWeights | Fold::DotLines)
     }
 
     /// What it starts from, and the value of the empty fold.
@@ -103,7 +108,7 @@ impl Fold {
             DType::Bool => Scalar::bool(bool),
         };
         match self {
-            Fold::None | Fold::Sum | Fold::Dot | Fold::Winograd | Fold::WinogradWeights => Scalar::float(dtype, 0.0),
+            Fold::None | Fold::Sum | Fold::Dot | Fold::Winograd | Fold::WinogradWeights | Fold::DotLines => Scalar::float(dtype, 0.0),
             Fold::Prod => Scalar::float(dtype, 1.0),
             Fold::Max | Fold::ArgMax => extreme(f64::NEG_INFINITY, i64::MIN, false),
             Fold::Min | Fold::ArgMin => extreme(f64::INFINITY, i64::MAX, true),
@@ -116,7 +121,9 @@ impl Fold {
             Fold::Prod => ScalarOp::Mul,
             Fold::Max => ScalarOp::Max,
             Fold::Min => ScalarOp::Min,
-            Fold::None | Fold::Sum | Fold::Dot | Fold::Winograd | Fold::WinogradWeights | Fold::ArgMax | Fold::ArgMin => ScalarOp::Add,
+            Fold::None | Fold::Sum | Fold::Dot | Fold::Winograd | Fold::WinogradWeights | Fold::DotLines | Fold::ArgMax | Fold::ArgMin => {
+                ScalarOp::Add
+            }
         }
     }
 }

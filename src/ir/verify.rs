@@ -3,7 +3,7 @@
 //! In: any module. Out: nothing, or every broken invariant with its function and node. What is verified can be printed, evaluated,
 //! differentiated and lowered without a panic.
 
-use crate::ir::window::{is_winograd, is_winograd_weights};
+use crate::ir::window::{is_dot_lines, is_winograd, is_winograd_weights};
 use crate::ir::*;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -215,6 +215,9 @@ impl Checker<'_> {
             }
             Fold::WinogradWeights => {
                 self.require(dtype.is_float() && is_winograd_weights(nest), "a winograd sum for weights is of an image and of what its windows give");
+            }
+            Fold::DotLines => {
+                self.require(dtype.is_float() && is_dot_lines(nest), "a sum along lines is of an image and of what its windows give");
             }
         }
         let mut types = vec![Type::new(dtype, nest.outs.clone())];

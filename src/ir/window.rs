@@ -1,8 +1,9 @@
-//! The windows of [`Fold::Winograd`] and [`Fold::WinogradWeights`]: which nests have one.
+//! The windows of [`Fold::Winograd`], [`Fold::WinogradWeights`] and [`Fold::DotLines`]: which nests have one.
 
 use crate::ir::index::{Affine, Index, IndexAtom, Var};
 use crate::ir::nest::{Fold, Nest};
 use crate::ir::scalar::{Expr, ScalarOp};
+use std::ops::RangeInclusive;
 
 /// The only axis whose index knows the output or the window's variable, where it is their sum and a number: that axis and the number.
 pub fn moves(index: &[Affine], out: Var, tap: Var) -> Option<(usize, i64)> {
@@ -60,16 +61,27 @@ pub fn is_winograd(nest: &Nest) -> bool {
 
 /// Whether the nest is what [`Fold::WinogradWeights`] says.
 pub fn is_winograd_weights(nest: &Nest) -> bool {
+    nest.fold == Fold::WinogradWeights && is_gradient(nest, 3..=3, 2)
+}
+
+/// Whether the nest is what [`Fold::DotLines`] says.
+pub fn is_dot_lines(nest: &Nest) -> bool {
+    nest.fold == Fold::DotLines && is_gradient(nest, 2..=16, 0)
+}
+
+/// Whether the nest is the gradient of a window's weights, for a window of so many points along each axis and so many results at least.
+fn is_gradient(nest: &Nest, taps: RangeInclusive<i64>, least: i64) -> bool {
     let (outs, rank) = (nest.outs.len(), nest.rank());
     let Expr::Op(ScalarOp::Mul, factors) = &nest.body else { return false };
     let [Expr::Load { index: gradient, otherwise: None, .. }, Expr::Load { index: image, otherwise: Some(zero), .. }] = &factors[..] else {
         return false;
     };
     let (Some(gradient), Some(image), [_, y, x]) = (affine(gradient), affine(image), &nest.reds[..]) else { return false };
-    if nest.fold != Fold::WinogradWeights || !nest.guards.is_empty() || outs < 2 || zero.bits() != 0 {
+    if !nest.guards.is_empty() || outs < 2 || zero.bits() != 0 {
         return false;
     }
-    let sized = nest.outs[outs - 2..].iter().all(|size| size.as_const() == Some(3)) && [y, x].iter().all(|n| n.as_const().is_none_or(|n| n >= 2));
+    let window = nest.outs[outs - 2..].iter().all(|size| size.as_const().is_some_and(|n| taps.contains(&n)));
+    let sized = window && [y, x].iter().all(|n| n.as_const().is_none_or(|n| n >= least));
     let apart = !knows(&gradient, outs - 2) && !knows(&gradient, outs - 1);
     // Lines of the gradient are contiguous, and rows and columns of the product one axis each.
     let lines = gradient.iter().all(|a| a.as_var().is_some()) && gradient.last().and_then(Affine::as_var) == Some(rank - 1);

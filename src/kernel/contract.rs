@@ -38,18 +38,20 @@ pub struct Contraction {
     pub needs: Option<Guard>,
     /// Whether B was packed in advance and stays in the second cache: panels count fastest then, however few rows there are.
     pub stays: bool,
-    /// Where it is computed in squares of 2x2 points ([`winograd`]), what they are. The first of the lanes' variables is then that of the columns, or for
-    /// [`Squares::Taps`] that of a row's, lines' and columns' of the window, which follow the rows.
-    pub squares: Option<Squares>,
+    /// Which fold over windows it is ([`winograd`]), where it is one. In squares the first of the lanes' variables is that of the columns, or for
+    /// [`Windows::Taps`] that of a row's, lines' and columns' of the window, which follow the rows.
+    pub windows: Option<Windows>,
 }
 
-/// What is cut into squares of 2x2 points.
+/// Folds over the windows of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Squares {
-    /// The columns.
+pub enum Windows {
+    /// In squares of 2x2 points, which are the columns.
     Results,
-    /// The steps. The last two variables are taps of a window, neither rows nor columns.
+    /// Over such squares, which are the steps. The last two variables are taps of a window, neither rows nor columns.
     Taps,
+    /// In lanes along lines of points, which are the steps. The last two variables are taps of a window, and the last columns.
+    Lines,
 }
 
 /// The steps that row number `r` takes: those up to step `r + shift` or those from it on.
@@ -143,7 +145,7 @@ pub fn roles(kernel: &Kernel) -> Option<Contraction> {
     let needs = needs(kernel, number, &rows, &columns);
     let near = near(kernel, number, &columns);
     let stores_in_lanes = kernel.stages.iter().all(|s| in_lanes(s, last));
-    let mut c = Contraction { stage: number, dtype, factors, batch, rows, columns, near, reach, needs, stays: false, squares: None };
+    let mut c = Contraction { stage: number, dtype, factors, batch, rows, columns, near, reach, needs, stays: false, windows: None };
     let bytes = product(&[c.extent(&c.columns, &kernel.outer), product(&stage.reds)]).as_const().and_then(|n| n.checked_mul(dtype.bytes() as i64));
     c.stays = packed(kernel, &c).is_some() && bytes.is_some_and(|n| n <= STAYS);
     (dtype.is_float() && stores_in_lanes).then_some(c)
@@ -407,7 +409,7 @@ impl Contraction {
     /// How many columns.
     pub fn width(&self, outer: &[Size]) -> Size {
         let sizes: Vec<Size> = self.columns.iter().map(|v| outer[*v].clone()).collect();
-        if self.squares == Some(Squares::Results) { winograd::squares(&sizes) } else { product(&sizes) }
+        if self.windows == Some(Windows::Results) { winograd::squares(&sizes) } else { product(&sizes) }
     }
 
     /// How many tasks there are.
@@ -425,7 +427,7 @@ impl Contraction {
             let pairs = rows.div(&high)?.checked_add(&one)?.checked_mul(&two)?;
             pairs.checked_add(&high.div(&rows.checked_add(&Size::constant(ROWS))?)?.neg())
         };
-        if self.stays { even() } else { None }.unwrap_or_else(|| cut(rows.clone(), ROWS))
+        if self.stays || self.windows == Some(Windows::Lines) { even() } else { None }.unwrap_or_else(|| cut(rows.clone(), ROWS))
     }
 
     /// How many of them, one after the other, share a panel of B, or where panels count fastest, rows of A.
@@ -447,7 +449,7 @@ impl Contraction {
     pub fn points(&self, task: i64, outer: &[i64], see: &mut dyn FnMut(&[i64]) -> Option<()>) -> Option<()> {
         let extent = |vars: &[usize]| vars.iter().map(|v| outer[*v]).product::<i64>();
         // Of a square the first point, then what is beside and below it.
-        let results = self.squares == Some(Squares::Results);
+        let results = self.windows == Some(Windows::Results);
         let mut halves = outer.to_vec();
         if results {
             self.columns.iter().rev().take(2).for_each(|v| halves[*v] = (outer[*v] + 1) / 2);
@@ -472,7 +474,7 @@ impl Contraction {
             set(&self.rows, row, &mut point);
             for column in first..columns.min(first + width) {
                 set(&self.columns, column, &mut point);
-                if self.squares == Some(Squares::Taps) {
+                if self.windows == Some(Windows::Taps) {
                     for tap in 0..9 {
                         (point[outer.len() - 2], point[outer.len() - 1]) = (tap / 3, tap % 3);
                         see(&point)?;

@@ -106,7 +106,7 @@ impl Machine<'_> {
                 return Some(());
             }
             let mut fold = Accumulator::new(stage.fold);
-            let folded: &[i64] = if stage.fold.in_squares() { &[0] } else { &reds };
+            let folded: &[i64] = if stage.fold.is_windowed() { &[0] } else { &reds };
             each(folded, &mut |k, at| {
                 self.point.truncate(depth + inner.len());
                 self.point.extend(at);
@@ -119,7 +119,7 @@ impl Machine<'_> {
             })?;
             self.point.truncate(depth + inner.len());
             let results = match stage.values.as_slice() {
-                _ if stage.fold.in_squares() => vec![self.square(stage, &reds, dtype)?],
+                _ if stage.fold.is_windowed() => vec![self.windowed(stage, &reds, dtype)?],
                 several @ [_, _, ..] if stage.fold == Fold::None => several.iter().map(|v| values[*v]).collect(),
                 _ => fold.finish(reds.iter().product(), dtype),
             };
@@ -138,9 +138,19 @@ impl Machine<'_> {
         Some(())
     }
 
-    /// The value of a [`Fold::Winograd`] or [`Fold::WinogradWeights`] at an outer point.
-    fn square(&mut self, stage: &Stage, reds: &[i64], dtype: DType) -> Option<Scalar> {
+    /// The value of a fold over windows at an outer point.
+    fn windowed(&mut self, stage: &Stage, reds: &[i64], dtype: DType) -> Option<Scalar> {
         let [.., y, x] = self.point[..] else { return None };
+        if stage.fold == Fold::DotLines {
+            let factor = |n: usize, point: [i64; 3]| {
+                let mut values = vec![];
+                let load = &stage.body[stage.values[n]..=stage.values[n]];
+                let at = Machine { point: [&self.point[..], &point].concat(), ..self.beside() };
+                at.block(load, &mut values).map(|()| values[0]).ok_or(())
+            };
+            let both = &mut |point| Ok::<_, ()>([factor(0, point)?, factor(1, point)?]);
+            return math::lines::sum(dtype, [reds[0], reds[1], reds[2]], both).ok();
+        }
         let size = if stage.fold == Fold::Winograd { 2 } else { 3 };
         let mut corner = self.point.clone();
         corner.truncate(self.point.len() - 2);
@@ -292,7 +302,7 @@ impl Accumulator {
         match fold {
             Fold::None => Accumulator::One(None),
             Fold::Sum | Fold::Prod | Fold::Max | Fold::Min => Accumulator::Lanes(fold, Box::new([None; 16])),
-            Fold::Dot | Fold::Winograd | Fold::WinogradWeights => Accumulator::Dot { sum: None, leaf: 0, chain: None },
+            Fold::Dot | Fold::Winograd | Fold::WinogradWeights | Fold::DotLines => Accumulator::Dot { sum: None, leaf: 0, chain: None },
             Fold::ArgMax | Fold::ArgMin => Accumulator::Best(fold, None),
         }
     }

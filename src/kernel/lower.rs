@@ -503,7 +503,7 @@ fn flops(kernel: &Kernel) -> Size {
         let points = product(&[product(&stage.inner), product(&stage.reds)]);
         let fold = match stage.fold {
             Fold::None => 0,
-            Fold::Dot | Fold::Winograd | Fold::WinogradWeights => 2,
+            Fold::Dot | Fold::Winograd | Fold::WinogradWeights | Fold::DotLines => 2,
             Fold::Sum | Fold::Prod | Fold::Max | Fold::Min | Fold::ArgMax | Fold::ArgMin => 1,
         };
         let each = Size::constant(arithmetic(&stage.body) + fold);

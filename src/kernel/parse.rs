@@ -8,8 +8,19 @@ use crate::ir::{DType, Dim, Fold, Guard, Scalar, ScalarOp, ScatterFold, Size};
 use crate::kernel::print::{infix, vars};
 use crate::kernel::{Index, Instr, Kernel, Param, Stage, Store, Target};
 
-const FOLDS: [Fold; 10] =
-    [Fold::None, Fold::Sum, Fold::Dot, Fold::Winograd, Fold::WinogradWeights, Fold::Prod, Fold::Max, Fold::Min, Fold::ArgMax, Fold::ArgMin];
+const FOLDS: [Fold; 11] = [
+    Fold::None,
+    Fold::Sum,
+    Fold::Dot,
+    Fold::Winograd,
+    Fold::WinogradWeights,
+    Fold::DotLines,
+    Fold::Prod,
+    Fold::Max,
+    Fold::Min,
+    Fold::ArgMax,
+    Fold::ArgMin,
+];
 const SCATTERS: [ScatterFold; 5] = [ScatterFold::Replace, ScatterFold::Sum, ScatterFold::Prod, ScatterFold::Max, ScatterFold::Min];
 /// How deep selects may nest.
 const DEPTH: usize = 200;

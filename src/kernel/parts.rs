@@ -21,7 +21,7 @@ pub struct Parts {
 pub fn parts(kernel: &Kernel) -> Option<Parts> {
     let contraction = recognise(kernel);
     let vars: Vec<usize> = match &contraction {
-        Some(c) if c.squares.is_some() => return None,
+        Some(c) if c.windows.is_some() => return None,
         Some(c) => c.batch.clone(),
         None => (0..kernel.outer.len()).collect(),
     };

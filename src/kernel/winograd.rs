@@ -3,13 +3,15 @@
 //! A panel holds as many squares as another one columns, in the order of the image, line after line. A task is one tile of one panel: all points of
 //! its squares. Weights may be transformed in advance: then the window has 4x4 points ([`transformed`]).
 //!
-//! The gradients of their weights ([`Fold::WinogradWeights`]): steps are squares, rows the image's channels, columns the results'. A task is all taps of a
+//! The gradients of windows' weights in lanes along lines ([`Fold::DotLines`]): rows are the results', columns the image's channels and taps.
+//!
+//! Those in squares ([`Fold::WinogradWeights`]): steps are squares, rows the image's channels, columns the results'. A task is all taps of a
 //! tile of a panel.
 
 use crate::ir::window::moves;
 use crate::ir::{Affine, Fold, Scalar, Size};
 use crate::kernel::body::Code;
-use crate::kernel::contract::{Contraction, Squares, near};
+use crate::kernel::contract::{Contraction, Windows, near};
 use crate::kernel::linear::{Linear, address};
 use crate::kernel::lower::product;
 use crate::kernel::{Index, Instr, Kernel, Param, Stage, Store, Target};
@@ -24,7 +26,7 @@ pub struct Image {
 
 /// The contraction that the kernel is, if it has such a stage.
 pub fn recognise(kernel: &Kernel) -> Option<Contraction> {
-    let (number, stage) = kernel.stages.iter().enumerate().find(|(_, s)| s.fold.in_squares())?;
+    let (number, stage) = kernel.stages.iter().enumerate().find(|(_, s)| s.fold.is_windowed())?;
     let outer = kernel.outer.len();
     let known = |factor: usize| {
         let mut known = vec![false; outer + stage.reds.len()];
@@ -42,16 +44,18 @@ pub fn recognise(kernel: &Kernel) -> Option<Contraction> {
     let (mut rows, mut columns) = (only(&first, &image), only(&image, &first));
     let batch = (0..outer).filter(|v| !rows.contains(v) && !columns.contains(v)).collect();
     let (mut factors, dtype) = ([stage.values[0], stage.values[1]], crate::kernel::verify::types(kernel, &stage.body).ok()?[stage.values[0]]);
-    let (squares, near) = if stage.fold == Fold::Winograd {
-        (Squares::Results, columns.len().checked_sub(1)?)
-    } else {
-        factors.reverse();
-        let near = near(kernel, number, &columns) + 3 - columns.len();
-        (rows, columns) = (columns, rows);
-        rows.retain(|v| v + 2 < outer);
-        (Squares::Taps, near)
+    let (windows, near) = match stage.fold {
+        Fold::Winograd => (Windows::Results, columns.len().checked_sub(1)?),
+        Fold::DotLines => (Windows::Lines, near(kernel, number, &columns)),
+        _ => {
+            factors.reverse();
+            let near = near(kernel, number, &columns) + 3 - columns.len();
+            (rows, columns) = (columns, rows);
+            rows.retain(|v| v + 2 < outer);
+            (Windows::Taps, near)
+        }
     };
-    Some(Contraction { stage: number, dtype, factors, batch, rows, columns, near, reach: None, needs: None, stays: false, squares: Some(squares) })
+    Some(Contraction { stage: number, dtype, factors, batch, rows, columns, near, reach: None, needs: None, stays: false, windows: Some(windows) })
 }
 
 /// Whether the stage's weights are transformed already.
@@ -113,7 +117,7 @@ pub fn advance(kernel: &Kernel, c: &Contraction) -> Option<Advance> {
     let mut vars = axes.clone();
     vars.sort_unstable();
     let whole = axes.iter().zip(shape).all(|(v, size)| range(*v) == size) && vars.windows(2).all(|w| w[0] < w[1]);
-    if c.squares != Some(Squares::Results) || transformed(stage) || !whole || vars.last() != Some(&outer) {
+    if c.windows != Some(Windows::Results) || transformed(stage) || !whole || vars.last() != Some(&outer) {
         return None;
     }
     let number = |v: usize| vars.iter().position(|known| *known == v).expect("an axis");

@@ -19,6 +19,7 @@ pub mod circular;
 #[allow(clippy::excessive_precision, clippy::approx_constant, clippy::unreadable_literal, reason = "generated; the digits are exact")]
 mod coefficients;
 pub mod exponential;
+pub mod lines;
 pub mod machine;
 pub mod power;
 pub mod random;

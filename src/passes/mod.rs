@@ -2,7 +2,7 @@
 //!
 //! In: a verified module after differentiation (own gradients and `stop_gradient` have done their work). Out: a verified module that computes
 //! the same from the same inputs. Adding a pass: its file and a line in [`LIST`]; its law (same bits on random programs) is tested by that.
-//! [`algebra`] and [`winograd`] are apart: they define gradients and convolutions rather than keep bits; the one runs before everything here, the other after.
+//! [`algebra`] and [`windows`] are apart: they define gradients and sums over windows rather than keep bits; the one runs before everything here, the other after.
 
 pub mod algebra;
 mod compose;
@@ -18,7 +18,7 @@ mod rectified;
 mod share;
 mod simplify;
 mod unit_axes;
-pub mod winograd;
+pub mod windows;
 
 use crate::ir::{Module, verify};
 
@@ -81,9 +81,12 @@ pub fn optimise(module: Module) -> Module {
     module
 }
 
-/// What is decided last, because no pass rewrites it any more: which convolutions are computed in squares ([`winograd`]). Not to the bit.
+/// What is decided last, because no pass rewrites it any more: how sums over windows are taken ([`windows`]). Not to the bit.
 pub fn declare(module: Module) -> Module {
-    apply(&Pass { name: "winograd", about: "computes convolutions in squares where it pays", run: winograd::run }, &module)
+    apply(
+        &Pass { name: "windows", about: "declares how sums over windows of images are taken, where another order pays", run: windows::run },
+        &module,
+    )
 }
 
 /// One pass, verified in debug builds.

@@ -27,7 +27,7 @@ use super::code::ok;
 use super::{Job, What, assembly, begin, end, finish, in_parallel, jobs, merge, module, object, print, target};
 use crate::ir::Size;
 use crate::kernel::Kernel;
-use crate::kernel::contract::{Contraction, cut, recognise};
+use crate::kernel::contract::{Contraction, Windows, cut, recognise};
 use crate::kernel::lower::product;
 use inkwell::AddressSpace;
 use inkwell::attributes::AttributeLoc;
@@ -76,8 +76,10 @@ pub enum Products {
 
 /// A decision from the kernel's structure alone, which changes no result as long as products are exact.
 fn schedule(kernel: &Kernel, products: Products) -> Schedule {
-    if let Some(squares) = recognise(kernel).filter(|c| c.squares.is_some()) {
-        return Schedule::Squares(Box::new(squares));
+    match recognise(kernel).filter(|c| c.windows.is_some()) {
+        Some(c) if c.windows == Some(Windows::Lines) => return Schedule::Teams,
+        Some(squares) => return Schedule::Squares(Box::new(squares)),
+        None => {}
     }
     match tiles::tiled(kernel) {
         Some(contraction) => {

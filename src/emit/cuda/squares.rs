@@ -5,7 +5,7 @@ use crate::emit::body::{Scope, Writer};
 use crate::emit::code::{V, ok};
 use crate::emit::modes::Mode;
 use crate::ir::{DType, Scalar, ScalarOp, Size};
-use crate::kernel::contract::{Contraction, Squares};
+use crate::kernel::contract::{Contraction, Windows};
 use crate::kernel::lower::product;
 use crate::kernel::winograd::{halved, transformed};
 use crate::kernel::{Kernel, Stage};
@@ -15,8 +15,8 @@ use inkwell::values::IntValue;
 
 /// The box of squares or windows.
 pub fn corners(c: &Contraction, kernel: &Kernel) -> Vec<Size> {
-    match c.squares {
-        Some(Squares::Taps) => kernel.outer[..kernel.outer.len() - 2].to_vec(),
+    match c.windows {
+        Some(Windows::Taps) => kernel.outer[..kernel.outer.len() - 2].to_vec(),
         _ => halved(&kernel.outer),
     }
 }
@@ -25,7 +25,7 @@ pub fn corners(c: &Contraction, kernel: &Kernel) -> Vec<Size> {
 pub fn write<'c>(w: &Writer<'_, 'c>, c: &Contraction) -> Result<(), String> {
     let (code, kernel, stage) = (&w.code, w.kernel, &w.kernel.stages[c.stage]);
     let (sizes, outer) = (corners(c, kernel), kernel.outer.len());
-    let taps = c.squares == Some(Squares::Taps);
+    let taps = c.windows == Some(Windows::Taps);
     let size = if taps { 3 } else { 2 };
     let locals = w.locals(1);
     let [first, threads] = w.grid();

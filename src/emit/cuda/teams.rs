@@ -8,9 +8,10 @@ use super::{Primitive, THREADS, unravelled};
 use crate::emit::body::{Scope, Writer};
 use crate::emit::code::{Elem, V, ok};
 use crate::emit::modes::{Mode, few, modes};
-use crate::ir::{DType, Fold, Size};
+use crate::ir::{DType, Fold, Scalar, ScalarOp, Size};
 use crate::kernel::lower::product;
 use crate::kernel::{Index, Kernel, Stage, Target};
+use crate::math::lines::{COLUMNS, LANES, LINES};
 use inkwell::IntPredicate;
 use inkwell::values::{InstructionOpcode as Op, IntValue};
 
@@ -24,7 +25,7 @@ pub fn fits(kernel: &Kernel) -> bool {
 
 /// Whether the stage's fold has 16 lanes.
 fn in_lanes(stage: &Stage) -> bool {
-    matches!(stage.fold, Fold::Sum | Fold::Prod | Fold::Max | Fold::Min) && !few(stage)
+    stage.fold == Fold::DotLines || matches!(stage.fold, Fold::Sum | Fold::Prod | Fold::Max | Fold::Min) && !few(stage)
 }
 
 /// Whether the points of the stage's inner loops may be taken in any order.
@@ -106,6 +107,23 @@ impl<'c> Member<'_, '_, 'c> {
 
     /// A fold: each thread its lane, then lanes of threads ever nearer to each other.
     fn fold(&self, stage: &Stage, scope: &Scope<'c>) -> Result<(), String> {
+        let w = self.w;
+        let mut all = if stage.fold == Fold::DotLines { self.lines(stage, scope)? } else { self.lane(stage, scope)? };
+        for half in [8, 4, 2, 1] {
+            all = w.op(stage.fold.join(), &[all, self.handed(all, half)]);
+        }
+        // The first thread's is the fold's value; the others have joined what lies behind the last lane.
+        let value = self.handed(all, 0);
+        let kept = |local: bool| {
+            let stores = stage.stores.iter().filter(|s| matches!(s.target, Target::Local(_)) == local).cloned().collect();
+            Stage { stores, ..stage.clone() }
+        };
+        w.results(&kept(true), &[value], scope, &[])?;
+        self.first(|| w.results(&kept(false), &[value], scope, &[]))
+    }
+
+    /// What the thread's lane of a fold's 16 comes to.
+    fn lane(&self, stage: &Stage, scope: &Scope<'c>) -> Result<V<'c>, String> {
         let (w, code) = (self.w, &self.w.code);
         let ty = code.ty(w.value_type(stage)?.into(), 1);
         let lane = code.variable(ty);
@@ -118,18 +136,41 @@ impl<'c> Member<'_, '_, 'c> {
                 Ok(())
             })
         })?;
-        let mut all = code.get(ty, lane);
-        for half in [8, 4, 2, 1] {
-            all = w.op(stage.fold.join(), &[all, self.handed(all, half)]);
-        }
-        // The first thread's is the fold's value; the others have joined what lies behind the last lane.
-        let value = self.handed(all, 0);
-        let kept = |local: bool| {
-            let stores = stage.stores.iter().filter(|s| matches!(s.target, Target::Local(_)) == local).cloned().collect();
-            Stage { stores, ..stage.clone() }
+        Ok(code.get(ty, lane))
+    }
+
+    /// The same of [`Fold::DotLines`]. The blocks' sum starts from -0, which adds nothing to any first one.
+    fn lines(&self, stage: &Stage, scope: &Scope<'c>) -> Result<V<'c>, String> {
+        let (w, code) = (self.w, &self.w.code);
+        let elem = w.value_type(stage)?;
+        let ty = code.ty(elem.into(), 1);
+        let (sum, chain) = (code.variable(ty), code.variable(ty));
+        let number = |x: f64| code.constant(Scalar::float(elem, x), 1);
+        let add = |a, b| ok(code.builder.build_int_add(a, b, ""));
+        let [images, height, width] = [0, 1, 2].map(|n| w.size(&stage.reds[n]));
+        let points = w.size(&product(&stage.reds));
+        let some = ok(code.builder.build_int_compare(IntPredicate::SGT, points, code.int(0), ""));
+        code.set(sum, code.select(some.into(), number(-0.0), number(0.0)));
+        let block = |image, top, first| -> Result<(), String> {
+            let [end, last] = [(top, LINES, height), (first, COLUMNS, width)].map(|(from, by, size)| w.lesser(size, add(from, code.int(by))));
+            code.set(chain, number(0.0));
+            code.range(top, end, 1, |y| {
+                code.range(add(first, self.lane), last, LANES, |x| {
+                    let scope = [image, y, x].into_iter().fold(scope.clone(), |scope, n| w.at(&scope, n));
+                    let values = w.values(stage, &scope)?;
+                    code.set(chain, w.op(ScalarOp::Fma, &[values[0], values[1], code.get(ty, chain)]));
+                    Ok::<(), String>(())
+                })
+                .map(drop)
+            })?;
+            code.set(sum, w.op(ScalarOp::Add, &[code.get(ty, sum), code.get(ty, chain)]));
+            Ok(())
         };
-        w.results(&kept(true), &[value], scope, &[])?;
-        self.first(|| w.results(&kept(false), &[value], scope, &[]))
+        code.range(code.int(0), images, 1, |image| {
+            code.range(code.int(0), height, LINES, |top| code.range(code.int(0), width, COLUMNS, |first| block(image, top, first)).map(drop))
+                .map(drop)
+        })?;
+        Ok(code.get(ty, sum))
     }
 
     /// Runs `body` for the points of a box whose number the thread's lane is, modulo 16.

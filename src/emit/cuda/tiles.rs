@@ -37,7 +37,7 @@ const TENSOR_PAD: i64 = 8;
 /// The contraction that the kernel is, where it is done in tiles: rows and columns (which are no squares), and nothing after it but maps of the same box.
 pub fn tiled(kernel: &Kernel) -> Option<Contraction> {
     let map = |s: &Stage| s.fold == Fold::None && s.inner.is_empty();
-    recognise(kernel).filter(|c| !c.rows.is_empty() && c.squares.is_none() && c.stage == 0 && kernel.stages[1..].iter().all(map))
+    recognise(kernel).filter(|c| !c.rows.is_empty() && c.windows.is_none() && c.stage == 0 && kernel.stages[1..].iter().all(map))
 }
 
 /// Whether tensor units can multiply: only f32, and nothing that is left out by a condition.

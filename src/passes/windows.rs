@@ -1,15 +1,19 @@
 //! Which convolutions are computed in squares of 2x2 results ([`Fold::Winograd`]), and which gradients of their weights over such squares
-//! ([`Fold::WinogradWeights`]). Not to the bit, so it is part of what defines a program; decided
+//! ([`Fold::WinogradWeights`]) or in lanes along lines of points ([`Fold::DotLines`]). Not to the bit, so it is part of what defines a program; decided
 //! where nothing is rewritten any more.
 //!
 //! A sum of products over channels and a 3x3 window that moves by one point costs 36 products a square, or 16 and the transforms, which are shared: those
 //! of the image by all rows of the result, those of the weights by all its points. It pays where there are enough channels and rows, and images large
 //! or many enough to fill panels with squares. The gradient of the weights shares what is transformed alike: the image by all rows of the result, its
 //! gradient by all channels of the image.
+//!
+//! Lanes along lines turn nothing, where a product turns the image's windows into its panels. That pays where few rows share what is turned, or few windows
+//! are all that each line of the gradient is read for.
 
 use crate::ir::bounds::{Ranges, nonnegative};
-use crate::ir::window::{affine, is_winograd, is_winograd_weights, moves};
+use crate::ir::window::{affine, is_dot_lines, is_winograd, is_winograd_weights, moves};
 use crate::ir::*;
+use crate::math::lines::{LANES, LINES};
 use crate::passes::rebuild::{each, keep, rebuild};
 use nnc_runtime::manifest::Sink;
 
@@ -22,6 +26,12 @@ const WEIGHTS: [i64; 2] = [32, 32];
 /// Channels of the image where only a bound of their dim is known: then no code is written that keeps the sums of few in registers.
 const BOUNDED: i64 = 8;
 
+/// Results, and vectors of a block's points, from which on gradients of weights are faster in lanes along lines.
+const ROWS: i64 = 3;
+const STEPS: i64 = 16;
+/// Rows, or windows, up to which they are.
+const FEW: i64 = 32;
+
 /// Squares that an image must have to fill a panel more or less, and where it is one of a batch.
 const PANEL: i64 = 32;
 const BATCHED: i64 = 4;
@@ -33,8 +43,9 @@ pub fn run(module: &Module) -> Module {
     each(module, &mut |f| {
         let full = if alone.next().unwrap_or(true) { PANEL } else { BATCHED };
         rebuild(f, &mut |new, mut node| {
-            if let Some(squares) = squares(module, new, &node).filter(|nest| pays(module, nest, full)) {
-                node.op = Op::Nest(squares);
+            let squares = squares(module, new, &node).filter(|nest| pays(module, nest, full));
+            if let Some(nest) = squares.or_else(|| lines(module, new, &node).filter(|nest| pays_along_lines(module, nest))) {
+                node.op = Op::Nest(nest);
             }
             keep(new, node)
         })
@@ -59,6 +70,17 @@ fn alone(module: &Module) -> Vec<bool> {
 
 /// The node in squares, where it is a convolution that can be computed so, or the gradient of one's weights.
 pub fn squares(module: &Module, f: &Function, node: &Node) -> Option<Nest> {
+    windowed(module, f, node).filter(|nest| is_winograd(nest) || is_winograd_weights(nest))
+}
+
+/// The node in lanes along lines, where it is the gradient of a convolution's weights.
+pub fn lines(module: &Module, f: &Function, node: &Node) -> Option<Nest> {
+    let nest = Nest { fold: Fold::DotLines, ..windowed(module, f, node)? };
+    is_dot_lines(&nest).then_some(nest)
+}
+
+/// The node as such a nest, if its windows are what they must be.
+fn windowed(module: &Module, f: &Function, node: &Node) -> Option<Nest> {
     let Op::Nest(nest) = &node.op else { return None };
     let (outs, rank) = (nest.outs.len(), nest.rank());
     let Expr::Op(ScalarOp::Mul, factors) = &nest.body else { return None };
@@ -113,21 +135,41 @@ pub fn squares(module: &Module, f: &Function, node: &Node) -> Option<Nest> {
         |operand: usize, index: Vec<Affine>, otherwise| Expr::Load { operand, index: index.into_iter().map(Index::Affine).collect(), otherwise };
     // Squares at the edge reach a point further.
     let image = load(*operand, image, Some(Scalar::float(node.types[0].dtype, 0.0)));
-    let squares = Nest { fold, body: Expr::op(ScalarOp::Mul, [load(*of, other, None), image]), ..nest.clone() };
-    (is_winograd(&squares) || is_winograd_weights(&squares)).then_some(squares)
+    Some(Nest { fold, body: Expr::op(ScalarOp::Mul, [load(*of, other, None), image]), ..nest.clone() })
+}
+
+/// The variables that the factor of a nest over windows knows.
+fn known(nest: &Nest, factor: usize) -> Vec<bool> {
+    let mut known = vec![false; nest.rank()];
+    if let Expr::Op(_, factors) = &nest.body
+        && let Expr::Load { index, .. } = &factors[factor]
+    {
+        affine(index).into_iter().flatten().for_each(|a| a.visit_vars(&mut |v| known[v] = true));
+    }
+    known
+}
+
+/// Whether lanes along lines are faster.
+fn pays_along_lines(module: &Module, nest: &Nest) -> bool {
+    let [gradient, image] = [0, 1].map(|n| known(nest, n));
+    // What only one of both knows: rows of the product, and its columns.
+    let [rows, windows] = [(&gradient, &image), (&image, &gradient)].map(|(own, other)| {
+        let own = (0..nest.outs.len()).filter(|v| own[*v] && !other[*v]).map(|v| &nest.outs[v]);
+        own.fold(Size::constant(1), |n, size| n.checked_mul(size).unwrap_or(Size::constant(i64::MAX)))
+    });
+    let enough = nonnegative(&module.dims, &(&rows - &Size::constant(ROWS)));
+    let few = [rows, windows].iter().any(|n| n.as_const().is_some_and(|n| n <= FEW));
+    let [height, width] = [1, 2].map(|n| nest.reds[n].as_const());
+    let vectors = |n: i64| (n + LANES - 1) / LANES;
+    let filled = width.is_none_or(|n| 4 * n >= 3 * LANES * vectors(n));
+    let long = width.zip(height).is_none_or(|(width, height)| vectors(width) * height.min(LINES) >= STEPS);
+    enough && few && filled && long
 }
 
 /// Whether that is faster, where images of so many squares fill panels. Images of a size known at run time only are taken to be large enough; channels
 /// count where the bounds of dims say that there are so many.
 fn pays(module: &Module, nest: &Nest, full: i64) -> bool {
-    let Expr::Op(_, factors) = &nest.body else { return false };
-    let [other, image] = [0, 1].map(|n| {
-        let mut knows = vec![false; nest.rank()];
-        if let Expr::Load { index, .. } = &factors[n] {
-            affine(index).into_iter().flatten().for_each(|a| a.visit_vars(&mut |v| knows[v] = true));
-        }
-        knows
-    });
+    let [other, image] = [0, 1].map(|n| known(nest, n));
     // Along what only one of both knows: groups are products of their own.
     let extent = |one: &[bool], both: &[bool]| {
         let own = (0..nest.outs.len() - 2).filter(|v| one[*v] && !both[*v]);
@@ -192,6 +234,31 @@ mod tests {
             );
             let text = print::module(&run(&parse::module(&text).unwrap()));
             assert_eq!(text.contains("winograd_weights["), expected, "{text}");
+        }
+    }
+
+    /// Lines pay for few windows or few rows, where they fill vectors and are many.
+    #[test]
+    fn few_windows_or_rows_are_along_lines() {
+        for (channels, results, size, expected) in [
+            (3, 64, 32, true),
+            (1, 8, 28, true),
+            (16, 32, 32, true),
+            (16, 64, 32, false),
+            (4, 64, 32, false),
+            (3, 2, 32, false),
+            (3, 64, 20, false),
+            (3, 64, 8, false),
+        ] {
+            let text = format!(
+                "fn @f(x: f32[4, {channels}, {size}, {size}], d: f32[4, {results}, {size}, {size}]) {{
+  %g[o, c, r, s]: f32[{results}, {channels}, 3, 3] = dot[b < 4, i < {size}, j < {size}](%d[b, o, i, j] * %x[b, c, i + r - 1, j + s - 1, else 0.0])
+  return %g
+}}
+"
+            );
+            let text = print::module(&run(&parse::module(&text).unwrap()));
+            assert_eq!(text.contains("dot_lines["), expected, "{text}");
         }
     }
 }
