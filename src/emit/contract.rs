@@ -165,7 +165,7 @@ struct Way<'c> {
     few: IntValue<'c>,
     /// Two that are packed at a time, where that is possible at all: each element of A is loaded half as often then.
     pairs: Option<IntValue<'c>>,
-    /// All that are whole side by side, where that is possible at all.
+    /// All side by side, where that is possible at all.
     streams: Option<IntValue<'c>>,
 }
 
@@ -327,13 +327,15 @@ impl<'c> Engine<'_, '_, 'c> {
                 self.field(Field::First, ok(code.builder.build_int_z_extend(is_first, code.context.i64_type(), "")));
                 let missing = self.is(IntPredicate::NE, code.get(i64t, packed).into_int_value(), block);
                 code.set(packed, block.into());
-                code.only_if(missing, || self.begin_block([block, steps]))?;
+                // Nothing is packed where panels are read side by side.
+                let packs = |so| way.streams.map_or(so, |streams| self.and(so, self.not(streams)));
+                code.only_if(packs(missing), || self.begin_block([block, steps]))?;
                 if let Some(streams) = way.streams {
                     code.only_if(streams, || self.stream(g, [block, steps], level))?;
                 }
                 code.range_by(self.int(0), g.count, together, |first| {
                     let end = self.w.lesser(g.count, self.add(first, together));
-                    let pack = self.or(missing, low);
+                    let pack = packs(self.or(missing, low));
                     code.only_if(pack, || if self.packed().is_some() { Ok(()) } else { self.pack_b(g, [first, end], few, [block, steps], level) })?;
                     code.range_by(chunk, chunk_end, close, |near| {
                         let near = [near, self.w.lesser(chunk_end, self.add(near, close))];
@@ -440,11 +442,8 @@ impl<'c> Engine<'_, '_, 'c> {
                 ok(code.builder.build_call(function, &[self.tile.into(), rows.into()], ""));
                 Ok(())
             };
-            // Whether a panel alone is multiplied here, where not always.
-            let alone = streams.map(|streams| {
-                let part = self.is(IntPredicate::SLT, panel.columns, self.int(self.width));
-                self.or(part, self.not(streams))
-            });
+            // Whether a panel is multiplied here, where not always.
+            let alone = streams.map(|streams| self.not(streams));
             let half = (level == Level::V4 && micro::halves(self.w.kernel, self.c)).then(|| {
                 let half = self.is(IntPredicate::SLE, panel.columns, self.int(self.width / 2));
                 (half, micro::declare_half(code.context, &code.module, self.c.dtype))

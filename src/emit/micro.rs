@@ -65,8 +65,12 @@ pub enum Field {
     NextB,
     /// From where a panel's sums go to where those of the one beside it go.
     NextC,
-    /// For [`super::stream`]: how many panels lie side by side.
+    /// For [`super::stream`]: how many whole panels lie side by side.
     Panels,
+    /// Bytes of the columns beside them, which are no whole panel.
+    Rest,
+    /// Where their sums go: 128 bytes of each row, one after the other.
+    RestC,
     /// Where the sums of a leaf come and go.
     Sums,
 }

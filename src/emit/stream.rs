@@ -87,6 +87,13 @@ impl<'c> Stream<'c> {
         self.code.load(self.code.ty(self.dtype.into(), self.lanes()), self.pointer(at), self.dtype.bytes() as u32)
     }
 
+    /// Lanes that the mask does not have are zero.
+    fn masked(&self, at: IntValue<'c>, mask: V<'c>) -> V<'c> {
+        let (code, vector) = (&self.code, self.code.ty(self.dtype.into(), self.lanes()));
+        let args = vec![self.pointer(at).into(), mask, vector.const_zero()];
+        code.masked("llvm.masked.load", &[vector, code.pointer()], args, 1, self.dtype.bytes() as u32).expect("a value")
+    }
+
     fn store(&self, at: IntValue<'c>, value: V<'c>) {
         self.code.store(self.pointer(at), value, self.dtype.bytes() as u32);
     }
@@ -103,6 +110,10 @@ impl<'c> Stream<'c> {
         ok(self.code.builder.build_int_add(a, b, ""))
     }
 
+    fn sub(&self, a: IntValue<'c>, b: IntValue<'c>) -> IntValue<'c> {
+        ok(self.code.builder.build_int_sub(a, b, ""))
+    }
+
     fn mul(&self, a: IntValue<'c>, b: IntValue<'c>) -> IntValue<'c> {
         ok(self.code.builder.build_int_mul(a, b, ""))
     }
@@ -111,25 +122,35 @@ impl<'c> Stream<'c> {
         let code = &self.code;
         let tile = micro::parameter(code.function, 0).into_pointer_value();
         let get = |f: Field| micro::field(code, tile, f);
-        let (sums, vectors) = (get(Field::Sums), self.mul(get(Field::Panels), code.int(PANEL / self.bytes)));
-        let end = self.mul(vectors, code.int(self.bytes));
+        let whole = self.mul(get(Field::Panels), code.int(PANEL));
+        let ends = [whole, self.add(whole, get(Field::Rest))];
         // Sums lie vector by vector, all rows of one together.
         let zero = code.constant(Scalar::float(self.dtype, 0.0), self.lanes());
-        code.range(code.int(0), self.mul(end, code.int(self.rows)), self.bytes, |at| {
-            self.store(self.add(sums, at), zero);
+        code.range(code.int(0), ends[1], self.bytes, |at| {
+            let at = self.add(get(Field::Sums), self.mul(at, code.int(self.rows)));
+            (0..self.rows).for_each(|row| self.store(self.add(at, code.int(row * self.bytes)), zero));
             Ok::<(), Infallible>(())
         })?;
         let count = get(Field::Count);
-        let together = ok(code.builder.build_int_sub(count, code.int(self.steps - 1), ""));
-        let rest = code.range(code.int(0), together, self.steps, |k| self.pass(k, self.steps, end, &get))?;
-        code.range(rest, count, 1, |k| self.pass(k, 1, end, &get))?;
-        self.join(&get)?;
+        let together = self.sub(count, code.int(self.steps - 1));
+        let rest = code.range(code.int(0), together, self.steps, |k| self.pass(k, self.steps, ends, &get))?;
+        code.range(rest, count, 1, |k| self.pass(k, 1, ends, &get))?;
+        code.range(code.int(0), get(Field::Panels), 1, |panel| {
+            let to = self.add(get(Field::C), self.mul(panel, get(Field::NextC)));
+            let vectors = (0..PANEL / self.bytes).map(|v| code.int(v * self.bytes));
+            vectors.for_each(|at| self.join(self.add(self.mul(panel, code.int(PANEL)), at), [self.add(to, at), get(Field::CRow)], &get));
+            Ok::<(), Infallible>(())
+        })?;
+        code.range(whole, ends[1], self.bytes, |at| {
+            self.join(at, [self.add(get(Field::RestC), self.sub(at, whole)), code.int(PANEL)], &get);
+            Ok::<(), Infallible>(())
+        })?;
         ok(code.builder.build_return(None));
         Ok(())
     }
 
-    /// So many steps from `k` on, along all columns.
-    fn pass(&self, k: IntValue<'c>, steps: i64, end: IntValue<'c>, get: &dyn Fn(Field) -> IntValue<'c>) -> Result<(), Infallible> {
+    /// So many steps from `k` on, along all columns: those of whole panels, and those beside them.
+    fn pass(&self, k: IntValue<'c>, steps: i64, [whole, end]: [IntValue<'c>; 2], get: &dyn Fn(Field) -> IntValue<'c>) -> Result<(), Infallible> {
         let code = &self.code;
         let element = code.ty(self.dtype.into(), 1);
         let (a, a_step, a_row) = (get(Field::A), get(Field::AStep), get(Field::ARow));
@@ -143,8 +164,8 @@ impl<'c> Stream<'c> {
             code.splat(code.load(element, self.pointer(at), self.dtype.bytes() as u32), self.lanes())
         };
         let factors: Vec<Vec<V<'c>>> = (0..self.rows).map(|row| numbers.iter().map(|k| factor(row, *k)).collect()).collect();
-        code.range(code.int(0), end, self.bytes, |at| {
-            let columns: Vec<V<'c>> = lines.iter().map(|line| self.vector(self.add(*line, at))).collect();
+        let vector = |at: IntValue<'c>, read: &dyn Fn(IntValue<'c>) -> V<'c>| {
+            let columns: Vec<V<'c>> = lines.iter().map(|line| read(self.add(*line, at))).collect();
             // The steps that come next, wherever they lie: each line is asked for once where a vector is one.
             if self.bytes == LINE {
                 lines.iter().for_each(|line| code.prefetch_near(self.pointer(self.add(self.add(*line, next), at))));
@@ -158,44 +179,43 @@ impl<'c> Stream<'c> {
                 self.store(place, sum);
             }
             Ok::<(), Infallible>(())
+        };
+        code.range(code.int(0), whole, self.bytes, |at| vector(at, &|from| self.vector(from)))?;
+        code.range(whole, end, self.bytes, |at| {
+            let left = ok(code.builder.build_int_unsigned_div(self.sub(end, at), code.int(self.dtype.bytes() as i64), ""));
+            let mask = code.icmp(IntPredicate::SLT, code.lane_numbers(self.lanes()), code.splat(left.into(), self.lanes()));
+            vector(at, &|from| self.masked(from, mask))
         })?;
         Ok(())
     }
 
-    /// The leaf's sums join those in C, or are the first there.
-    fn join(&self, get: &dyn Fn(Field) -> IntValue<'c>) -> Result<(), Infallible> {
+    /// The leaf's sums of a vector of columns join those at an address, rows so far apart, or are the first there.
+    fn join(&self, at: IntValue<'c>, [to, apart]: [IntValue<'c>; 2], get: &dyn Fn(Field) -> IntValue<'c>) {
         let code = &self.code;
-        let (sums, c, c_row, c_panel) = (get(Field::Sums), get(Field::C), get(Field::CRow), get(Field::NextC));
+        let from = self.add(get(Field::Sums), self.mul(at, code.int(self.rows)));
         let fresh = code.icmp(IntPredicate::NE, get(Field::First).into(), code.int(0).into());
-        let per_panel = PANEL / self.bytes;
-        code.range(code.int(0), get(Field::Panels), 1, |panel| {
-            let from = self.add(sums, self.mul(panel, code.int(PANEL * self.rows)));
-            let to = self.add(c, self.mul(panel, c_panel));
-            for (vector, row) in (0..per_panel).flat_map(|v| (0..self.rows).map(move |row| (v, row))) {
-                let sum = self.vector(self.add(from, code.int((vector * self.rows + row) * self.bytes)));
-                let to = self.add(self.add(to, self.mul(c_row, code.int(row))), code.int(vector * self.bytes));
-                let both = code.binary(Op::FAdd, self.vector(to), sum);
-                self.store(to, code.select(fresh, sum, both));
-            }
-            Ok::<(), Infallible>(())
-        })?;
-        Ok(())
+        for row in 0..self.rows {
+            let sum = self.vector(self.add(from, code.int(row * self.bytes)));
+            let to = self.add(to, self.mul(apart, code.int(row)));
+            let both = code.binary(Op::FAdd, self.vector(to), sum);
+            self.store(to, code.select(fresh, sum, both));
+        }
     }
 }
 
 impl<'c> Engine<'_, '_, 'c> {
-    /// Whether the whole panels of a group are multiplied side by side, where that is possible at all.
+    /// Whether the panels of a group are multiplied side by side, where that is possible at all.
     pub fn streamed(&self, g: &Group<'c>) -> Option<IntValue<'c>> {
         if !takes(self.w.kernel, self.c) {
             return None;
         }
         let rows = self.sub(self.start(g, g.to), self.start(g, g.from));
         let few = self.is(IntPredicate::SLE, rows, self.int(FEW));
-        let several = self.is(IntPredicate::SGT, self.wholes(g), self.int(1));
+        let several = self.is(IntPredicate::SGT, g.count, self.int(1));
         Some(self.and(few, several))
     }
 
-    /// Multiplies a leaf of the whole panels side by side. There is one tile.
+    /// Multiplies a leaf of all panels side by side. There is one tile.
     pub fn stream(&self, g: &Group<'c>, [block, steps]: [IntValue<'c>; 2], level: Level) -> Result<(), String> {
         let code = &self.w.code;
         let row = self.start(g, g.from);
@@ -204,16 +224,22 @@ impl<'c> Engine<'_, '_, 'c> {
         self.field(Field::A, self.a_of(&walk, g.from, row));
         let panel = self.panel(g, self.int(0));
         self.describe_b(g, &panel, self.int(0), yes, block);
-        let (mut c, mut c_row, mut c_panel) = (self.address(self.at(C_AT)), self.int(PANEL), self.int(CHUNK * ROWS * PANEL));
+        let (own, own_panel) = (self.address(self.at(C_AT)), self.int(CHUNK * ROWS * PANEL));
+        let (mut c, mut c_row, mut c_panel) = (own, self.int(PANEL), own_panel);
         if let Some((_, base, step)) = self.home_of(&panel) {
             (c, c_row, c_panel) = (self.add(base, self.mul(row, step)), step, self.int(PANEL));
         }
         self.field(Field::C, c);
         self.field(Field::CRow, c_row);
         self.field(Field::NextC, c_panel);
-        self.field(Field::Panels, self.wholes(g));
-        // Only the last panel may be packed, as the first of those that are.
-        self.field(Field::Sums, self.address(self.packed_panel(self.int(1))));
+        let wholes = self.wholes(g);
+        let last = self.panel(g, self.sub(g.count, self.int(1)));
+        let rest = code.select(self.is(IntPredicate::SLT, wholes, g.count).into(), last.columns.into(), self.int(0).into()).into_int_value();
+        self.field(Field::Panels, wholes);
+        self.field(Field::Rest, self.mul(rest, self.int(self.elements())));
+        self.field(Field::RestC, self.add(own, self.mul(wholes, own_panel)));
+        // No panel is packed.
+        self.field(Field::Sums, self.address(self.packed_panel(self.int(0))));
         let multiply = declare(code.context, &code.module, self.c.dtype, level);
         let rows = self.sub(self.start(g, g.to), row);
         ok(code.builder.build_call(multiply, &[self.tile.into(), rows.into()], ""));
