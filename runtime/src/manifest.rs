@@ -241,7 +241,8 @@ pub struct Launch {
     pub sizes: Vec<Size>,
     /// Independent tasks: the kernel is called with ranges that cover `0..tasks`.
     pub tasks: Size,
-    /// So many tasks, from a multiple of it on, share work: to cut between them costs something.
+    /// So many tasks, from a multiple of it on, share work: to cut between them costs something. 0 where tasks have nothing in common; 1 where each has a
+    /// panel of its own, and panels that follow each other are read side by side.
     pub whole: Size,
     /// Rough cost of one task in nanoseconds at 1 FLOP each: tells serial from parallel.
     pub cost: Size,

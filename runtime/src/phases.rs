@@ -17,6 +17,8 @@ const FINE: usize = 4;
 /// So many times the tasks that share work ([`Work::whole`]) share more, where one call runs them all: the other factor of a product is packed once for
 /// so many panels. Cutting finer costs more than a late helper gains.
 const PANELS: i64 = 16;
+/// The same where a task is a panel: few rows read so many from one end to the other.
+const SIDE_BY_SIDE: i64 = 64;
 /// A step with many tasks is cut at multiples of this many, so that no two threads write to one cache line and vectors stay whole.
 const WHOLE: i64 = 64;
 /// A thread may get more than its share by this part, where that keeps together what shares work.
@@ -90,7 +92,7 @@ pub struct Own {
 pub struct Work {
     /// Independent tasks; a step with loops, checks or other marks of the control flow has none.
     pub tasks: i64,
-    /// So many of them (at least 1) share work, from a multiple of it on.
+    /// So many of them share work, from a multiple of it on; 1 where those that follow each other do better together; 0 where nothing is shared.
     pub whole: i64,
     /// What all of them take on one thread, in nanoseconds.
     pub nanoseconds: f64,
@@ -245,14 +247,18 @@ fn phase(table: &[Option<Work>], steps: std::ops::Range<usize>, threads: usize) 
         return None;
     }
     let longest = works.iter().map(|(_, w)| w).max_by(|a, b| a.nanoseconds.total_cmp(&b.nanoseconds))?;
-    let groups = (longest.tasks / longest.whole / PANELS) as usize;
-    let fine = if longest.whole > 1 { (groups / threads).clamp(1, FINE) } else { FINE };
+    let groups = |tasks: i64| (tasks as usize / threads).clamp(1, FINE);
+    let fine = match longest.whole {
+        0 => FINE,
+        1 => groups(longest.tasks / SIDE_BY_SIDE),
+        whole => groups(longest.tasks / whole / PANELS),
+    };
     let most = if total > LONG * threads as f64 { fine * threads } else { threads };
     let pieces = ((total / GRAIN) as usize).clamp(1, most.min(CHUNKS));
     let mut chunks = vec![vec![]; pieces];
     let mut start = 0.0;
     for (step, work) in works {
-        let whole = if work.whole == 1 && work.tasks >= WHOLE * 16 { WHOLE } else { work.whole };
+        let whole = if work.whole == 0 && work.tasks >= WHOLE * 16 { WHOLE } else { work.whole.max(1) };
         let cut = |piece: usize| match piece {
             0 => 0,
             p if p == pieces => work.tasks,
@@ -285,7 +291,7 @@ mod tests {
         let touch = |written| move |&n: &usize| Touch { place: 0, start: n * 64, end: n * 64 + 64, bytes: 64, written, rows: false };
         Some(Work {
             tasks,
-            whole: 1,
+            whole: 0,
             nanoseconds,
             touches: reads.iter().map(touch(false)).chain(writes.iter().map(touch(true))).collect(),
             rows: None,
@@ -338,16 +344,20 @@ mod tests {
 
     #[test]
     fn what_shares_work_stays_together_where_threads_get_their_shares() {
-        let starts = |panels: i64| {
-            let table = [work(panels * 11, 1e6, &[0], &[1]).map(|w| Work { whole: 11, ..w })];
+        let starts_of = |panels: i64, whole: i64| {
+            let table = [work(panels * whole, 1e6, &[0], &[1]).map(|w| Work { whole, ..w })];
             let phases = cut(&table, &[], &[], 0, 2);
             phases[0].chunks.iter().map(|c| c[0].lo).collect::<Vec<_>>()
         };
+        let starts = |panels| starts_of(panels, 11);
         assert_eq!(starts(17), [0, 9 * 11]);
         // Half of three panels is one and a half.
         assert_eq!(starts(3), [0, 17]);
         // Fine cuts only where there is enough for them.
         assert_eq!(starts(70), [0, 18 * 11, 35 * 11, 53 * 11]);
+        // Panels of few rows are read side by side.
+        assert_eq!(starts_of(128, 1), [0, 64]);
+        assert_eq!(starts_of(512, 1), [0, 64, 128, 192, 256, 320, 384, 448]);
     }
 
     #[test]
@@ -365,7 +375,7 @@ mod tests {
         let touch = |place, end, written, rows| Touch { place, start: 0, end, bytes: 3200, written, rows };
         let product = vec![touch(9, 3200, false, false), touch(1, 3200, false, true), touch(2, 3200, true, true)];
         let gates = vec![touch(2, 3200, false, true), touch(1, 3200, true, true), touch(3, 10 * 3200, true, true)];
-        let line = |tasks, count, pieces, touches| Some(Work { tasks, whole: 1, nanoseconds: 2e4, touches, rows: Some(Rows { count, pieces }) });
+        let line = |tasks, count, pieces, touches| Some(Work { tasks, whole: 0, nanoseconds: 2e4, touches, rows: Some(Rows { count, pieces }) });
         let index = Touch { place: 0, start: 0, end: 8, bytes: 8, written: true, rows: false };
         (vec![None, line(32, 32, 4, product), line(320, 320, 320, gates), None], Loop { first: 0, end: 3, rounds: 10, index })
     }

@@ -207,7 +207,7 @@ impl Resolve<'_> {
                     return broken(entry);
                 }
                 let cost = launch.cost.eval(dims).unwrap_or(i64::MAX).max(1) as f64 * tasks as f64;
-                let whole = eval(&launch.whole, dims, &what)?.max(1);
+                let whole = eval(&launch.whole, dims, &what)?.max(0);
                 let rows = match &launch.rows {
                     // Rows of several calls do not lie side by side.
                     Some(_) if !launch.beside.is_empty() => return broken(entry),

@@ -40,7 +40,7 @@ const BLOCK: i64 = 2 * micro::LEAF;
 /// Tiles whose sums are kept between blocks.
 pub const CHUNK: i64 = 40;
 /// Panels that are packed together, so that A comes from memory once for all of them.
-const PANELS: i64 = 16;
+pub const PANELS: i64 = 16;
 /// Tiles whose block of A stays in the second cache while it meets all panels, where A is read in place.
 const NEAR: i64 = 3;
 /// The same where it is packed.
@@ -192,7 +192,7 @@ pub fn write<'c>(w: &Writer<'_, 'c>, c: &Contraction, level: Level, [lo, hi]: [I
 }
 
 impl<'c> Engine<'_, '_, 'c> {
-    fn extent(&self, vars: &[usize]) -> IntValue<'c> {
+    pub fn extent(&self, vars: &[usize]) -> IntValue<'c> {
         self.w.size(&self.c.extent(vars, &self.w.kernel.outer))
     }
 
@@ -254,7 +254,8 @@ impl<'c> Engine<'_, '_, 'c> {
         let to = self.w.lesser(inner, self.add(from, left));
         let (batch, number) = self.divide(number, outer);
         let most = self.sub(outer, number);
-        let most = pick(most, self.w.lesser(self.int(PANELS), most));
+        let side_by_side = self.side_by_side();
+        let most = pick(most, self.w.lesser(side_by_side, most));
         let several = some(self.w.lesser(most, self.divide(left, inner).0));
         let begins = self.is(IntPredicate::EQ, from, self.int(0));
         let count = code.select(begins.into(), several.into(), one.into()).into_int_value();
@@ -267,11 +268,8 @@ impl<'c> Engine<'_, '_, 'c> {
         let [first_panel, end_panel] = [pick(from, number), pick(to, ends)];
         // Columns that a single tile reads along `k` are read from one end to the other, a panel at a time.
         let single = self.is(IntPredicate::EQ, self.sub(end_tile, first_tile), one);
-        let together = if self.b_turned().is_some() {
-            code.select(single.into(), one.into(), self.int(PANELS).into()).into_int_value()
-        } else {
-            self.int(PANELS)
-        };
+        let together =
+            if self.b_turned().is_some() { code.select(single.into(), one.into(), side_by_side.into()).into_int_value() } else { side_by_side };
         code.range_by(first_panel, end_panel, together, |panel| {
             let count = self.w.lesser(together, self.sub(end_panel, panel));
             let group = Group { point: point.clone(), panel, count, from: first_tile, to: end_tile, each, extra, columns, k };
@@ -312,6 +310,9 @@ impl<'c> Engine<'_, '_, 'c> {
         let kept = code.select(elsewhere.into(), self.int(CHUNK).into(), self.sub(g.to, g.from).into()).into_int_value();
         let kept = if self.home.is_some() { kept } else { self.int(CHUNK) };
         let waits = way.streams.map_or(waits, |streams| self.or(waits, streams));
+        // Rows of scratch from the sums of one panel to those of the next.
+        let apart = self.int(CHUNK * ROWS);
+        let apart = way.streams.map_or(apart, |streams| code.select(streams.into(), self.int(ROWS).into(), apart.into()).into_int_value());
         self.begin_b(g)?;
         // Panels that are packed together: all of them, or those that are multiplied together just before their tiles.
         let alone = way.pairs.map_or(self.int(1), |pairs| self.add(self.int(1), self.number(pairs)));
@@ -346,7 +347,7 @@ impl<'c> Engine<'_, '_, 'c> {
                         code.range_on(first, end, |number| {
                             let beside = way.pairs.map(|pairs| self.beside(g, pairs, number, end));
                             self.describe_b(g, &self.panel(g, number), self.sub(number, first), few, block);
-                            let sums = self.add(self.mul(number, self.int(CHUNK * ROWS)), self.sub(self.int(0), self.start(g, chunk)));
+                            let sums = self.sub(self.mul(number, apart), self.start(g, chunk));
                             let next = self.add(number, beside.map_or(self.int(1), |beside| self.add(self.int(1), self.number(beside))));
                             let ahead = self.after_b(g, next, [block, steps], low);
                             self.tiles(g, (number, beside, ahead, way.streams), near, &walk, (waits, sums, block, last), level)?;

@@ -7,7 +7,7 @@
 
 use crate::emit::Level;
 use crate::emit::code::{Code, V, ok};
-use crate::emit::contract::{C_AT, CHUNK, Engine, Group};
+use crate::emit::contract::{C_AT, Engine, Group, PANELS};
 use crate::emit::dense::LINE;
 use crate::emit::micro::{self, Field, PANEL};
 use crate::emit::operand::{direct, in_place};
@@ -24,6 +24,8 @@ use std::convert::Infallible;
 
 /// Most rows.
 pub const FEW: i64 = 6;
+/// Most panels side by side, times rows: their sums stay in the first cache, and the longer what is read from one end to the other, the better.
+const WIDE: i64 = 128;
 /// Bytes of B that stay in the second cache: a panel at a time is as good there, and less code.
 const NEAR: i64 = 1 << 20;
 
@@ -56,7 +58,7 @@ pub fn define<'c>(context: &'c Context, mut module: Module<'c>, dtype: DType, le
         target::attributes(context, function, level);
         // What stays in registers beside a row's sum: elements of A for these steps, and a vector of each step's B.
         let (bytes, steps) = match level {
-            Level::V4 => (64, 4),
+            Level::V4 => (64, if (3..=5).contains(&rows) { 5 } else { 4 }),
             Level::V3 => (32, if rows <= 2 { 4 } else { 2 }),
         };
         let stream = Stream { code: micro::begin(context, module, function), dtype, rows, bytes, steps };
@@ -206,13 +208,21 @@ impl<'c> Stream<'c> {
 impl<'c> Engine<'_, '_, 'c> {
     /// Whether the panels of a group are multiplied side by side, where that is possible at all.
     pub fn streamed(&self, g: &Group<'c>) -> Option<IntValue<'c>> {
+        takes(self.w.kernel, self.c).then(|| self.and(self.few_rows(), self.is(IntPredicate::SGT, g.count, self.int(1))))
+    }
+
+    fn few_rows(&self) -> IntValue<'c> {
+        self.is(IntPredicate::SLE, self.extent(&self.c.rows), self.int(FEW))
+    }
+
+    /// The most panels of a group.
+    pub fn side_by_side(&self) -> IntValue<'c> {
         if !takes(self.w.kernel, self.c) {
-            return None;
+            return self.int(PANELS);
         }
-        let rows = self.sub(self.start(g, g.to), self.start(g, g.from));
-        let few = self.is(IntPredicate::SLE, rows, self.int(FEW));
-        let several = self.is(IntPredicate::SGT, g.count, self.int(1));
-        Some(self.and(few, several))
+        let rows = self.w.greater(self.extent(&self.c.rows), self.int(1));
+        let wide = self.divide(self.int(WIDE), rows).0;
+        self.w.code.select(self.few_rows().into(), wide.into(), self.int(PANELS).into()).into_int_value()
     }
 
     /// Multiplies a leaf of all panels side by side. There is one tile.
@@ -224,7 +234,7 @@ impl<'c> Engine<'_, '_, 'c> {
         self.field(Field::A, self.a_of(&walk, g.from, row));
         let panel = self.panel(g, self.int(0));
         self.describe_b(g, &panel, self.int(0), yes, block);
-        let (own, own_panel) = (self.address(self.at(C_AT)), self.int(CHUNK * ROWS * PANEL));
+        let (own, own_panel) = (self.address(self.at(C_AT)), self.int(ROWS * PANEL));
         let (mut c, mut c_row, mut c_panel) = (own, self.int(PANEL), own_panel);
         if let Some((_, base, step)) = self.home_of(&panel) {
             (c, c_row, c_panel) = (self.add(base, self.mul(row, step)), step, self.int(PANEL));

@@ -112,7 +112,7 @@ pub struct Launch {
     pub sizes: Vec<Size>,
     /// Independent tasks: outer points, or tiles of a contraction.
     pub tasks: Size,
-    /// Consecutive tasks that share work: the tiles of a panel.
+    /// Consecutive tasks that share work: the tiles of a panel; 0 where tasks have nothing in common.
     pub whole: Size,
     /// Operations per task.
     pub cost: Size,
@@ -451,7 +451,7 @@ impl State<'_> {
 /// How many independent tasks a kernel has, how many of them share work, and what one costs; the kernel as it is shared, and in the program's sizes.
 pub fn tasks(shared: &Kernel, kernel: &Kernel) -> (Size, Size, Size) {
     match contract::recognise(shared) {
-        None => (product(&kernel.outer), Size::constant(1), cost(kernel)),
+        None => (product(&kernel.outer), Size::default(), cost(kernel)),
         Some(c) => (c.tasks(&kernel.outer), c.whole(&kernel.outer), contract_cost(kernel, &c)),
     }
 }

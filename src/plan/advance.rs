@@ -115,7 +115,7 @@ fn prepack(
                     args: vec![of, to],
                     sizes,
                     tasks,
-                    whole: Size::constant(1),
+                    whole: Size::default(),
                     cost,
                     flops: Size::default(),
                     line: launch.line,

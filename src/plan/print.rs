@@ -55,7 +55,7 @@ pub fn entry(entry: &Entry, kernels: &[Kernel]) -> String {
             Step::Launch(l) => {
                 let name = kernels.get(l.kernel as usize).map_or("?", |k| &k.name);
                 let sizes = list(&l.sizes, size);
-                let whole = if l.whole.as_const() == Some(1) || l.whole == l.tasks { String::new() } else { format!(" by {}", l.whole) };
+                let whole = if matches!(l.whole.as_const(), Some(0 | 1)) || l.whole == l.tasks { String::new() } else { format!(" by {}", l.whole) };
                 let rows = l.rows.as_ref().map_or_else(String::new, |rows| format!(" rows {}", rows.count));
                 let _ =
                     writeln!(text, "{indent}{n}: {name}({}) sizes [{sizes}] tasks {}{whole}{rows} cost {}", list(&l.args, buffer), l.tasks, l.cost);
