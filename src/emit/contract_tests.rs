@@ -251,6 +251,31 @@ fn points_of_small_images_are_rows_beside_stored_weights() {
     law(&module, &[[("B".into(), 1)].into(), [("B".into(), 3)].into()], 1);
 }
 
+/// Few rows meet the columns of many panels side by side, the last ones no whole panel, over several leaves: stored at once, with stages behind them, in
+/// both types.
+#[test]
+fn few_rows_meet_panels_side_by_side() {
+    let text = "dim M >= 0
+dim N >= 0
+dim K >= 0
+
+fn @f(a: f32[M, K], b: f32[K, N], t: f32[N], c: f64[M, K], d: f64[K, N]) {
+  %y[m, n]: f32[M, N] = dot[k < K](%a[m, k] * %b[k, n])
+  %s[m, n]: f32[M, N] = dot[k < K](%b[k, n] * %a[m, k])
+  %z[m, n]: f32[M, N] = maximum(%s[m, n] + %t[n], 0.0)
+  %x[m, n]: f64[M, N] = dot[k < K](%c[m, k] * %d[k, n])
+  return %y, %z, %x
+}
+";
+    let mut module = crate::ir::parse::module(text).unwrap();
+    let module = program(module.functions.remove(0));
+    let kernels = crate::kernel::lower(&module).kernels;
+    let streams = |k: &&crate::kernel::Kernel| recognise(k).is_some_and(|c| stream::takes(k, &c));
+    assert_eq!(kernels.iter().filter(streams).count(), 3);
+    let dims = |m: i64, n: i64, k: i64| -> Dims { [("M".into(), m), ("N".into(), n), ("K".into(), k)].into() };
+    law(&module, &[dims(1, 4200, 9), dims(2, 70, 300), dims(3, 33, 513), dims(4, 64, 7), dims(5, 831, 6), dims(6, 47, 258), dims(7, 40, 5)], 1);
+}
+
 /// Sums of nothing are zero, rows of nothing are nothing.
 #[test]
 fn empty_products_are_zero() {
