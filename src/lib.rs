@@ -24,7 +24,7 @@
 //!   attention by heads (`nnc_runtime::manifest::Chain`).
 //! * **Machine code** ([`emit`]): one function a kernel and code level (x86-64-v3, -v4), which calls nothing but the program's
 //!   micro-kernels: products and convolutions are cut into tiles and packed (`emit::contract`), points of small images gathered as rows
-//!   (`emit::points`), 3x3 windows cut into squares (`emit::squares`), gradients of few weights along lines (`emit::lines`). The micro-kernels' loops are assembly (`emit::dense`); where rows are few, B is read in whole rows (`emit::stream`).
+//!   (`emit::points`), 3x3 windows cut into squares (`emit::squares`), gradients of few weights along lines (`emit::lines`). The micro-kernels' loops are assembly (`emit::dense`); where rows are few, B is read in whole rows (`emit::stream`), a single one meets columns along `k` as they lie (`emit::single`).
 //!   For GPUs the same writers make PTX ([`emit::cuda`]).
 //!
 //! # The numeric order is part of the meaning

@@ -241,6 +241,28 @@ impl<'c> Code<'c> {
         ok(self.builder.build_call(function, &args, "")).try_as_basic_value().basic()
     }
 
+    /// Lanes of both vectors, by number.
+    pub fn shuffle(&self, a: V<'c>, b: V<'c>, lanes: &[i64]) -> V<'c> {
+        let mask: Vec<_> = lanes.iter().map(|l| self.context.i32_type().const_int(*l as u64, false)).collect();
+        ok(self.builder.build_shuffle_vector(a.into_vector_value(), b.into_vector_value(), VectorType::const_vector(&mask), "")).into()
+    }
+
+    /// Exchanges rows and lanes of a square: bit by bit of their numbers.
+    pub fn transpose(&self, mut rows: Vec<V<'c>>) -> Vec<V<'c>> {
+        let lanes = rows.len();
+        let mut bit = lanes / 2;
+        while bit > 0 {
+            for i in (0..lanes).filter(|i| i & bit == 0) {
+                let (a, b) = (rows[i], rows[i | bit]);
+                let pick = |of: &dyn Fn(usize) -> usize| self.shuffle(a, b, &(0..lanes).map(|l| of(l) as i64).collect::<Vec<_>>());
+                rows[i] = pick(&|l| if l & bit == 0 { l } else { lanes + (l ^ bit) });
+                rows[i | bit] = pick(&|l| if l & bit == 0 { l ^ bit } else { lanes + l });
+            }
+            bit /= 2;
+        }
+        rows
+    }
+
     /// Asks for the line at an address, which may be anywhere, to be brought to the second cache.
     pub fn prefetch(&self, at: PointerValue<'c>) {
         self.ask(at, 2);

@@ -26,7 +26,7 @@ use crate::emit::home::Home;
 use crate::emit::micro::{self, Field, PAIR_ROWS, PANEL};
 use crate::emit::modes::Mode;
 use crate::emit::operand::{Ahead, Walk, direct, in_place};
-use crate::emit::{lines, taps, winograd};
+use crate::emit::{lines, single, taps, winograd};
 use crate::ir::{Scalar, Size};
 use crate::kernel::contract::{Contraction, ROWS, Windows, panel, recognise};
 use crate::kernel::linear::{Linear, Run};
@@ -167,6 +167,8 @@ struct Way<'c> {
     pairs: Option<IntValue<'c>>,
     /// All side by side, where that is possible at all.
     streams: Option<IntValue<'c>>,
+    /// By a single row, columns along `k` as they lie, where that is possible at all.
+    single: Option<IntValue<'c>>,
 }
 
 /// Where the packed panel stands.
@@ -328,8 +330,9 @@ impl<'c> Engine<'_, '_, 'c> {
                 self.field(Field::First, ok(code.builder.build_int_z_extend(is_first, code.context.i64_type(), "")));
                 let missing = self.is(IntPredicate::NE, code.get(i64t, packed).into_int_value(), block);
                 code.set(packed, block.into());
-                // Nothing is packed where panels are read side by side.
-                let packs = |so| way.streams.map_or(so, |streams| self.and(so, self.not(streams)));
+                // Nothing is packed where panels are read side by side, or a single row meets columns as they lie.
+                let in_place = way.streams.or(way.single);
+                let packs = |so| in_place.map_or(so, |in_place| self.and(so, self.not(in_place)));
                 code.only_if(packs(missing), || self.begin_block([block, steps]))?;
                 if let Some(streams) = way.streams {
                     code.only_if(streams, || self.stream(g, [block, steps], level))?;
@@ -346,11 +349,18 @@ impl<'c> Engine<'_, '_, 'c> {
                         let walk = self.describe_a(g, begins, [block, steps], near)?;
                         code.range_on(first, end, |number| {
                             let beside = way.pairs.map(|pairs| self.beside(g, pairs, number, end));
-                            self.describe_b(g, &self.panel(g, number), self.sub(number, first), few, block);
+                            let panel = self.panel(g, number);
+                            self.describe_b(g, &panel, self.sub(number, first), few, block);
+                            if let Some(single) = way.single {
+                                code.only_if(single, || {
+                                    self.describe_columns(&panel, block);
+                                    Ok::<(), String>(())
+                                })?;
+                            }
                             let sums = self.sub(self.mul(number, apart), self.start(g, chunk));
                             let next = self.add(number, beside.map_or(self.int(1), |beside| self.add(self.int(1), self.number(beside))));
                             let ahead = self.after_b(g, next, [block, steps], low);
-                            self.tiles(g, (number, beside, ahead, way.streams), near, &walk, (waits, sums, block, last), level)?;
+                            self.tiles(g, (number, beside, ahead, &way), near, &walk, (waits, sums, block, last), level)?;
                             Ok::<_, String>(next)
                         })?;
                         Ok::<(), String>(())
@@ -366,7 +376,7 @@ impl<'c> Engine<'_, '_, 'c> {
 
     /// See [`Way`].
     fn way(&self, g: &Group<'c>, level: Level) -> Way<'c> {
-        let (few, streams) = (self.few(g), self.streamed(g));
+        let (few, streams, single) = (self.few(g), self.streamed(g), self.single());
         let pairs = (level == Level::V4 && self.c.reach.is_none() && self.c.needs.is_none()).then(|| {
             // Tiles are taken in halves then, which must not be lower than the registers demand.
             let highest = self.add(g.each, self.number(self.is(IntPredicate::SGT, g.extra, self.int(0))));
@@ -374,9 +384,10 @@ impl<'c> Engine<'_, '_, 'c> {
             let fits = self.or(halves, self.is(IntPredicate::SLE, highest, self.int(PAIR_ROWS)));
             // Panels that are read in place are not packed panels beside each other.
             let in_place = self.packed().is_none() && in_place(self.w.kernel, self.c).is_some();
-            if in_place { self.and(fits, self.not(few)) } else { fits }
+            let fits = if in_place { self.and(fits, self.not(few)) } else { fits };
+            single.map_or(fits, |single| self.and(fits, self.not(single)))
         });
-        Way { few, pairs, streams }
+        Way { few, pairs, streams, single }
     }
 
     /// 1 where it is so, else 0.
@@ -389,7 +400,7 @@ impl<'c> Engine<'_, '_, 'c> {
     fn tiles(
         &self,
         g: &Group<'c>,
-        (number, beside, ahead, streams): (IntValue<'c>, Option<IntValue<'c>>, Option<Ahead<'c>>, Option<IntValue<'c>>),
+        (number, beside, ahead, way): (IntValue<'c>, Option<IntValue<'c>>, Option<Ahead<'c>>, &Way<'c>),
         [from, to]: [IntValue<'c>; 2],
         walk: &Walk<'c>,
         (waits, sums, block, last): (IntValue<'c>, IntValue<'c>, IntValue<'c>, IntValue<'c>),
@@ -444,7 +455,7 @@ impl<'c> Engine<'_, '_, 'c> {
                 Ok(())
             };
             // Whether a panel is multiplied here, where not always.
-            let alone = streams.map(|streams| self.not(streams));
+            let alone = way.streams.map(|streams| self.not(streams));
             let half = (level == Level::V4 && micro::halves(self.w.kernel, self.c)).then(|| {
                 let half = self.is(IntPredicate::SLE, panel.columns, self.int(self.width / 2));
                 (half, micro::declare_half(code.context, &code.module, self.c.dtype))
@@ -454,6 +465,14 @@ impl<'c> Engine<'_, '_, 'c> {
                 Some((half, function)) => {
                     code.only_if(half, || call(function, rows))?;
                     code.only_if(self.not(half), || call(multiply, rows))
+                }
+            };
+            let by_width = || match way.single {
+                None => by_width(),
+                Some(so) => {
+                    let function = single::declare(code.context, &code.module, self.c.dtype, level);
+                    code.only_if(so, || call(function, panel.columns))?;
+                    code.only_if(self.not(so), by_width)
                 }
             };
             let single = || match needed.or(alone) {

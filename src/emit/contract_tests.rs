@@ -1,7 +1,7 @@
 //! The engine's own law: random contractions, in every layout and size at which it cuts, give the interpreter's bits.
 
 use super::tests::{law, program};
-use super::{Level, micro, shared, stream};
+use super::{Level, micro, shared, single, stream};
 use crate::ir::generate::{self, Random};
 use crate::ir::*;
 use crate::kernel::contract::{Side, packed, recognise};
@@ -274,6 +274,31 @@ fn @f(a: f32[M, K], b: f32[K, N], t: f32[N], c: f64[M, K], d: f64[K, N]) {
     assert_eq!(kernels.iter().filter(streams).count(), 3);
     let dims = |m: i64, n: i64, k: i64| -> Dims { [("M".into(), m), ("N".into(), n), ("K".into(), k)].into() };
     law(&module, &[dims(1, 4200, 9), dims(2, 70, 300), dims(3, 33, 513), dims(4, 64, 7), dims(5, 831, 6), dims(6, 47, 258), dims(7, 40, 5)], 1);
+}
+
+/// A single row meets columns along `k` as they lie: whole panels and not, whole squares of steps and not, over several leaves, A's steps beside each other
+/// and apart, stored at once and with stages behind, in both types; several rows meet the same packed.
+#[test]
+fn a_single_row_meets_columns_as_they_lie() {
+    let text = "dim M >= 0
+dim N >= 0
+dim K >= 0
+
+fn @f(a: f32[M, K], b: f32[N, K], t: f32[N], c: f64[2, K, M], d: f64[N, 2, K]) {
+  %y[m, n]: f32[M, N] = dot[k < K](%a[m, k] * %b[n, k])
+  %s[m, n]: f32[M, N] = dot[k < K](%b[n, k] * %a[m, k])
+  %z[m, n]: f32[M, N] = maximum(%s[m, n] + %t[n], 0.0)
+  %x[i, m, n]: f64[2, M, N] = dot[k < K](%c[i, k, m] * %d[n, i, k])
+  return %y, %z, %x
+}
+";
+    let mut module = crate::ir::parse::module(text).unwrap();
+    let module = program(module.functions.remove(0));
+    let kernels = crate::kernel::lower(&module).kernels;
+    let singles = |k: &&crate::kernel::Kernel| recognise(k).is_some_and(|c| single::takes(k, &c));
+    assert_eq!(kernels.iter().filter(singles).count(), 3);
+    let dims = |m: i64, n: i64, k: i64| -> Dims { [("M".into(), m), ("N".into(), n), ("K".into(), k)].into() };
+    law(&module, &[dims(1, 70, 300), dims(1, 1, 1), dims(1, 33, 513), dims(1, 500, 64), dims(1, 17, 256), dims(1, 8, 0), dims(2, 40, 19)], 1);
 }
 
 /// Sums of nothing are zero, rows of nothing are nothing.

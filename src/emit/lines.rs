@@ -422,7 +422,7 @@ impl<'c> Lines<'_, '_, '_, 'c> {
                 code.range(self.int(0), panel.columns, LANES, |column| {
                     let at = e.add(sums, e.mul(column, self.int(sum(e.c))));
                     let of = |n: i64| code.load(ty, self.at(SUMS_AT + n * sum(e.c), at), align);
-                    let mut lanes = e.transpose((0..LANES).map(of).collect());
+                    let mut lanes = e.w.code.transpose((0..LANES).map(of).collect());
                     for half in [8, 4, 2, 1] {
                         lanes = (0..half).map(|lane| e.w.op(ScalarOp::Add, &[lanes[lane], lanes[lane + half]])).collect();
                     }

@@ -34,6 +34,7 @@ mod pieces;
 mod points;
 #[cfg(test)]
 mod rows_tests;
+mod single;
 mod squares;
 mod stage;
 mod stream;
@@ -131,6 +132,7 @@ pub fn compile(kernels: &[Kernel], names: &[Declaration], levels: &[Level]) -> R
             Job::Multiply(dtype, level, side) => module = micro::define(&context, module, dtype, level, side),
             Job::Half(dtype) => module = micro::define_half(module, dtype),
             Job::Stream(dtype, level) => module = stream::define(&context, module, dtype, level),
+            Job::Single(dtype, level) => module = single::define(&context, module, dtype, level),
             Job::Kernels(range) => {
                 for (kernel, name) in kernels[range.clone()].iter().zip(&names[range]) {
                     for level in levels {
@@ -161,6 +163,8 @@ enum Job {
     Half(DType),
     /// The same for few rows of a B that is read in place.
     Stream(DType, Level),
+    /// The same for a single row and columns that run along `k`.
+    Single(DType, Level),
 }
 
 /// What there is to compile, the heaviest first: a decision from the kernels alone.
@@ -171,10 +175,11 @@ fn jobs(kernels: &[Kernel], levels: &[Level]) -> Vec<(usize, Job)> {
     let types = |such: fn(&Kernel, &Contraction) -> bool| -> BTreeSet<DType> {
         contractions.iter().filter(|(kernel, c)| such(kernel, c)).map(|(_, c)| c.dtype).collect()
     };
-    let (streamed, halves) = (types(stream::takes), types(micro::halves));
+    let (streamed, singles, halves) = (types(stream::takes), types(single::takes), types(micro::halves));
     let stream = streamed.iter().flat_map(|t| levels.iter().map(|level| (STREAM, Job::Stream(*t, *level))));
+    let single = singles.iter().flat_map(|t| levels.iter().map(|level| (SINGLE, Job::Single(*t, *level))));
     let half = halves.iter().filter(|_| levels.contains(&Level::V4)).map(|t| (HALF, Job::Half(*t)));
-    let mut jobs: Vec<(usize, Job)> = multiply.chain(stream).chain(half).collect();
+    let mut jobs: Vec<(usize, Job)> = multiply.chain(stream).chain(single).chain(half).collect();
     let (mut first, mut sum) = (0, 0);
     for (n, kernel) in kernels.iter().enumerate() {
         sum += weight(kernel);
@@ -191,6 +196,8 @@ fn jobs(kernels: &[Kernel], levels: &[Level]) -> Vec<(usize, Job)> {
 const MULTIPLY: usize = 450;
 /// The weight of those for few rows.
 const STREAM: usize = 200;
+/// The weight of that for a single row.
+const SINGLE: usize = 100;
 /// The weight of that for half a panel.
 const HALF: usize = 100;
 

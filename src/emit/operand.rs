@@ -34,7 +34,7 @@ pub fn direct(kernel: &Kernel, c: &Contraction) -> Option<(Linear, Vec<Run>, Vec
 }
 
 /// B as a linear form, with what must hold for its loads not to be zero.
-fn b_form(kernel: &Kernel, c: &Contraction) -> Option<(Linear, Vec<Check>)> {
+pub fn b_form(kernel: &Kernel, c: &Contraction) -> Option<(Linear, Vec<Check>)> {
     let stage = &kernel.stages[c.stage];
     let ranges: Vec<Size> = kernel.outer.iter().chain(&stage.reds).cloned().collect();
     window(kernel, &stage.body[c.factors[1]], &ranges)

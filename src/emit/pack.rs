@@ -299,7 +299,8 @@ impl<'c> Engine<'_, '_, 'c> {
                     })
                 }
             };
-            let value = if rows.apart == 1 { value } else { self.shuffle(value, value, &(0..lanes).map(|l| l * rows.apart).collect::<Vec<_>>()) };
+            let value =
+                if rows.apart == 1 { value } else { self.w.code.shuffle(value, value, &(0..lanes).map(|l| l * rows.apart).collect::<Vec<_>>()) };
             code.store(code.element(Elem::I8, to, self.int(column * self.elements())), value, align);
             column += lanes;
         }
@@ -346,7 +347,7 @@ impl<'c> Engine<'_, '_, 'c> {
                 });
                 let spread: Vec<i64> =
                     (0..lanes as i64 * rows.apart).map(|l| if l % rows.apart == 0 { l / rows.apart } else { lanes as i64 }).collect();
-                let inside = self.shuffle(inside, code.constant(Scalar::bool(false), lanes), &spread);
+                let inside = self.w.code.shuffle(inside, code.constant(Scalar::bool(false), lanes), &spread);
                 let word = std::num::NonZeroU32::new(spread.len() as u32).expect("lanes");
                 let word = ok(code.builder.build_bit_cast(inside, ok(code.context.custom_width_int_type(word)), "")).into_int_value();
                 let word = ok(code.builder.build_int_z_extend(word, code.context.i64_type(), ""));
@@ -359,14 +360,6 @@ impl<'c> Engine<'_, '_, 'c> {
             Ok::<(), String>(())
         })?;
         Ok(())
-    }
-
-    /// Lanes of both vectors, by number.
-    pub fn shuffle(&self, a: V<'c>, b: V<'c>, lanes: &[i64]) -> V<'c> {
-        let code = &self.w.code;
-        let mask: Vec<_> = lanes.iter().map(|l| code.context.i32_type().const_int(*l as u64, false)).collect();
-        let mask = inkwell::types::VectorType::const_vector(&mask);
-        ok(code.builder.build_shuffle_vector(a.into_vector_value(), b.into_vector_value(), mask, "")).into()
     }
 
     pub fn pointer(&self, address: IntValue<'c>) -> PointerValue<'c> {

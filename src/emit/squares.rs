@@ -274,7 +274,7 @@ impl<'c> Squares<'_, '_, '_, 'c> {
                         let values = self.read(&lines[a], &[first, first, third, third]);
                         let pair = |of: usize, odd: i64| {
                             let order: Vec<i64> = (0..self.lanes).map(|l| 2 * l + odd).collect();
-                            e.shuffle(values[2 * of], values[2 * of + 1], &order)
+                            e.w.code.shuffle(values[2 * of], values[2 * of + 1], &order)
                         };
                         [pair(0, 0), pair(0, 1), pair(1, 0), pair(1, 1)]
                     });

@@ -178,7 +178,7 @@ impl<'c> Taps<'_, '_, '_, 'c> {
                             vec![(known(self.int(POINT)), e.mask(known(e.add(line, self.int(RESULTS))), lanes as u32)); columns.len()]
                         });
                         let offsets: Vec<IntValue<'c>> = columns.iter().map(|column| e.add(offset, *column)).collect();
-                        let turned = e.transpose(s.read(&pieces, &offsets));
+                        let turned = e.w.code.transpose(s.read(&pieces, &offsets));
                         let to = e.mul(line, self.int(LANES * PANEL));
                         for (n, value) in turned.into_iter().enumerate() {
                             code.store(s.at(TURNED_AT + n as i64 * part, to), value, align);
@@ -247,7 +247,7 @@ impl<'c> Taps<'_, '_, '_, 'c> {
                 let mut taps: Vec<V<'c>> = w.into_iter().flatten().collect();
                 taps.resize(LANES as usize, ty.const_zero());
                 // A row's taps end where the next one's begin, which are written later.
-                for (n, column) in e.transpose(taps).into_iter().enumerate() {
+                for (n, column) in e.w.code.transpose(taps).into_iter().enumerate() {
                     code.store(s.at(LINES_AT + n as i64 * line(e.c), e.mul(own, self.int(9 * bytes))), column, align);
                 }
                 Ok::<(), String>(())

@@ -4,6 +4,9 @@ use crate::emit::Level;
 use crate::emit::code::{Elem, V};
 use crate::emit::contract::{Engine, Panel, named, reductions};
 use crate::emit::micro::PANEL;
+use crate::emit::operand::b_form;
+use crate::kernel::Kernel;
+use crate::kernel::contract::Contraction;
 use crate::kernel::linear::{Linear, Run};
 use inkwell::IntPredicate;
 use inkwell::values::{IntValue, PointerValue};
@@ -11,14 +14,19 @@ use inkwell::values::{IntValue, PointerValue};
 /// Most steps of a column that is short.
 const SHORT: i64 = 128;
 
+/// B where `k` is contiguous and columns are one step apart: as a linear form, and the runs of `k`.
+pub fn turned(kernel: &Kernel, c: &Contraction) -> Option<(Linear, Vec<Run>)> {
+    let (form, _) = b_form(kernel, c).filter(|(_, checks)| checks.is_empty())?;
+    let columns = form.runs(&named(kernel, &c.columns));
+    let runs = form.runs(&reductions(kernel, &kernel.stages[c.stage]));
+    let unit = runs.last().is_some_and(|r| r.step.as_const() == Some(1));
+    (columns.len() == 1 && columns[0].step.as_const() != Some(1) && unit && runs.len() <= 2).then_some((form, runs))
+}
+
 impl<'c> Engine<'_, '_, 'c> {
-    /// B where `k` is contiguous and columns are one step apart.
+    /// See [`turned`].
     pub fn b_turned(&self) -> Option<(Linear, Vec<Run>)> {
-        let (form, _) = self.b_form().filter(|(_, checks)| checks.is_empty())?;
-        let columns = form.runs(&named(self.w.kernel, &self.c.columns));
-        let runs = form.runs(&reductions(self.w.kernel, self.stage));
-        let unit = runs.last().is_some_and(|r| r.step.as_const() == Some(1));
-        (columns.len() == 1 && columns[0].step.as_const() != Some(1) && unit && runs.len() <= 2).then_some((form, runs))
+        turned(self.w.kernel, self.c)
     }
 
     /// Packs a panel whose columns are contiguous along `k`: square blocks are turned in registers.
@@ -89,7 +97,7 @@ impl<'c> Engine<'_, '_, 'c> {
                     Some(mask) => self.masked_load(vector, from, mask, align),
                 }
             });
-            let turned = self.transpose(rows.collect());
+            let turned = code.transpose(rows.collect());
             let corner = self.add(self.mul(k, self.int(PANEL)), self.mul(column, self.int(bytes)));
             for (n, row) in turned.into_iter().enumerate() {
                 code.store(code.element(Elem::I8, to, self.add(corner, self.int(n as i64 * PANEL))), row, align);
@@ -110,22 +118,6 @@ impl<'c> Engine<'_, '_, 'c> {
             })
         })?;
         Ok(())
-    }
-
-    /// Exchanges rows and lanes of a square: bit by bit of their numbers.
-    pub fn transpose(&self, mut rows: Vec<V<'c>>) -> Vec<V<'c>> {
-        let lanes = rows.len();
-        let mut bit = lanes / 2;
-        while bit > 0 {
-            for i in (0..lanes).filter(|i| i & bit == 0) {
-                let (a, b) = (rows[i], rows[i | bit]);
-                let pick = |of: &dyn Fn(usize) -> usize| self.shuffle(a, b, &(0..lanes).map(|l| of(l) as i64).collect::<Vec<_>>());
-                rows[i] = pick(&|l| if l & bit == 0 { l } else { lanes + (l ^ bit) });
-                rows[i | bit] = pick(&|l| if l & bit == 0 { l ^ bit } else { lanes + l });
-            }
-            bit /= 2;
-        }
-        rows
     }
 
     /// The first of the last reduction variables that run along memory as one.

@@ -90,9 +90,9 @@ impl<'c> Engine<'_, '_, 'c> {
                         let from = self.pointer(self.add(self.load_word(table(0, column)), step));
                         let bits = self.load_word(code.element(Elem::I64, masks, self.int(l)));
                         let row = self.masked_load(vector, from, self.mask(bits, (lanes * apart) as u32), align);
-                        if apart == 1 { row } else { self.shuffle(row, row, &(0..lanes).map(|l| l * apart).collect::<Vec<_>>()) }
+                        if apart == 1 { row } else { self.w.code.shuffle(row, row, &(0..lanes).map(|l| l * apart).collect::<Vec<_>>()) }
                     });
-                    let turned = self.transpose(rows.collect());
+                    let turned = self.w.code.transpose(rows.collect());
                     let corner = self.add(self.mul(self.add(piece.at, x), self.int(PANEL)), self.mul(column, self.int(bytes)));
                     for (n, row) in turned.into_iter().enumerate() {
                         code.store(code.element(Elem::I8, to, self.add(corner, self.int(n as i64 * PANEL))), row, align);

@@ -369,7 +369,7 @@ impl<'c> Convolution<'_, '_, '_, 'c> {
                 let offset = e.mul(k, e.bytes(&step));
                 let mut lines: Vec<V<'c>> = rows.iter().map(|row| e.masked_load(vector, e.pointer(e.add(*row, offset)), mask, align)).collect();
                 lines.resize(lanes as usize, vector.const_zero());
-                let turned = e.transpose(lines);
+                let turned = e.w.code.transpose(lines);
                 let g = [0, 1, 2].map(|r| [0, 1, 2].map(|s| turned[(taps[3 * r + s] - least) as usize]));
                 let u = winograd::weights(half, &mut |op, args| e.w.op(op, &args), g);
                 let place = e.add(place, e.mul(k, self.int(ROWS * e.elements())));
@@ -412,7 +412,7 @@ impl<'c> Convolution<'_, '_, '_, 'c> {
         for (line, [even, odd]) in y.into_iter().enumerate() {
             for part in 0..2 {
                 let place = |l: i64| part * self.lanes / 2 + l / 2 + if l % 2 == 0 { 0 } else { self.lanes };
-                let value = e.shuffle(even, odd, &(0..self.lanes).map(place).collect::<Vec<_>>());
+                let value = e.w.code.shuffle(even, odd, &(0..self.lanes).map(place).collect::<Vec<_>>());
                 let to = e.add(e.mul(row, self.int(LINES)), e.mul(side, self.int(PANEL)));
                 self.code().store(self.at(LINES_AT + (line as i64 * VECTORS + part) * PANEL / 2, to), value, e.elements() as u32);
             }

@@ -65,6 +65,21 @@ pub enum Fold {
 }
 
 impl Fold {
+    /// Every fold, as readers of printed graphs and kernels look for them.
+    pub const ALL: [Fold; 11] = [
+        Fold::None,
+        Fold::Sum,
+        Fold::Dot,
+        Fold::Winograd,
+        Fold::WinogradWeights,
+        Fold::DotLines,
+        Fold::Prod,
+        Fold::Max,
+        Fold::Min,
+        Fold::ArgMax,
+        Fold::ArgMin,
+    ];
+
     /// The number of results.
     pub fn results(self) -> usize {
         match self {

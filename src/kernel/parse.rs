@@ -8,19 +8,6 @@ use crate::ir::{DType, Dim, Fold, Guard, Scalar, ScalarOp, ScatterFold, Size};
 use crate::kernel::print::{infix, vars};
 use crate::kernel::{Index, Instr, Kernel, Param, Stage, Store, Target};
 
-const FOLDS: [Fold; 11] = [
-    Fold::None,
-    Fold::Sum,
-    Fold::Dot,
-    Fold::Winograd,
-    Fold::WinogradWeights,
-    Fold::DotLines,
-    Fold::Prod,
-    Fold::Max,
-    Fold::Min,
-    Fold::ArgMax,
-    Fold::ArgMin,
-];
 const SCATTERS: [ScatterFold; 5] = [ScatterFold::Replace, ScatterFold::Sum, ScatterFold::Prod, ScatterFold::Max, ScatterFold::Min];
 /// How deep selects may nest.
 const DEPTH: usize = 200;
@@ -110,7 +97,7 @@ fn guards(p: &mut Parser) -> Parsed<Vec<Guard>> {
 
 fn stage(p: &mut Parser, outer: usize) -> Parsed<Stage> {
     let word = p.name()?;
-    let fold = FOLDS.into_iter().find(|f| f.name() == &*word).ok_or_else(|| format!("{word} is no fold"))?;
+    let fold = Fold::ALL.into_iter().find(|f| f.name() == &*word).ok_or_else(|| format!("{word} is no fold"))?;
     let reds = if *p.peek() == Token::Sign("[") { ranges(p)? } else { vec![] };
     let inner = if p.word("inner") { ranges(p)? } else { vec![] };
     p.vars = vars(outer + inner.len() + reds.len());

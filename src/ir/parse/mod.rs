@@ -364,20 +364,8 @@ impl Parser {
         if outs.len() != self.vars.len() {
             return Err("a nest has one index variable an axis".into());
         }
-        let folds = [
-            Fold::Sum,
-            Fold::Dot,
-            Fold::Winograd,
-            Fold::WinogradWeights,
-            Fold::DotLines,
-            Fold::Prod,
-            Fold::Max,
-            Fold::Min,
-            Fold::ArgMax,
-            Fold::ArgMin,
-        ];
         let bracket = matches!(self.tokens.get(self.at + 1), Some((Token::Sign("["), _)));
-        let fold = folds.into_iter().find(|f| bracket && self.is_word(f.name())).unwrap_or(Fold::None);
+        let fold = Fold::ALL.into_iter().find(|f| bracket && self.is_word(f.name())).unwrap_or(Fold::None);
         let (reds, body) = match fold {
             Fold::None => (vec![], self.expr(0)?),
             _ => {
