@@ -241,6 +241,26 @@ impl<'c> Code<'c> {
         ok(self.builder.build_call(function, &args, "")).try_as_basic_value().basic()
     }
 
+    /// The sum of two whole numbers.
+    pub fn add(&self, a: IntValue<'c>, b: IntValue<'c>) -> IntValue<'c> {
+        ok(self.builder.build_int_add(a, b, ""))
+    }
+
+    /// Their difference.
+    pub fn sub(&self, a: IntValue<'c>, b: IntValue<'c>) -> IntValue<'c> {
+        ok(self.builder.build_int_sub(a, b, ""))
+    }
+
+    /// Their product.
+    pub fn mul(&self, a: IntValue<'c>, b: IntValue<'c>) -> IntValue<'c> {
+        ok(self.builder.build_int_mul(a, b, ""))
+    }
+
+    /// What lies at an address.
+    pub fn pointer_to(&self, address: IntValue<'c>) -> PointerValue<'c> {
+        ok(self.builder.build_int_to_ptr(address, self.context.ptr_type(AddressSpace::default()), ""))
+    }
+
     /// Lanes of both vectors, by number.
     pub fn shuffle(&self, a: V<'c>, b: V<'c>, lanes: &[i64]) -> V<'c> {
         let mask: Vec<_> = lanes.iter().map(|l| self.context.i32_type().const_int(*l as u64, false)).collect();

@@ -363,7 +363,7 @@ impl<'c> Engine<'_, '_, 'c> {
     }
 
     pub fn pointer(&self, address: IntValue<'c>) -> PointerValue<'c> {
-        ok(self.w.code.builder.build_int_to_ptr(address, self.w.code.pointer().into_pointer_type(), ""))
+        self.w.code.pointer_to(address)
     }
 
     /// A mask of lanes from bits.

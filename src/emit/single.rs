@@ -15,10 +15,10 @@ use crate::emit::turn::turned;
 use crate::ir::{DType, Scalar};
 use crate::kernel::Kernel;
 use crate::kernel::contract::{Contraction, packed};
+use inkwell::IntPredicate;
 use inkwell::context::Context;
 use inkwell::module::Module;
 use inkwell::values::{FunctionValue, InstructionOpcode as Op, IntValue, PointerValue};
-use inkwell::{AddressSpace, IntPredicate};
 use std::convert::Infallible;
 
 /// Whether the contraction has a use for it: columns run along `k`, and there may be a single row, which takes all steps.
@@ -72,46 +72,46 @@ impl<'c> Single<'c> {
         let columns = micro::parameter(code.function, 1).into_int_value();
         let get = |f: Field| micro::field(code, tile, f);
         let (b, apart) = (get(Field::B), get(Field::BStep));
-        let last = self.sub(columns, code.int(1));
+        let last = self.code.sub(columns, code.int(1));
         code.range(code.int(0), code.int(PANEL / self.dtype.bytes() as i64), 1, |column| {
             // Columns beyond the last repeat it: what they give is never stored.
             let inside = code.icmp(IntPredicate::SLT, column.into(), last.into());
-            let column_there = code.select(inside, column.into(), last.into()).into_int_value();
-            let start = self.add(b, self.mul(column_there, apart));
+            let nearest = code.select(inside, column.into(), last.into()).into_int_value();
+            let start = self.code.add(b, self.code.mul(nearest, apart));
             code.store(code.element(Elem::I64, self.starts, column), start.into(), 8);
             Ok::<(), Infallible>(())
         })?;
         let zero = code.constant(Scalar::float(self.dtype, 0.0), self.lanes as u32);
         (0..PANEL).step_by(self.bytes as usize).for_each(|at| code.store(self.sum(code.int(at)), zero, 8));
         let count = get(Field::Count);
-        let whole = self.sub(count, code.int(self.lanes - 1));
+        let whole = self.code.sub(count, code.int(self.lanes - 1));
         let (a, a_step) = (get(Field::A), get(Field::AStep));
         let rest = code.range(code.int(0), whole, self.lanes, |k| {
             code.range(code.int(0), columns, self.lanes, |column| {
-                let mut a = self.add(a, self.mul(k, a_step));
+                let mut a = self.code.add(a, self.code.mul(k, a_step));
                 let sum = self.sum(self.offset(column));
                 let mut chain = self.vector(sum);
                 for steps in self.turned(k, column, None) {
                     chain = self.fma(a, steps, chain);
-                    a = self.add(a, a_step);
+                    a = self.code.add(a, a_step);
                 }
                 code.store(sum, chain, 8);
                 Ok::<(), Infallible>(())
             })
             .map(drop)
         })?;
-        let left = self.sub(count, rest);
+        let left = self.code.sub(count, rest);
         let mask = code.icmp(IntPredicate::SLT, code.lane_numbers(self.lanes as u32), code.splat(left.into(), self.lanes as u32));
         let more = code.icmp(IntPredicate::SLT, rest.into(), count.into()).into_int_value();
         code.only_if(more, || {
             code.range(code.int(0), columns, self.lanes, |column| {
-                let row = |n: IntValue<'c>| code.element(Elem::I8, self.square, self.mul(n, code.int(self.bytes)));
+                let row = |n: IntValue<'c>| code.element(Elem::I8, self.square, self.code.mul(n, code.int(self.bytes)));
                 for (n, steps) in (0..).zip(self.turned(rest, column, Some(mask))) {
                     code.store(row(code.int(n)), steps, 8);
                 }
                 let sum = self.sum(self.offset(column));
                 code.range(code.int(0), left, 1, |n| {
-                    let a = self.add(a, self.mul(self.add(rest, n), a_step));
+                    let a = self.code.add(a, self.code.mul(self.code.add(rest, n), a_step));
                     code.store(sum, self.fma(a, self.vector(row(n)), self.vector(sum)), 8);
                     Ok::<(), Infallible>(())
                 })
@@ -121,7 +121,7 @@ impl<'c> Single<'c> {
         })?;
         let fresh = code.icmp(IntPredicate::NE, get(Field::First).into(), code.int(0).into());
         for at in (0..PANEL).step_by(self.bytes as usize) {
-            let to = self.pointer(self.add(get(Field::C), code.int(at)));
+            let to = self.code.pointer_to(self.code.add(get(Field::C), code.int(at)));
             let sum = self.vector(self.sum(code.int(at)));
             let both = code.binary(Op::FAdd, self.load(to), sum);
             code.store(to, code.select(fresh, sum, both), self.dtype.bytes() as u32);
@@ -133,11 +133,12 @@ impl<'c> Single<'c> {
     /// Vectors of columns, a step each, from those numbers on; steps that the mask does not have are not read.
     fn turned(&self, k: IntValue<'c>, column: IntValue<'c>, mask: Option<V<'c>>) -> Vec<V<'c>> {
         let code = &self.code;
-        let along = self.mul(k, code.int(self.dtype.bytes() as i64));
+        let along = self.code.mul(k, code.int(self.dtype.bytes() as i64));
         let vector = code.ty(self.dtype.into(), self.lanes as u32);
         let rows = (0..self.lanes).map(|n| {
-            let start = code.load(code.ty(Elem::I64, 1), code.element(Elem::I64, self.starts, self.add(column, code.int(n))), 8).into_int_value();
-            let from = self.pointer(self.add(start, along));
+            let start =
+                code.load(code.ty(Elem::I64, 1), code.element(Elem::I64, self.starts, self.code.add(column, code.int(n))), 8).into_int_value();
+            let from = self.code.pointer_to(self.code.add(start, along));
             match mask {
                 None => self.load(from),
                 Some(mask) => {
@@ -152,7 +153,7 @@ impl<'c> Single<'c> {
     /// The element of A at an address times these, added to the chain.
     fn fma(&self, a: IntValue<'c>, b: V<'c>, chain: V<'c>) -> V<'c> {
         let code = &self.code;
-        let a = code.load(code.ty(self.dtype.into(), 1), self.pointer(a), self.dtype.bytes() as u32);
+        let a = code.load(code.ty(self.dtype.into(), 1), self.code.pointer_to(a), self.dtype.bytes() as u32);
         code.intrinsic("llvm.fma", &[chain.get_type()], &[code.splat(a, self.lanes as u32), b, chain]).expect("a value")
     }
 
@@ -161,7 +162,7 @@ impl<'c> Single<'c> {
     }
 
     fn offset(&self, column: IntValue<'c>) -> IntValue<'c> {
-        self.mul(column, self.code.int(self.dtype.bytes() as i64))
+        self.code.mul(column, self.code.int(self.dtype.bytes() as i64))
     }
 
     /// From a buffer of the function's own.
@@ -171,22 +172,6 @@ impl<'c> Single<'c> {
 
     fn load(&self, at: PointerValue<'c>) -> V<'c> {
         self.code.load(self.code.ty(self.dtype.into(), self.lanes as u32), at, self.dtype.bytes() as u32)
-    }
-
-    fn pointer(&self, address: IntValue<'c>) -> PointerValue<'c> {
-        ok(self.code.builder.build_int_to_ptr(address, self.code.context.ptr_type(AddressSpace::default()), ""))
-    }
-
-    fn add(&self, a: IntValue<'c>, b: IntValue<'c>) -> IntValue<'c> {
-        ok(self.code.builder.build_int_add(a, b, ""))
-    }
-
-    fn sub(&self, a: IntValue<'c>, b: IntValue<'c>) -> IntValue<'c> {
-        ok(self.code.builder.build_int_sub(a, b, ""))
-    }
-
-    fn mul(&self, a: IntValue<'c>, b: IntValue<'c>) -> IntValue<'c> {
-        ok(self.code.builder.build_int_mul(a, b, ""))
     }
 }
 

@@ -86,65 +86,50 @@ struct Stream<'c> {
 
 impl<'c> Stream<'c> {
     fn vector(&self, at: IntValue<'c>) -> V<'c> {
-        self.code.load(self.code.ty(self.dtype.into(), self.lanes()), self.pointer(at), self.dtype.bytes() as u32)
+        self.code.load(self.code.ty(self.dtype.into(), self.lanes()), self.code.pointer_to(at), self.dtype.bytes() as u32)
     }
 
     /// Lanes that the mask does not have are zero.
     fn masked(&self, at: IntValue<'c>, mask: V<'c>) -> V<'c> {
         let (code, vector) = (&self.code, self.code.ty(self.dtype.into(), self.lanes()));
-        let args = vec![self.pointer(at).into(), mask, vector.const_zero()];
+        let args = vec![self.code.pointer_to(at).into(), mask, vector.const_zero()];
         code.masked("llvm.masked.load", &[vector, code.pointer()], args, 1, self.dtype.bytes() as u32).expect("a value")
     }
 
     fn store(&self, at: IntValue<'c>, value: V<'c>) {
-        self.code.store(self.pointer(at), value, self.dtype.bytes() as u32);
+        self.code.store(self.code.pointer_to(at), value, self.dtype.bytes() as u32);
     }
 
     fn lanes(&self) -> u32 {
         self.bytes as u32 / self.dtype.bytes() as u32
     }
 
-    fn pointer(&self, address: IntValue<'c>) -> inkwell::values::PointerValue<'c> {
-        ok(self.code.builder.build_int_to_ptr(address, self.code.context.ptr_type(AddressSpace::default()), ""))
-    }
-
-    fn add(&self, a: IntValue<'c>, b: IntValue<'c>) -> IntValue<'c> {
-        ok(self.code.builder.build_int_add(a, b, ""))
-    }
-
-    fn sub(&self, a: IntValue<'c>, b: IntValue<'c>) -> IntValue<'c> {
-        ok(self.code.builder.build_int_sub(a, b, ""))
-    }
-
-    fn mul(&self, a: IntValue<'c>, b: IntValue<'c>) -> IntValue<'c> {
-        ok(self.code.builder.build_int_mul(a, b, ""))
-    }
-
     fn write(&self) -> Result<(), Infallible> {
         let code = &self.code;
         let tile = micro::parameter(code.function, 0).into_pointer_value();
         let get = |f: Field| micro::field(code, tile, f);
-        let whole = self.mul(get(Field::Panels), code.int(PANEL));
-        let ends = [whole, self.add(whole, get(Field::Rest))];
+        let whole = self.code.mul(get(Field::Panels), code.int(PANEL));
+        let ends = [whole, self.code.add(whole, get(Field::Rest))];
         // Sums lie vector by vector, all rows of one together.
         let zero = code.constant(Scalar::float(self.dtype, 0.0), self.lanes());
         code.range(code.int(0), ends[1], self.bytes, |at| {
-            let at = self.add(get(Field::Sums), self.mul(at, code.int(self.rows)));
-            (0..self.rows).for_each(|row| self.store(self.add(at, code.int(row * self.bytes)), zero));
+            let at = self.code.add(get(Field::Sums), self.code.mul(at, code.int(self.rows)));
+            (0..self.rows).for_each(|row| self.store(self.code.add(at, code.int(row * self.bytes)), zero));
             Ok::<(), Infallible>(())
         })?;
         let count = get(Field::Count);
-        let together = self.sub(count, code.int(self.steps - 1));
+        let together = self.code.sub(count, code.int(self.steps - 1));
         let rest = code.range(code.int(0), together, self.steps, |k| self.pass(k, self.steps, ends, &get))?;
         code.range(rest, count, 1, |k| self.pass(k, 1, ends, &get))?;
         code.range(code.int(0), get(Field::Panels), 1, |panel| {
-            let to = self.add(get(Field::C), self.mul(panel, get(Field::NextC)));
+            let to = self.code.add(get(Field::C), self.code.mul(panel, get(Field::NextC)));
             let vectors = (0..PANEL / self.bytes).map(|v| code.int(v * self.bytes));
-            vectors.for_each(|at| self.join(self.add(self.mul(panel, code.int(PANEL)), at), [self.add(to, at), get(Field::CRow)], &get));
+            vectors
+                .for_each(|at| self.join(self.code.add(self.code.mul(panel, code.int(PANEL)), at), [self.code.add(to, at), get(Field::CRow)], &get));
             Ok::<(), Infallible>(())
         })?;
         code.range(whole, ends[1], self.bytes, |at| {
-            self.join(at, [self.add(get(Field::RestC), self.sub(at, whole)), code.int(PANEL)], &get);
+            self.join(at, [self.code.add(get(Field::RestC), self.code.sub(at, whole)), code.int(PANEL)], &get);
             Ok::<(), Infallible>(())
         })?;
         ok(code.builder.build_return(None));
@@ -157,24 +142,24 @@ impl<'c> Stream<'c> {
         let element = code.ty(self.dtype.into(), 1);
         let (a, a_step, a_row) = (get(Field::A), get(Field::AStep), get(Field::ARow));
         let (b, b_step, sums) = (get(Field::B), get(Field::BStep), get(Field::Sums));
-        let first = self.add(b, self.mul(k, b_step));
-        let numbers: Vec<IntValue<'c>> = (0..steps).map(|step| self.add(k, code.int(step))).collect();
-        let lines: Vec<IntValue<'c>> = (0..steps).map(|step| self.add(first, self.mul(b_step, code.int(step)))).collect();
-        let next = self.mul(b_step, code.int(steps));
+        let first = self.code.add(b, self.code.mul(k, b_step));
+        let numbers: Vec<IntValue<'c>> = (0..steps).map(|step| self.code.add(k, code.int(step))).collect();
+        let lines: Vec<IntValue<'c>> = (0..steps).map(|step| self.code.add(first, self.code.mul(b_step, code.int(step)))).collect();
+        let next = self.code.mul(b_step, code.int(steps));
         let factor = |row: i64, k: IntValue<'c>| {
-            let at = self.add(self.add(a, self.mul(a_row, code.int(row))), self.mul(k, a_step));
-            code.splat(code.load(element, self.pointer(at), self.dtype.bytes() as u32), self.lanes())
+            let at = self.code.add(self.code.add(a, self.code.mul(a_row, code.int(row))), self.code.mul(k, a_step));
+            code.splat(code.load(element, self.code.pointer_to(at), self.dtype.bytes() as u32), self.lanes())
         };
         let factors: Vec<Vec<V<'c>>> = (0..self.rows).map(|row| numbers.iter().map(|k| factor(row, *k)).collect()).collect();
         let vector = |at: IntValue<'c>, read: &dyn Fn(IntValue<'c>) -> V<'c>| {
-            let columns: Vec<V<'c>> = lines.iter().map(|line| read(self.add(*line, at))).collect();
+            let columns: Vec<V<'c>> = lines.iter().map(|line| read(self.code.add(*line, at))).collect();
             // The steps that come next, wherever they lie: each line is asked for once where a vector is one.
             if self.bytes == LINE {
-                lines.iter().for_each(|line| code.prefetch_near(self.pointer(self.add(self.add(*line, next), at))));
+                lines.iter().for_each(|line| code.prefetch_near(self.code.pointer_to(self.code.add(self.code.add(*line, next), at))));
             }
-            let at = self.add(sums, self.mul(at, code.int(self.rows)));
+            let at = self.code.add(sums, self.code.mul(at, code.int(self.rows)));
             for (row, factors) in (0..).zip(&factors) {
-                let place = self.add(at, code.int(row * self.bytes));
+                let place = self.code.add(at, code.int(row * self.bytes));
                 let sum = factors.iter().zip(&columns).fold(self.vector(place), |sum, (factor, column)| {
                     code.intrinsic("llvm.fma", &[sum.get_type()], &[*factor, *column, sum]).expect("a value")
                 });
@@ -184,7 +169,7 @@ impl<'c> Stream<'c> {
         };
         code.range(code.int(0), whole, self.bytes, |at| vector(at, &|from| self.vector(from)))?;
         code.range(whole, end, self.bytes, |at| {
-            let left = ok(code.builder.build_int_unsigned_div(self.sub(end, at), code.int(self.dtype.bytes() as i64), ""));
+            let left = ok(code.builder.build_int_unsigned_div(self.code.sub(end, at), code.int(self.dtype.bytes() as i64), ""));
             let mask = code.icmp(IntPredicate::SLT, code.lane_numbers(self.lanes()), code.splat(left.into(), self.lanes()));
             vector(at, &|from| self.masked(from, mask))
         })?;
@@ -194,11 +179,11 @@ impl<'c> Stream<'c> {
     /// The leaf's sums of a vector of columns join those at an address, rows so far apart, or are the first there.
     fn join(&self, at: IntValue<'c>, [to, apart]: [IntValue<'c>; 2], get: &dyn Fn(Field) -> IntValue<'c>) {
         let code = &self.code;
-        let from = self.add(get(Field::Sums), self.mul(at, code.int(self.rows)));
+        let from = self.code.add(get(Field::Sums), self.code.mul(at, code.int(self.rows)));
         let fresh = code.icmp(IntPredicate::NE, get(Field::First).into(), code.int(0).into());
         for row in 0..self.rows {
-            let sum = self.vector(self.add(from, code.int(row * self.bytes)));
-            let to = self.add(to, self.mul(apart, code.int(row)));
+            let sum = self.vector(self.code.add(from, code.int(row * self.bytes)));
+            let to = self.code.add(to, self.code.mul(apart, code.int(row)));
             let both = code.binary(Op::FAdd, self.vector(to), sum);
             self.store(to, code.select(fresh, sum, both));
         }

@@ -7,11 +7,11 @@ use inkwell::values::IntValue;
 
 impl<'c> Engine<'_, '_, 'c> {
     pub fn add(&self, a: IntValue<'c>, b: IntValue<'c>) -> IntValue<'c> {
-        ok(self.w.code.builder.build_int_add(a, b, ""))
+        self.w.code.add(a, b)
     }
 
     pub fn sub(&self, a: IntValue<'c>, b: IntValue<'c>) -> IntValue<'c> {
-        ok(self.w.code.builder.build_int_sub(a, b, ""))
+        self.w.code.sub(a, b)
     }
 
     pub fn and(&self, a: IntValue<'c>, b: IntValue<'c>) -> IntValue<'c> {
@@ -27,7 +27,7 @@ impl<'c> Engine<'_, '_, 'c> {
     }
 
     pub fn mul(&self, a: IntValue<'c>, b: IntValue<'c>) -> IntValue<'c> {
-        ok(self.w.code.builder.build_int_mul(a, b, ""))
+        self.w.code.mul(a, b)
     }
 
     /// Quotient and remainder of what is not negative by what is positive.
